@@ -1,0 +1,119 @@
+//! What can be typed, and its help.
+//!
+//! Owns the command line's words. Touches neither files nor the kernel. Read by `main`; its help
+//! text repeats the one table of exit statuses in `report`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::model::Role;
+use crate::report::EXIT_STATUS;
+
+const EXAMPLES: &str = "\
+Examples, as keepalived.conf has them:
+  notify_master \"/usr/bin/lvs-notify master VI_1\"
+  notify_backup \"/usr/bin/lvs-notify backup VI_1\"
+  notify_fault  \"/usr/bin/lvs-notify fault VI_1\"
+  notify_stop   \"/usr/bin/lvs-notify stop VI_1\"";
+
+/// Brings VIPs, ARP parameters and IPVS tables in line with a VRRP role.
+///
+/// keepalived calls it on a change of state; it compares the kernel with the desired-state file
+/// /etc/lvs-notify/INSTANCE.yaml and changes only what differs.
+#[derive(Debug, Parser)]
+#[command(name = "lvs-notify", version, after_help = format!("{EXIT_STATUS}\n{EXAMPLES}"), arg_required_else_help = true)]
+pub struct Cli {
+    /// Desired-state file, instead of the instance's in /etc/lvs-notify [env: LVS_NOTIFY_CONFIG]
+    #[arg(short, long, value_name = "FILE", global = true)]
+    pub config: Option<PathBuf>,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// This director became MASTER: serve the VIPs
+    #[command(after_help = "Example: lvs-notify master VI_1 --dry-run")]
+    Master(RoleArgs),
+    /// Another director is MASTER: stop serving the VIPs
+    #[command(after_help = "Example: lvs-notify backup VI_1")]
+    Backup(RoleArgs),
+    /// An interface or a tracked script failed: stop serving the VIPs
+    #[command(after_help = "Example: lvs-notify fault VI_1")]
+    Fault(RoleArgs),
+    /// keepalived stops: stop serving the VIPs
+    #[command(after_help = "Example: lvs-notify stop VI_1")]
+    Stop(RoleArgs),
+    /// The four arguments that keepalived appends to a generic `notify` script
+    #[command(after_help = "Example, in keepalived.conf: notify \"/usr/bin/lvs-notify notify\"")]
+    Notify {
+        /// GROUP or INSTANCE
+        #[arg(value_name = "GROUP|INSTANCE", value_parser = ["GROUP", "INSTANCE"])]
+        kind: String,
+        /// Name of the group or instance
+        name: String,
+        /// MASTER, BACKUP, FAULT, STOP or DELETED; other events change nothing
+        state: String,
+        /// VRRP priority; not used
+        #[arg(default_value = "0")]
+        priority: String,
+    },
+    /// Reconcile again to the recorded role, after an edit of the file or from a timer
+    #[command(after_help = "Example: lvs-notify apply VI_1")]
+    Apply(RoleArgs),
+    /// Show what would change, with the equivalent commands; changes nothing
+    #[command(after_help = "Example: lvs-notify plan master VI_1")]
+    Plan {
+        /// master, backup, fault or stop (default: the recorded role), and the instance
+        #[arg(value_name = "ROLE|INSTANCE", num_args = 0..=2)]
+        words: Vec<String>,
+        /// Print the plan as JSON
+        #[arg(long)]
+        json: bool,
+        /// Plan against an observation saved with `status --json` instead of this kernel
+        #[arg(long, value_name = "FILE")]
+        current: Option<PathBuf>,
+    },
+    /// Tell the role, whether the kernel is in sync, and why not
+    #[command(after_help = "Example: lvs-notify status VI_1 --json")]
+    Status {
+        /// VRRP instance
+        instance: Option<String>,
+        /// Print everything as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Validate desired-state files
+    #[command(after_help = "Example: lvs-notify check /etc/lvs-notify/VI_1.yaml")]
+    Check {
+        /// Files (default: all in /etc/lvs-notify)
+        files: Vec<PathBuf>,
+    },
+}
+
+/// Arguments of the role commands.
+#[derive(Args, Debug)]
+pub struct RoleArgs {
+    /// VRRP instance; may be left out when /etc/lvs-notify has one file
+    pub instance: Option<String>,
+    /// Show what would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+impl Command {
+    /// Role and arguments of the commands that carry out a change.
+    pub fn reconciles(&self) -> Option<(Option<Role>, &RoleArgs)> {
+        match self {
+            Self::Master(args) => Some((Some(Role::Master), args)),
+            Self::Backup(args) => Some((Some(Role::Backup), args)),
+            Self::Fault(args) => Some((Some(Role::Fault), args)),
+            Self::Stop(args) => Some((Some(Role::Stop), args)),
+            Self::Apply(args) => Some((None, args)),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,722 @@
+//! The desired-state file as it is written: safe reading, the YAML's own shape, and excerpts.
+//!
+//! Owns everything that knows YAML; nothing here knows what a value means (that is `desired`) or
+//! what the kernel has. Called by `reconcile` and by the commands that only look at a file.
+
+use std::fmt::{self, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::Read as _;
+use std::marker::PhantomData;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use serde::Deserialize;
+use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// Larger files are refused unread: a file for 20,000 services with 5 real servers each is
+/// smaller, and a takeover must not run out of memory.
+pub const MAX_BYTES: u64 = 16 << 20;
+
+/// Brackets nested deeper are refused: the file's own shape needs five, and the parser's time grows
+/// with the square of the depth.
+const MAX_DEPTH: usize = 100;
+
+/// At most this many problems are told at once.
+const MAX_PROBLEMS: usize = 20;
+
+/// The file, word for word. Every leaf that has a meaning of its own stays text until `desired`
+/// reads it, so that all errors of meaning can be told together.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Document {
+    /// Version of the format: 1
+    pub version: u32,
+    /// Client-side interface
+    pub interface: Option<String>,
+    /// Virtual addresses
+    pub vips: Vec<ShortOr<Vip>>,
+    /// ARP parameters, or `off`
+    pub arp: Option<ShortOr<Arp>>,
+    /// Gratuitous ARP and unsolicited neighbour advertisements
+    pub announce: Option<Announce>,
+    /// What stays while not MASTER
+    pub backup: Option<Backup>,
+    /// Settings of IPVS as a whole
+    pub ipvs: Option<Ipvs>,
+    /// An empty list of services is meant
+    #[serde(default)]
+    pub allow_empty: bool,
+    /// Virtual services
+    pub virtual_services: Vec<VirtualService>,
+}
+
+/// Long form of a VIP
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vip {
+    /// Address, with or without its host prefix
+    pub address: String,
+    /// IPv4 label on lo
+    pub label: Option<String>,
+    /// Client-side interface of this VIP
+    pub interface: Option<String>,
+}
+
+/// ARP parameters
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Arp {
+    /// net.ipv4.conf.*.arp_ignore
+    pub arp_ignore: Option<u32>,
+    /// net.ipv4.conf.*.arp_announce
+    pub arp_announce: Option<u32>,
+    /// Keep them over a reboot
+    pub persist: Option<bool>,
+    /// Put the values found before back on leaving MASTER
+    pub restore: Option<bool>,
+}
+
+/// Announcement of the VIPs
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Announce {
+    /// How often
+    pub count: Option<u32>,
+    /// Time between two
+    pub interval: Option<Text>,
+}
+
+/// What stays while not MASTER
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backup {
+    /// keep or remove
+    pub vips: Option<String>,
+    /// keep or remove
+    pub services: Option<String>,
+}
+
+/// Settings of IPVS as a whole
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ipvs {
+    /// The whole table belongs to this file
+    pub exclusive: Option<bool>,
+    /// ipvsadm --set
+    pub timeouts: Option<Timeouts>,
+    /// net.ipv4.vs.*
+    pub sysctl: Option<Parameters>,
+    /// Connection synchronisation
+    pub sync_daemon: Option<SyncDaemon>,
+}
+
+/// Timeouts of idle connections
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Timeouts {
+    /// Established TCP
+    pub tcp: Option<Text>,
+    /// TCP after a FIN
+    pub tcp_fin: Option<Text>,
+    /// UDP
+    pub udp: Option<Text>,
+}
+
+/// Connection synchronisation
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SyncDaemon {
+    /// Multicast interface
+    pub interface: String,
+    /// Sync id
+    pub id: Option<u32>,
+    /// Largest message in bytes
+    pub max_len: Option<u32>,
+    /// Multicast group
+    pub group: Option<String>,
+    /// UDP port
+    pub port: Option<u32>,
+    /// Multicast TTL
+    pub ttl: Option<u32>,
+}
+
+/// A virtual service
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VirtualService {
+    /// VIP and port
+    pub address: Option<String>,
+    /// Firewall mark
+    pub fwmark: Option<u32>,
+    /// Family of a fwmark service
+    pub family: Option<String>,
+    /// tcp, udp, sctp
+    pub protocol: Option<String>,
+    /// Scheduler
+    pub scheduler: Option<String>,
+    /// Scheduler flags
+    pub scheduler_flags: Option<Vec<String>>,
+    /// Persistence
+    pub persistence: Option<ShortOr<Persistence>>,
+    /// One-packet scheduling
+    pub one_packet: Option<bool>,
+    /// Forwarding method of its real servers
+    pub forward: Option<String>,
+    /// Real servers
+    pub real_servers: Vec<ShortOr<RealServer>>,
+}
+
+/// Long form of persistence
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Persistence {
+    /// How long a client stays with its real server
+    pub timeout: Option<Text>,
+    /// IPv4 granularity
+    pub netmask: Option<String>,
+    /// IPv6 granularity
+    pub prefix: Option<u32>,
+    /// Persistence engine
+    pub engine: Option<String>,
+}
+
+/// Long form of a real server
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RealServer {
+    /// Address and port
+    pub address: String,
+    /// Weight
+    pub weight: Option<u32>,
+    /// Forwarding method
+    pub forward: Option<String>,
+    /// Upper connection threshold
+    pub upper_threshold: Option<u32>,
+    /// Lower connection threshold
+    pub lower_threshold: Option<u32>,
+    /// Tunnel encapsulation
+    pub tunnel: Option<Tunnel>,
+}
+
+/// Tunnel encapsulation
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tunnel {
+    /// ipip, gue, gre
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// UDP port of gue
+    pub port: Option<u32>,
+    /// nocsum, csum, remcsum
+    pub checksum: Option<String>,
+}
+
+/// A scalar in its text form, whatever YAML takes it for.
+#[derive(Clone, Debug)]
+pub struct Text(pub String);
+
+/// A list of parameters in the order of the file; a map would let the last of two equal keys win.
+#[derive(Clone, Debug, Default)]
+pub struct Parameters(pub Vec<(String, String)>);
+
+/// A scalar (the short form) or a mapping (the long one).
+#[derive(Clone, Debug)]
+pub enum ShortOr<T> {
+    /// The scalar's text
+    Short(String),
+    /// The mapping
+    Long(T),
+}
+
+struct ScalarOr<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ScalarOr<T> {
+    type Value = ShortOr<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a single value or a mapping")
+    }
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Self::Value, E> {
+        Ok(ShortOr::Short(value.to_owned()))
+    }
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Self::Value, E> {
+        Ok(ShortOr::Short(value.to_string()))
+    }
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Self::Value, E> {
+        Ok(ShortOr::Short(value.to_string()))
+    }
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
+        Ok(ShortOr::Short(value.to_string()))
+    }
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(ShortOr::Short(value.to_string()))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(de::value::MapAccessDeserializer::new(map)).map(ShortOr::Long)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for ShortOr<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ScalarOr(PhantomData))
+    }
+}
+
+/// Takes the place of the long form where there is none.
+struct NoLongForm;
+
+impl<'de> Deserialize<'de> for NoLongForm {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(de::Error::custom("expected a single value, found a mapping"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match deserializer.deserialize_any(ScalarOr::<NoLongForm>(PhantomData))? {
+            ShortOr::Short(text) => Ok(Self(text)),
+            ShortOr::Long(NoLongForm) => Err(de::Error::custom("expected a single value")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Parameters {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Parameters;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a mapping of names below net.ipv4.vs to values")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Parameters, A::Error> {
+                let mut list = Vec::new();
+                while let Some((Text(key), Text(value))) = map.next_entry()? {
+                    if list.iter().any(|(known, _)| *known == key) {
+                        return Err(de::Error::custom(format!("duplicate field `{key}`")));
+                    }
+                    list.push((key, value));
+                }
+                Ok(Parameters(list))
+            }
+        }
+        deserializer.deserialize_map(Pairs)
+    }
+}
+
+/// A step from a YAML node to one below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Segment {
+    /// A key of a mapping
+    Key(String),
+    /// An item of a list, counted from 0
+    Index(usize),
+}
+
+/// The way from the document to a node.
+pub type Location = Vec<Segment>;
+
+/// One thing that is wrong with a file's meaning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where
+    pub location: Location,
+    /// What is wrong, and what would be right
+    pub message: String,
+}
+
+/// A file's text with its name: what errors quote.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// Name for messages
+    pub name: String,
+    /// Content
+    pub text: String,
+}
+
+/// The desired-state file is invalid. Told apart from other failures, because the exit status
+/// and the fallback to the last good file depend on it.
+#[derive(Clone, Debug)]
+pub struct Invalid(pub String);
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+impl Source {
+    /// Reads a file that only its owner, root or the caller, can have written.
+    ///
+    /// # Errors
+    /// When it cannot be read, is no regular file, is too large, is not UTF-8, or when somebody
+    /// else may write to it or to its directory.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let name = path.display().to_string();
+        let reading = || format!("reading the desired-state file {name}");
+        // O_NONBLOCK: opening a FIFO for reading would wait for a writer.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC)
+            .open(path)
+            .with_context(reading)?;
+        let bytes = Self::content(&file, path).with_context(reading)?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let good = error.utf8_error().valid_up_to();
+            let before = error.as_bytes().get(..good).unwrap_or_default();
+            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
+            Invalid(format!("{name}:{line}:{column}: not UTF-8; save the file in that encoding"))
+        })?;
+        Ok(Self { name, text })
+    }
+
+    fn content(file: &File, path: &Path) -> anyhow::Result<Vec<u8>> {
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            bail!("it is not a regular file");
+        }
+        refuse_foreign_writers(&metadata, "the file")?;
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        refuse_foreign_writers(&std::fs::metadata(directory)?, "its directory")?;
+        if metadata.len() > MAX_BYTES {
+            bail!("it has {} bytes, more than the limit of {MAX_BYTES}", metadata.len());
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
+        // The file may grow while it is read.
+        file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > MAX_BYTES {
+            bail!("it grew beyond the limit of {MAX_BYTES} bytes while it was read");
+        }
+        Ok(bytes)
+    }
+
+    /// Reads the document's structure: known keys, once each, with values of the right kind.
+    ///
+    /// # Errors
+    /// [`Invalid`], with the place of the first structural error.
+    pub fn document(&self) -> Result<Document, Invalid> {
+        if let Some(place) = self.too_deep() {
+            return Err(Invalid(self.excerpt(Some(place), "nested too deeply to be a desired-state file")));
+        }
+        serde_yaml::from_str(&self.text).map_err(|error| self.structural(&error))
+    }
+
+    /// Where brackets are nested beyond the limit. Not exact about quotes and comments; a key at the
+    /// margin starts anew, since nothing can be open there.
+    fn too_deep(&self) -> Option<(usize, usize)> {
+        let mut depth: usize = 0;
+        for (number, line) in self.text.lines().enumerate() {
+            if line.starts_with(|c: char| c.is_ascii_alphabetic()) {
+                depth = 0;
+            }
+            for (column, byte) in line.bytes().enumerate() {
+                match byte {
+                    b'[' | b'{' => depth += 1,
+                    b']' | b'}' => depth = depth.saturating_sub(1),
+                    _ => {}
+                }
+                if depth > MAX_DEPTH {
+                    return Some((number + 1, column + 1));
+                }
+            }
+        }
+        None
+    }
+
+    fn structural(&self, error: &serde_yaml::Error) -> Invalid {
+        let mut text = error.to_string();
+        let mut place = error.location().map(|at| (at.line(), at.column()));
+        if text.contains("duplicate field")
+            && let Some((found, key)) = self.duplicate_key()
+        {
+            text = format!("`{key}` is given twice in the same mapping; keep one");
+            place = Some(found);
+        }
+        // The message ends with its own copy of the place.
+        let text = text.split(" at line ").next().unwrap_or(&text);
+        let text = match (text.contains("EOF") || text.contains("missing field `version`"), self.is_blank()) {
+            (true, true) => {
+                "the file is empty; it needs at least `version: 1`, `vips` and `virtual_services`".to_owned()
+            }
+            _ => with_suggestion(text),
+        };
+        // An unknown key is reported with the place of its value's end or of its mapping; look for
+        // the key itself nearby.
+        if let Some(key) = quoted(&text).filter(|_| text.contains("unknown field"))
+            && let Some(found) = self.unknown_key(key, place)
+        {
+            place = Some(found);
+        }
+        Invalid(self.excerpt(place, &text))
+    }
+
+    fn is_blank(&self) -> bool {
+        self.text.lines().all(|line| {
+            let line = line.trim();
+            line.is_empty() || line.starts_with('#') || line == "---"
+        })
+    }
+
+    fn duplicate_key(&self) -> Option<((usize, usize), String)> {
+        let mut key = None;
+        let error = Walk(&mut key).deserialize(serde_yaml::Deserializer::from_str(&self.text)).err()?;
+        let at = error.location()?;
+        Some(((at.line(), at.column()), key?))
+    }
+
+    /// The place of `key:` closest to where the parser stood.
+    fn unknown_key(&self, key: &str, near: Option<(usize, usize)>) -> Option<(usize, usize)> {
+        let target = near.map_or(1, |(line, _)| line);
+        let mut best: Option<(usize, usize)> = None;
+        for (number, line) in self.text.lines().enumerate() {
+            let found = line.match_indices(key).find(|(at, _)| {
+                let before = line.get(..*at).unwrap_or_default();
+                let after = line.get(at + key.len()..).unwrap_or_default();
+                before.chars().all(|c| " -{,\"'".contains(c) || before.contains('{'))
+                    && after.trim_start_matches(['"', '\'']).trim_start().starts_with(':')
+            });
+            if let Some((at, _)) = found
+                && best.is_none_or(|(line, _)| (number + 1).abs_diff(target) < line.abs_diff(target))
+            {
+                best = Some((number + 1, at + 1));
+            }
+        }
+        best
+    }
+
+    /// Formats problems of meaning, each with its place, line and caret.
+    pub fn explain(&self, problems: &[Problem]) -> Invalid {
+        // Each place costs one more pass over the file.
+        let most = if self.text.len() > 1 << 20 { 2 } else { MAX_PROBLEMS };
+        let mut told: Vec<(Option<(usize, usize)>, &str)> = problems
+            .iter()
+            .take(most)
+            .map(|problem| (self.find(&problem.location), problem.message.as_str()))
+            .collect();
+        told.sort_by_key(|(place, _)| *place);
+        let mut text = told
+            .into_iter()
+            .map(|(place, message)| self.excerpt(place, message))
+            .collect::<Vec<_>>()
+            .join("\n");
+        if problems.len() > most {
+            let _ = write!(text, "\n{}: {} more errors", self.name, problems.len() - most);
+        }
+        Invalid(text)
+    }
+
+    /// The place of a node: parses again and raises an error just there, so that the parser
+    /// itself tells where it is, whatever style of YAML the file is written in.
+    fn find(&self, location: &[Segment]) -> Option<(usize, usize)> {
+        let mut path = location;
+        loop {
+            let deserializer = serde_yaml::Deserializer::from_str(&self.text);
+            let at = Probe(path).deserialize(deserializer).err().and_then(|error| error.location());
+            match (at, path.split_last()) {
+                (Some(at), _) => return Some((at.line(), at.column())),
+                // A key that is not there: the mapping that lacks it.
+                (None, Some((_, parent))) => path = parent,
+                (None, None) => return None,
+            }
+        }
+    }
+
+    fn excerpt(&self, place: Option<(usize, usize)>, message: &str) -> String {
+        let Some((line, column)) = place else {
+            return format!("{}:1:1: {message}", self.name);
+        };
+        let mut text = format!("{}:{line}:{column}: {message}", self.name);
+        if let Some(source) = self.text.lines().nth(line.saturating_sub(1)) {
+            let shown: String =
+                source.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect();
+            let margin = " ".repeat(column.saturating_sub(1).min(200));
+            let _ = write!(text, "\n{line:5} | {shown}\n      | {margin}^");
+        }
+        text
+    }
+}
+
+/// Refuses what somebody other than root or the caller may change.
+///
+/// # Errors
+/// With what is wrong and the command that mends it.
+pub fn refuse_foreign_writers(metadata: &std::fs::Metadata, what: &str) -> anyhow::Result<()> {
+    let caller = nix::unistd::geteuid().as_raw();
+    if metadata.uid() != 0 && metadata.uid() != caller {
+        bail!("{what} belongs to user {}, who could change it; chown it to root", metadata.uid());
+    }
+    // A sticky directory (/tmp) lets others add files, but not replace this one.
+    let sticky_directory = metadata.is_dir() && metadata.mode() & 0o1000 != 0;
+    if metadata.mode() & 0o022 != 0 && !sticky_directory {
+        bail!("{what} may be written by others (mode {:04o}); chmod go-w it", metadata.mode() & 0o7777);
+    }
+    Ok(())
+}
+
+/// The text between the first pair of backquotes.
+fn quoted(text: &str) -> Option<&str> {
+    text.split('`').nth(1)
+}
+
+/// Adds the nearest right word to a message of the form "unknown field `x`, expected one of …".
+fn with_suggestion(text: &str) -> String {
+    let Some((_, expected)) = text.split_once("expected") else {
+        return text.to_owned();
+    };
+    let choices: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
+    match quoted(text).filter(|_| text.contains("unknown")).and_then(|word| nearest(word, &choices)) {
+        Some(word) => format!("{text}; did you mean `{word}`?"),
+        None => text.to_owned(),
+    }
+}
+
+/// The end of a message about a wrong word: the nearest right one, or nothing.
+pub fn did_you_mean(word: &str, choices: &[&str]) -> String {
+    nearest(word, choices).map_or(String::new(), |word| format!("; did you mean `{word}`?"))
+}
+
+/// The choice most like `word`, when one is close enough to be meant: a part of it, or alike.
+pub fn nearest<'a>(word: &str, choices: &[&'a str]) -> Option<&'a str> {
+    let lower = word.to_ascii_lowercase();
+    let likeness = |choice: &str| match lower.len() > 1 && choice.contains(&lower) {
+        true => 0.9,
+        false => strsim::jaro_winkler(&lower, choice),
+    };
+    choices
+        .iter()
+        .map(|choice| (likeness(choice), *choice))
+        .filter(|(score, _)| *score > 0.75)
+        .max_by(|one, other| one.0.total_cmp(&other.0))
+        .map(|(_, choice)| choice)
+}
+
+/// Goes down a path and fails at its end.
+struct Probe<'p>(&'p [Segment]);
+
+impl<'de> DeserializeSeed<'de> for Probe<'_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+/// Every scalar visit of a probe: the path ends here, or it leads nowhere.
+macro_rules! probe_scalars {
+    ($($name:ident: $type:ty),*) => {$(
+        fn $name<E: de::Error>(self, _: $type) -> Result<(), E> {
+            if self.0.is_empty() { Err(E::custom("here")) } else { Ok(()) }
+        }
+    )*};
+}
+
+impl<'de> Visitor<'de> for Probe<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+    probe_scalars!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
+    fn visit_unit<E: de::Error>(self) -> Result<(), E> {
+        if self.0.is_empty() { Err(E::custom("here")) } else { Ok(()) }
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        let Some((first, rest)) = self.0.split_first() else {
+            return Err(de::Error::custom("here"));
+        };
+        let mut index = 0;
+        loop {
+            let more = match first {
+                Segment::Index(wanted) if *wanted == index => seq.next_element_seed(Probe(rest))?.is_some(),
+                _ => seq.next_element::<IgnoredAny>()?.is_some(),
+            };
+            if !more {
+                return Ok(());
+            }
+            index += 1;
+        }
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Some((first, rest)) = self.0.split_first() else {
+            return Err(de::Error::custom("here"));
+        };
+        while let Some(Text(key)) = map.next_key()? {
+            match first {
+                Segment::Key(wanted) if *wanted == key => map.next_value_seed(Probe(rest))?,
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Visits a whole document and fails at the second of two equal keys of a mapping.
+struct Walk<'k>(&'k mut Option<String>);
+
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+macro_rules! walk_scalars {
+    ($($name:ident: $type:ty),*) => {$(
+        fn $name<E: de::Error>(self, _: $type) -> Result<(), E> { Ok(()) }
+    )*};
+}
+
+impl<'de> Visitor<'de> for Walk<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+    walk_scalars!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
+    fn visit_unit<E: de::Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(Walk(self.0))?.is_some() {}
+        Ok(())
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut seen = std::collections::BTreeSet::new();
+        while map.next_key_seed(NewKey(&mut seen, self.0))?.is_some() {
+            map.next_value_seed(Walk(self.0))?;
+        }
+        Ok(())
+    }
+}
+
+/// A key that must not have been seen yet; failing inside it makes the parser name its place.
+struct NewKey<'k>(&'k mut std::collections::BTreeSet<String>, &'k mut Option<String>);
+
+impl<'de> DeserializeSeed<'de> for NewKey<'_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for NewKey<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+    fn visit_str<E: de::Error>(self, key: &str) -> Result<(), E> {
+        if self.0.insert(key.to_owned()) {
+            return Ok(());
+        }
+        *self.1 = Some(key.to_owned());
+        Err(E::custom("given twice"))
+    }
+}

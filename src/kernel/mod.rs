@@ -1,0 +1,237 @@
+//! The only door to Linux: links, addresses, parameters, IPVS and announcements.
+//!
+//! Owns the [`Kernel`] trait, behind which tests put a kernel of their own, and [`Linux`], which is the real
+//! one. Decides nothing: what to read comes as a [`Scope`], what to change as a list of [`Change`]s, in the
+//! order in which to do it. Called by `reconcile`, `status` and `import`.
+
+mod addr;
+mod announce;
+mod error;
+mod ipvs;
+mod ipvs_abi;
+#[cfg(test)]
+mod live;
+mod netlink;
+mod sysctl;
+
+use std::collections::BTreeSet;
+
+use crate::model::AddressKey;
+use crate::plan::{Change, Observed, Scope, ServerScope};
+
+use addr::Addresses;
+use error::Operation;
+use ipvs::Ipvs;
+use netlink::Failure;
+
+pub use error::{Error, Result};
+
+/// A kernel, as far as this program needs one.
+pub trait Kernel {
+    /// Reads what `scope` names. What does not exist is absent: interfaces, parameters, and the whole of
+    /// IPVS when the kernel has none. Looking for IPVS loads its module where that is installed, and is left
+    /// out with [`ServerScope::Nothing`].
+    ///
+    /// # Errors
+    ///
+    /// The first thing that could not be read, most of all for want of CAP_NET_ADMIN.
+    fn observe(&mut self, scope: &Scope) -> Result<Observed>;
+
+    /// Checks, before anything is touched, that the kernel has IPVS and in it what the services need, and
+    /// loads the modules for it. Changes no table. Returns every problem.
+    fn prepare(&mut self, needs: &Needs) -> Vec<Error>;
+
+    /// Carries out changes in the given order; one result per change, in the same order. A failed change does
+    /// not stop the ones after it. Deleting what is gone and adding an address that is there are successes.
+    /// IPVS changes that stand next to each other are sent together.
+    fn apply(&mut self, changes: &[Change]) -> Vec<Result<()>>;
+
+    /// Sends one gratuitous ARP, or one unsolicited neighbour advertisement, for each address on its
+    /// interface; one result per address.
+    fn announce(&mut self, addresses: &[AddressKey]) -> Vec<Result<()>>;
+}
+
+/// What the services of a file ask of the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Names of schedulers
+    pub schedulers: BTreeSet<String>,
+    /// Names of persistence engines
+    pub engines: BTreeSet<String>,
+    /// Tunnels of type gue, which Linux has since 5.2
+    pub gue: bool,
+    /// Tunnels of type gre, which Linux has since 5.3
+    pub gre: bool,
+}
+
+/// The kernel that runs this process, in the network namespace of the calling thread.
+#[derive(Default)]
+pub struct Linux {
+    addresses: Option<Addresses>,
+    ipvs: Option<Ipvs>,
+}
+
+impl Linux {
+    /// A handle. Its sockets are opened when they are first needed.
+    ///
+    /// # Errors
+    ///
+    /// None so far; what cannot be opened is told by the operation that needs it.
+    pub fn open() -> Result<Self> {
+        Ok(Self::default())
+    }
+
+    fn addresses(&mut self) -> std::result::Result<&mut Addresses, Failure> {
+        match &mut self.addresses {
+            Some(addresses) => Ok(addresses),
+            none => Ok(none.insert(Addresses::open()?)),
+        }
+    }
+
+    /// IPVS, when the kernel has it. Its absence is not remembered: the module may be loaded meanwhile.
+    fn ipvs(&mut self) -> Result<Option<&mut Ipvs>> {
+        match &mut self.ipvs {
+            Some(ipvs) => Ok(Some(ipvs)),
+            none => Ok(Ipvs::open()?.map(|ipvs| none.insert(ipvs))),
+        }
+    }
+
+    fn apply_ipvs(&mut self, changes: &[Change]) -> Vec<Result<()>> {
+        let error = match self.ipvs() {
+            Ok(Some(ipvs)) => return ipvs.apply(changes),
+            Ok(None) => ipvs::missing(),
+            Err(error) => error,
+        };
+        changes.iter().map(|_| Err(error.clone())).collect()
+    }
+
+    /// Carries out a change that is not IPVS's.
+    fn apply_one(&mut self, change: &Change) -> Result<()> {
+        match change {
+            Change::SetParameter { parameter, new, .. } => sysctl::write(parameter, new),
+            Change::AddAddress { key, label } => self
+                .addresses()
+                .map_err(|failure| Error::netlink(Operation::AddAddress, key, &failure))?
+                .add(key, label.as_deref()),
+            Change::RemoveAddress { key, prefix } => self
+                .addresses()
+                .map_err(|failure| Error::netlink(Operation::RemoveAddress, key, &failure))?
+                .remove(key, *prefix),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Kernel for Linux {
+    fn observe(&mut self, scope: &Scope) -> Result<Observed> {
+        let mut observed = Observed::default();
+        if !scope.interfaces.is_empty() {
+            let addresses =
+                self.addresses().map_err(|failure| Error::netlink(Operation::ReadAddresses, "", &failure))?;
+            (observed.interfaces, observed.addresses) = addresses.observe(&scope.interfaces)?;
+        }
+        // Before the parameters: those of IPVS exist only once its module is loaded.
+        if scope.servers != ServerScope::Nothing {
+            observed.ipvs = match self.ipvs()? {
+                Some(ipvs) => Some(ipvs.observe(&scope.servers)?),
+                None => None,
+            };
+        }
+        for parameter in &scope.parameters {
+            if let Some(value) = sysctl::read(parameter)? {
+                observed.parameters.insert(parameter.clone(), value);
+            }
+        }
+        Ok(observed)
+    }
+
+    fn prepare(&mut self, needs: &Needs) -> Vec<Error> {
+        match self.ipvs() {
+            Ok(Some(ipvs)) => ipvs.prepare(needs),
+            Ok(None) => vec![ipvs::missing()],
+            Err(error) => vec![error],
+        }
+    }
+
+    fn apply(&mut self, changes: &[Change]) -> Vec<Result<()>> {
+        let mut results = Vec::with_capacity(changes.len());
+        for run in changes.chunk_by(|left, right| left.is_ipvs() && right.is_ipvs()) {
+            match run {
+                [change] if !change.is_ipvs() => results.push(self.apply_one(change)),
+                _ => results.extend(self.apply_ipvs(run)),
+            }
+        }
+        results
+    }
+
+    fn announce(&mut self, addresses: &[AddressKey]) -> Vec<Result<()>> {
+        announce::announce(addresses)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+mod tests {
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+    use crate::model::Parameter;
+
+    /// Runs a test in a network namespace of its own, which lasts as long as the thread. Without the right to
+    /// make one the test is skipped and says so; under CI it fails.
+    pub(super) fn in_namespace(test: impl FnOnce() + Send + 'static) {
+        let thread = std::thread::spawn(|| match unshare(CloneFlags::CLONE_NEWNET) {
+            Ok(()) => test(),
+            Err(errno) => panic!("no network namespace: {errno}"),
+        });
+        if let Err(panic) = thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    #[test]
+    #[ignore = "needs root: run tests/run"]
+    fn changes_are_done_in_order_and_one_failure_stops_none() {
+        in_namespace(|| {
+            let mut kernel = Linux::open().unwrap();
+            let lo = || "lo".to_owned();
+            let vip = AddressKey { interface: lo(), address: "192.0.2.1".parse().unwrap() };
+            let parameter = Parameter::ArpIgnore(lo());
+            let set = |new: &str| Change::SetParameter {
+                parameter: parameter.clone(),
+                old: None,
+                new: new.to_owned(),
+            };
+            let changes = [
+                set("1"),
+                Change::AddAddress {
+                    key: AddressKey { interface: "nosuch0".to_owned(), ..vip.clone() },
+                    label: None,
+                },
+                set("2 3"),
+                set("abc"),
+                Change::AddAddress { key: vip.clone(), label: None },
+            ];
+            let results = kernel.apply(&changes);
+            let told: Vec<String> = results
+                .iter()
+                .map(|result| result.as_ref().map_or_else(Error::to_string, |()| "ok".to_owned()))
+                .collect();
+            assert_eq!(told[0], "ok");
+            assert!(told[1].contains("ENODEV"), "{told:?}");
+            assert_eq!(told[2], "setting net.ipv4.conf.lo.arp_ignore to 2 3: the kernel took it as `2`");
+            assert!(told[3].contains("does not take this value (EINVAL)"), "{told:?}");
+            assert_eq!(told[4], "ok");
+
+            let scope = Scope {
+                interfaces: [lo()].into(),
+                parameters: [parameter.clone(), Parameter::ArpIgnore("nosuch0".to_owned())].into(),
+                servers: ServerScope::Nothing,
+            };
+            let observed = kernel.observe(&scope).unwrap();
+            assert_eq!(observed.parameters, [(parameter.clone(), "2".to_owned())].into());
+            assert_eq!(observed.addresses.iter().map(|found| &found.key).collect::<Vec<_>>(), [&vip]);
+            assert_eq!(observed.ipvs, None);
+        });
+    }
+}

@@ -1,0 +1,7 @@
+//! The process edge: what keepalived hands over is put right, then `lvs_notify::run` does the work.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lvs_notify::main()
+}

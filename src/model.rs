@@ -1,0 +1,569 @@
+//! The field's words as types: roles, VIPs, virtual services, real servers and their settings.
+//!
+//! Owns names, identities (what makes two objects the same one), settings (what may differ
+//! between two versions of one object) and their text form, which is ipvsadm's and iproute2's.
+//! Reads nothing, decides nothing, imports nothing local. Used by every other file.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// The state of a VRRP instance, as keepalived names it in its notifications.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Role {
+    /// This director serves the VIPs.
+    Master,
+    /// Another director serves them.
+    Backup,
+    /// An interface or a tracked script failed.
+    Fault,
+    /// keepalived stops, or the instance was deleted.
+    Stop,
+}
+
+impl Role {
+    /// The word as it is typed on the command line.
+    pub fn command(self) -> &'static str {
+        match self {
+            Self::Master => "master",
+            Self::Backup => "backup",
+            Self::Fault => "fault",
+            Self::Stop => "stop",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.command().to_uppercase())
+    }
+}
+
+impl FromStr for Role {
+    type Err = ();
+
+    /// Reads a role in any case; `DELETED`, which keepalived sends for an instance removed at
+    /// reload, means [`Role::Stop`].
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text.to_ascii_lowercase().as_str() {
+            "master" => Ok(Self::Master),
+            "backup" => Ok(Self::Backup),
+            "fault" => Ok(Self::Fault),
+            "stop" | "deleted" => Ok(Self::Stop),
+            _ => Err(()),
+        }
+    }
+}
+
+/// Address family of a service or an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// AF_INET
+    Ipv4,
+    /// AF_INET6
+    Ipv6,
+}
+
+impl Family {
+    /// The family of an address.
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::Ipv4 } else { Self::Ipv6 }
+    }
+
+    /// Bits of an address: the prefix length of a host route.
+    pub fn host_prefix(self) -> u8 {
+        match self {
+            Self::Ipv4 => 32,
+            Self::Ipv6 => 128,
+        }
+    }
+}
+
+/// IP protocol number of a virtual service. The kernel accepts any number over netlink; files
+/// may name tcp, udp and sctp only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Protocol(pub u16);
+
+impl Protocol {
+    /// TCP
+    pub const TCP: Self = Self(6);
+    /// UDP
+    pub const UDP: Self = Self(17);
+    /// SCTP
+    pub const SCTP: Self = Self(132);
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::TCP => f.write_str("tcp"),
+            Self::UDP => f.write_str("udp"),
+            Self::SCTP => f.write_str("sctp"),
+            Self(number) => write!(f, "proto-{number}"),
+        }
+    }
+}
+
+/// What makes a virtual service that service: the kernel's key (`ip_vs_ctl.c`,
+/// `ip_vs_genl_parse_service`). The order of values is the order of every output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ServiceKey {
+    /// Protocol, virtual address and port. Port 0 means every port and needs persistence.
+    Endpoint {
+        /// Virtual address
+        address: IpAddr,
+        /// Virtual port
+        port: u16,
+        /// IP protocol
+        protocol: Protocol,
+    },
+    /// Packets that carry this firewall mark.
+    Fwmark {
+        /// The mark, never 0
+        mark: u32,
+        /// One mark can stand for a service of either family, or for two
+        family: Family,
+    },
+}
+
+impl ServiceKey {
+    /// The address family of the service.
+    pub fn family(&self) -> Family {
+        match self {
+            Self::Endpoint { address, .. } => Family::of(*address),
+            Self::Fwmark { family, .. } => *family,
+        }
+    }
+
+    /// The words with which ipvsadm(8) names this service.
+    pub fn ipvsadm(&self) -> String {
+        match self {
+            Self::Endpoint { address, port, protocol } => {
+                let option = match *protocol {
+                    Protocol::TCP => "-t".to_owned(),
+                    Protocol::UDP => "-u".to_owned(),
+                    Protocol::SCTP => "--sctp-service".to_owned(),
+                    other => format!("--{other}-service"),
+                };
+                format!("{option} {}", Endpoint { address: *address, port: *port })
+            }
+            Self::Fwmark { mark, family: Family::Ipv4 } => format!("-f {mark}"),
+            Self::Fwmark { mark, family: Family::Ipv6 } => format!("-f {mark} -6"),
+        }
+    }
+}
+
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Endpoint { address, port, protocol } => {
+                write!(f, "{protocol} {}", Endpoint { address: *address, port: *port })
+            }
+            Self::Fwmark { mark, family: Family::Ipv4 } => write!(f, "fwmark {mark}"),
+            Self::Fwmark { mark, family: Family::Ipv6 } => write!(f, "fwmark {mark} ipv6"),
+        }
+    }
+}
+
+/// An address and a port: the identity of a real server within its service, and the text form
+/// of both ends (`192.0.2.1:80`, `[2001:db8::1]:80`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// Address
+    pub address: IpAddr,
+    /// Port; 0 keeps the client's port
+    pub port: u16,
+}
+
+/// The identity of a real server within its virtual service.
+pub type ServerKey = Endpoint;
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            IpAddr::V4(address) => write!(f, "{address}:{}", self.port),
+            IpAddr::V6(address) => write!(f, "[{address}]:{}", self.port),
+        }
+    }
+}
+
+/// Flag bits of a service (`linux/ip_vs.h`, `IP_VS_SVC_F_*`).
+pub mod service_flag {
+    /// A client stays with its real server.
+    pub const PERSISTENT: u32 = 0x1;
+    /// The kernel's own mark that the service is in its table; never sent, masked when read.
+    pub const HASHED: u32 = 0x2;
+    /// Every packet is scheduled anew (UDP, fwmark).
+    pub const ONE_PACKET: u32 = 0x4;
+    /// `flag-1`; sh-fallback, mh-fallback
+    pub const SCHED1: u32 = 0x8;
+    /// `flag-2`; sh-port, mh-port
+    pub const SCHED2: u32 = 0x10;
+    /// `flag-3`
+    pub const SCHED3: u32 = 0x20;
+}
+
+/// The settings of a virtual service, in the kernel's terms and normalised: without persistence,
+/// timeout is 0 and the mask is full, so that two services compare equal when they act alike.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Scheduler name; `none` when the kernel has none bound.
+    pub scheduler: String,
+    /// [`service_flag`] bits without `HASHED`.
+    pub flags: u32,
+    /// Persistence timeout in seconds.
+    pub timeout: u32,
+    /// Persistence granularity: an IPv4 netmask as a number, or an IPv6 prefix length.
+    pub netmask: u32,
+    /// Persistence engine, `sip` or empty.
+    pub engine: String,
+}
+
+impl Service {
+    /// The mask that tells every client from every other.
+    pub fn full_netmask(family: Family) -> u32 {
+        match family {
+            Family::Ipv4 => u32::MAX,
+            Family::Ipv6 => 128,
+        }
+    }
+
+    /// Whether clients stay with their real server.
+    pub fn is_persistent(&self) -> bool {
+        self.flags & service_flag::PERSISTENT != 0
+    }
+
+    /// The scheduler flags by the names ipvsadm gives them for this scheduler.
+    pub fn scheduler_flags(&self) -> Vec<&'static str> {
+        let names = match self.scheduler.as_str() {
+            "sh" => ["sh-fallback", "sh-port", "flag-3"],
+            "mh" => ["mh-fallback", "mh-port", "flag-3"],
+            _ => ["flag-1", "flag-2", "flag-3"],
+        };
+        [service_flag::SCHED1, service_flag::SCHED2, service_flag::SCHED3]
+            .into_iter()
+            .zip(names)
+            .filter_map(|(bit, name)| (self.flags & bit != 0).then_some(name))
+            .collect()
+    }
+
+    /// The options with which ipvsadm(8) sets exactly this, after the service's name.
+    pub fn ipvsadm(&self, family: Family) -> String {
+        let mut words = format!("-s {}", self.scheduler);
+        if self.is_persistent() {
+            words += &format!(" -p {}", self.timeout);
+            if self.netmask != Self::full_netmask(family) {
+                words += &format!(" -M {}", self.netmask_text(family));
+            }
+        }
+        if !self.engine.is_empty() {
+            words += &format!(" --pe {}", self.engine);
+        }
+        if self.flags & service_flag::ONE_PACKET != 0 {
+            words += " -o";
+        }
+        let flags = self.scheduler_flags();
+        if !flags.is_empty() {
+            words += &format!(" -b {}", flags.join(","));
+        }
+        words
+    }
+
+    /// The persistence granularity as ipvsadm writes it: dotted mask or prefix length.
+    pub fn netmask_text(&self, family: Family) -> String {
+        match family {
+            Family::Ipv4 => std::net::Ipv4Addr::from(self.netmask).to_string(),
+            Family::Ipv6 => self.netmask.to_string(),
+        }
+    }
+
+    /// The fields in which `self` and `new` differ: name, old, new.
+    pub fn differences(&self, new: &Self, family: Family) -> Vec<(&'static str, String, String)> {
+        let mut list = Differences::default();
+        list.note("scheduler", &self.scheduler, &new.scheduler);
+        list.note("scheduler_flags", &self.scheduler_flags().join(","), &new.scheduler_flags().join(","));
+        let timeout = |service: &Self| match service.is_persistent() {
+            true => format!("{}s", service.timeout),
+            false => "off".to_owned(),
+        };
+        list.note("persistence", &timeout(self), &timeout(new));
+        list.note("netmask", &self.netmask_text(family), &new.netmask_text(family));
+        list.note("engine", &self.engine, &new.engine);
+        let one_packet = |service: &Self| (service.flags & service_flag::ONE_PACKET != 0).to_string();
+        list.note("one_packet", &one_packet(self), &one_packet(new));
+        list.0
+    }
+}
+
+#[derive(Default)]
+struct Differences(Vec<(&'static str, String, String)>);
+
+impl Differences {
+    fn note(&mut self, name: &'static str, old: &str, new: &str) {
+        if old != new {
+            let shown = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+            self.0.push((name, shown(old), shown(new)));
+        }
+    }
+}
+
+/// How packets reach a real server (`linux/ip_vs.h`, `IP_VS_CONN_F_FWD_MASK`). Files may name
+/// nat, dr and tun; the others are seen only in foreign services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Forward(pub u32);
+
+impl Forward {
+    /// Masquerading: the director rewrites the destination, replies pass it again.
+    pub const NAT: Self = Self(0);
+    /// Tunnelling: packets are wrapped and sent to the real server.
+    pub const TUN: Self = Self(2);
+    /// Direct routing: packets go out unchanged to the real server's link address.
+    pub const DR: Self = Self(3);
+
+    /// ipvsadm's option letter.
+    pub fn ipvsadm(self) -> &'static str {
+        match self {
+            Self::NAT => "-m",
+            Self::TUN => "-i",
+            Self::DR => "-g",
+            _ => "(other)",
+        }
+    }
+}
+
+impl fmt::Display for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::NAT => f.write_str("nat"),
+            Self::TUN => f.write_str("tun"),
+            Self::DR => f.write_str("dr"),
+            Self(1) => f.write_str("local"),
+            Self(4) => f.write_str("bypass"),
+            Self(number) => write!(f, "forward-{number}"),
+        }
+    }
+}
+
+/// How packets to a tunnelled real server are wrapped. The default is what every other
+/// forwarding method has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// 0 ipip, 1 gue (Linux 5.2), 2 gre (Linux 5.3): `IP_VS_CONN_F_TUNNEL_TYPE_*`
+    pub kind: u8,
+    /// UDP port of gue
+    pub port: u16,
+    /// 0 nocsum, 1 csum, 2 remcsum: `IP_VS_TUNNEL_ENCAP_FLAG_*`
+    pub checksum: u16,
+}
+
+impl Tunnel {
+    /// Names of the values of `kind`.
+    pub const KINDS: [&'static str; 3] = ["ipip", "gue", "gre"];
+    /// Names of the values of `checksum`.
+    pub const CHECKSUMS: [&'static str; 3] = ["nocsum", "csum", "remcsum"];
+
+    /// ipvsadm's name of the tunnel type.
+    pub fn kind_name(&self) -> &'static str {
+        Self::KINDS.get(usize::from(self.kind)).copied().unwrap_or("unknown")
+    }
+
+    /// ipvsadm's name of the checksum setting.
+    pub fn checksum_name(&self) -> &'static str {
+        Self::CHECKSUMS.get(usize::from(self.checksum)).copied().unwrap_or("unknown")
+    }
+}
+
+impl fmt::Display for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind_name())?;
+        if self.port != 0 {
+            write!(f, " port {}", self.port)?;
+        }
+        if self.kind != 0 {
+            write!(f, " {}", self.checksum_name())?;
+        }
+        Ok(())
+    }
+}
+
+/// The settings of a real server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RealServer {
+    /// Forwarding method
+    pub forward: Forward,
+    /// Share of new connections; 0 drains.
+    pub weight: u32,
+    /// No new connections at or above this number; 0 is no limit.
+    pub upper_threshold: u32,
+    /// New connections again below this number.
+    pub lower_threshold: u32,
+    /// How packets are wrapped, with [`Forward::TUN`].
+    pub tunnel: Tunnel,
+}
+
+impl RealServer {
+    /// The options with which ipvsadm(8) sets exactly this, after the server's name.
+    pub fn ipvsadm(&self) -> String {
+        let mut words = format!("{} -w {}", self.forward.ipvsadm(), self.weight);
+        if self.upper_threshold != 0 || self.lower_threshold != 0 {
+            words += &format!(" -x {} -y {}", self.upper_threshold, self.lower_threshold);
+        }
+        if self.forward == Forward::TUN {
+            words += &format!(" --tun-type {}", self.tunnel.kind_name());
+            if self.tunnel.kind == 1 {
+                words += &format!(" --tun-port {}", self.tunnel.port);
+            }
+            if self.tunnel.kind != 0 {
+                words += &format!(" --tun-{}", self.tunnel.checksum_name());
+            }
+        }
+        words
+    }
+
+    /// The fields in which `self` and `new` differ: name, old, new.
+    pub fn differences(&self, new: &Self) -> Vec<(&'static str, String, String)> {
+        let mut list = Differences::default();
+        list.note("forward", &self.forward.to_string(), &new.forward.to_string());
+        list.note("weight", &self.weight.to_string(), &new.weight.to_string());
+        list.note("upper_threshold", &self.upper_threshold.to_string(), &new.upper_threshold.to_string());
+        list.note("lower_threshold", &self.lower_threshold.to_string(), &new.lower_threshold.to_string());
+        list.note("tunnel", &self.tunnel.to_string(), &new.tunnel.to_string());
+        list.0
+    }
+}
+
+/// IPVS timeouts of idle connections in seconds (`ipvsadm --set`); 0 keeps the kernel's value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeouts {
+    /// Established TCP
+    pub tcp: u32,
+    /// TCP after a FIN
+    pub tcp_fin: u32,
+    /// UDP
+    pub udp: u32,
+}
+
+/// Which half of the connection synchronisation a daemon does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DaemonState {
+    /// Sends connections (`IP_VS_STATE_MASTER`).
+    Master,
+    /// Receives them (`IP_VS_STATE_BACKUP`).
+    Backup,
+}
+
+impl fmt::Display for DaemonState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Master => "master",
+            Self::Backup => "backup",
+        })
+    }
+}
+
+/// An IPVS connection synchronisation daemon. Unset values are the kernel's defaults:
+/// `max_len` from the MTU, group 224.0.0.81, port 8848, ttl 1 (`ip_vs_sync.c`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncDaemon {
+    /// Multicast interface
+    pub interface: String,
+    /// Sync id, 0 to 255; a backup daemon with 0 accepts every id
+    pub id: u8,
+    /// Largest message in bytes
+    pub max_len: Option<u16>,
+    /// Multicast group
+    pub group: Option<IpAddr>,
+    /// UDP port
+    pub port: Option<u16>,
+    /// Multicast TTL
+    pub ttl: Option<u8>,
+}
+
+impl SyncDaemon {
+    /// Whether a running daemon is this one, as far as this one says.
+    pub fn matches(&self, running: &Self) -> bool {
+        fn agrees<T: PartialEq>(wanted: &Option<T>, found: &Option<T>) -> bool {
+            wanted.is_none() || wanted == found
+        }
+        self.interface == running.interface
+            && self.id == running.id
+            && agrees(&self.max_len, &running.max_len)
+            && agrees(&self.group, &running.group)
+            && agrees(&self.port, &running.port)
+            && agrees(&self.ttl, &running.ttl)
+    }
+
+    /// ipvsadm's options for it.
+    pub fn ipvsadm(&self) -> String {
+        let mut words = format!("--mcast-interface {} --syncid {}", self.interface, self.id);
+        if let Some(value) = self.max_len {
+            words += &format!(" --sync-maxlen {value}");
+        }
+        if let Some(value) = self.group {
+            words += &format!(" --mcast-group {value}");
+        }
+        if let Some(value) = self.port {
+            words += &format!(" --mcast-port {value}");
+        }
+        if let Some(value) = self.ttl {
+            words += &format!(" --mcast-ttl {value}");
+        }
+        words
+    }
+}
+
+/// An address on an interface: what makes it that address, whatever its prefix length.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AddressKey {
+    /// Interface name
+    pub interface: String,
+    /// Address
+    pub address: IpAddr,
+}
+
+impl fmt::Display for AddressKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on {}", self.address, self.interface)
+    }
+}
+
+/// A kernel parameter that this tool may set. Typed, because an interface name may hold dots,
+/// which a dotted name could not tell from its own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Parameter {
+    /// `net.ipv4.conf.INTERFACE.arp_ignore` (INTERFACE may be `all`)
+    ArpIgnore(String),
+    /// `net.ipv4.conf.INTERFACE.arp_announce`
+    ArpAnnounce(String),
+    /// `net.ipv4.vs.NAME`
+    Ipvs(String),
+}
+
+impl Parameter {
+    /// The parts of the name below /proc/sys.
+    pub fn parts(&self) -> Vec<&str> {
+        match self {
+            Self::ArpIgnore(interface) => vec!["net", "ipv4", "conf", interface, "arp_ignore"],
+            Self::ArpAnnounce(interface) => vec!["net", "ipv4", "conf", interface, "arp_announce"],
+            Self::Ipvs(name) => vec!["net", "ipv4", "vs", name],
+        }
+    }
+}
+
+impl fmt::Display for Parameter {
+    /// The name as sysctl(8) and sysctl.d(5) take it: with slashes when a part holds a dot.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = self.parts();
+        let separator = if parts.iter().any(|part| part.contains('.')) { "/" } else { "." };
+        f.write_str(&parts.join(separator))
+    }
+}

@@ -1,0 +1,743 @@
+//! The difference between what is wanted and what the kernel has, as an ordered list of changes.
+//!
+//! Owns the observed state's shape, the changes' shape and text, ownership (which objects may be
+//! touched) and the order of a role change. Pure: no input or output, the same two states give
+//! the same plan. Called by `reconcile`; the changes are carried out by `kernel`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::desired::{Desired, Wanted};
+use crate::model::{
+    AddressKey, DaemonState, Family, Parameter, RealServer, ServerKey, Service, ServiceKey, SyncDaemon,
+    Timeouts,
+};
+
+/// What the kernel has: everything that a plan looks at, and nothing that it does not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observed {
+    /// Addresses on lo and on the client-side interfaces; one address can stand there with
+    /// several prefix lengths.
+    pub addresses: Vec<ObservedAddress>,
+    /// Interfaces that were asked for and exist, and whether they are up.
+    #[serde(default)]
+    pub interfaces: BTreeMap<String, Interface>,
+    /// Parameters that were asked for and exist.
+    #[serde(with = "pairs")]
+    pub parameters: BTreeMap<Parameter, String>,
+    /// IPVS, or `None` when the kernel has none loaded.
+    pub ipvs: Option<ObservedIpvs>,
+}
+
+/// What a link is, as far as announcing on it goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// IFF_UP
+    pub up: bool,
+    /// IFF_LOWER_UP: the link has a carrier
+    pub carrier: bool,
+    /// Link-layer address, when it has one of Ethernet's size
+    pub mac: Option<[u8; 6]>,
+}
+
+/// An address as it stands on an interface.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ObservedAddress {
+    /// Interface and address
+    pub key: AddressKey,
+    /// Prefix length
+    pub prefix: u8,
+    /// IPv4 label
+    pub label: Option<String>,
+}
+
+/// The IPVS state of the network namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedIpvs {
+    /// Every service of the table, ours and others'.
+    #[serde(with = "pairs")]
+    pub services: BTreeMap<ServiceKey, ObservedService>,
+    /// Timeouts
+    pub timeouts: Timeouts,
+    /// Running sync daemons
+    pub daemons: BTreeMap<DaemonState, SyncDaemon>,
+}
+
+/// A service as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedService {
+    /// Settings
+    pub settings: Service,
+    /// Its real servers; empty when they were not asked for.
+    #[serde(with = "pairs")]
+    pub servers: BTreeMap<ServerKey, RealServer>,
+    /// Connections per real server; never part of a difference.
+    #[serde(with = "pairs", default)]
+    pub counters: BTreeMap<ServerKey, Counters>,
+}
+
+/// Connections of a real server (`IPVS_DEST_ATTR_ACTIVE_CONNS` and its kin).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counters {
+    /// Established
+    pub active: u32,
+    /// Not established: closing, or UDP
+    pub inactive: u32,
+    /// Persistence templates
+    pub persistent: u32,
+}
+
+/// Maps with keys that JSON cannot have as names, written as lists of pairs.
+mod pairs {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<K: Serialize, V: Serialize, S: Serializer>(
+        map: &BTreeMap<K, V>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(map)
+    }
+
+    pub fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+    where
+        K: Deserialize<'de> + Ord,
+        V: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        Ok(Vec::<(K, V)>::deserialize(deserializer)?.into_iter().collect())
+    }
+}
+
+/// One change of the kernel's state, with what it replaces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// A new service with its real servers: created without a scheduler, filled, then given one.
+    AddService {
+        /// Identity
+        key: ServiceKey,
+        /// Settings
+        new: Service,
+        /// Its real servers
+        #[serde(with = "server_list")]
+        servers: BTreeMap<ServerKey, RealServer>,
+    },
+    /// Other settings for a service.
+    SetService {
+        /// Identity
+        key: ServiceKey,
+        /// Settings found
+        old: Service,
+        /// Settings wanted
+        new: Service,
+    },
+    /// A service of ours that is not wanted.
+    DeleteService {
+        /// Identity
+        key: ServiceKey,
+        /// Settings found
+        old: Service,
+        /// Open connections to its real servers
+        connections: u64,
+    },
+    /// A new real server of a service that exists.
+    AddServer {
+        /// The service
+        service: ServiceKey,
+        /// Identity
+        key: ServerKey,
+        /// Settings
+        new: RealServer,
+    },
+    /// Other settings for a real server.
+    SetServer {
+        /// The service
+        service: ServiceKey,
+        /// Identity
+        key: ServerKey,
+        /// Settings found
+        old: RealServer,
+        /// Settings wanted
+        new: RealServer,
+    },
+    /// A real server that is not wanted.
+    DeleteServer {
+        /// The service
+        service: ServiceKey,
+        /// Identity
+        key: ServerKey,
+        /// Settings found
+        old: RealServer,
+        /// Open connections to it
+        connections: u64,
+    },
+    /// IPVS timeouts.
+    SetTimeouts {
+        /// Found
+        old: Timeouts,
+        /// Wanted; 0 keeps
+        new: Timeouts,
+    },
+    /// A sync daemon to start.
+    StartDaemon {
+        /// Which half
+        state: DaemonState,
+        /// Its settings
+        daemon: SyncDaemon,
+    },
+    /// A sync daemon to stop; they cannot be changed while they run.
+    StopDaemon {
+        /// Which half
+        state: DaemonState,
+        /// Its settings
+        daemon: SyncDaemon,
+    },
+    /// A kernel parameter.
+    SetParameter {
+        /// Which one
+        parameter: Parameter,
+        /// Value found; `None` when it does not exist yet (IPVS not loaded)
+        old: Option<String>,
+        /// Value wanted
+        new: String,
+    },
+    /// A VIP with a host prefix.
+    AddAddress {
+        /// Where
+        key: AddressKey,
+        /// IPv4 label
+        label: Option<String>,
+    },
+    /// An address with exactly this prefix length.
+    RemoveAddress {
+        /// Where
+        key: AddressKey,
+        /// Prefix length found
+        prefix: u8,
+    },
+}
+
+mod server_list {
+    pub use super::pairs::serialize;
+}
+
+/// What to read from the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Interfaces whose addresses and links matter.
+    pub interfaces: BTreeSet<String>,
+    /// Parameters that matter.
+    pub parameters: BTreeSet<Parameter>,
+    /// Services whose real servers matter; every service itself is always read.
+    pub servers: ServerScope,
+}
+
+/// Services whose real servers are read: each costs a request of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ServerScope {
+    /// Of every service
+    #[default]
+    All,
+    /// Of our own
+    Owned(Ownership),
+    /// IPVS is not read at all: [`Observed::ipvs`] stays empty.
+    Nothing,
+}
+
+/// Which services of the table belong to the desired-state file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ownership {
+    /// Services on these addresses are ours, whatever their port.
+    pub vips: BTreeSet<IpAddr>,
+    /// Services of these marks are ours, in either family.
+    pub fwmarks: BTreeSet<u32>,
+    /// Services that the record says we made.
+    pub recorded: BTreeSet<ServiceKey>,
+    /// The whole table is ours.
+    pub exclusive: bool,
+}
+
+impl Ownership {
+    /// Whether a service may be changed or removed.
+    pub fn owns(&self, key: &ServiceKey) -> bool {
+        self.exclusive
+            || self.recorded.contains(key)
+            || match key {
+                ServiceKey::Endpoint { address, .. } => self.vips.contains(address),
+                ServiceKey::Fwmark { mark, .. } => self.fwmarks.contains(mark),
+            }
+    }
+}
+
+/// What earlier runs made, from the record: a help, not the truth.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Owned {
+    /// Addresses that were wanted
+    pub addresses: BTreeSet<AddressKey>,
+    /// Services that were wanted
+    pub services: BTreeSet<ServiceKey>,
+    /// A sync daemon was declared
+    pub daemon: bool,
+    /// Values that parameters had before they were first set
+    #[serde(with = "pairs")]
+    pub originals: BTreeMap<Parameter, String>,
+}
+
+/// A stage of a role change. Later stages rely on earlier ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// IPVS parameters, services, real servers and timeouts
+    Services,
+    /// The IPVS sync daemon
+    Daemon,
+    /// ARP parameters
+    Parameters,
+    /// VIPs on lo
+    Loopback,
+    /// VIPs on the client-side interface
+    Interface,
+    /// Values found before come back
+    Restore,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Services => "services",
+            Self::Daemon => "sync daemon",
+            Self::Parameters => "ARP parameters",
+            Self::Loopback => "VIP on lo",
+            Self::Interface => "VIP on interface",
+            Self::Restore => "restore",
+        })
+    }
+}
+
+/// Changes of one phase, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// The phase
+    pub phase: Phase,
+    /// Its changes
+    pub changes: Vec<Change>,
+}
+
+/// The ordered difference between a wanted and an observed state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// Phases with something to do
+    pub steps: Vec<Step>,
+}
+
+impl Plan {
+    /// What must change, in the order in which it is safe.
+    ///
+    /// Becoming MASTER: no client meets a VIP before its services exist. Leaving: the VIP goes
+    /// first, so no client meets a VIP whose services are gone. Adds come before deletes, so that
+    /// the number of services of a family never passes through zero: the kernel would unhook IPVS
+    /// and answer open connections with a reset (`ip_vs_unregister_hooks`).
+    pub fn between(desired: &Desired, observed: &Observed, owned: &Owned) -> Self {
+        let mut daemon = daemon_changes(desired, observed, owned);
+        let mut services = parameter_changes(&desired.ipvs_parameters, observed);
+        if desired.daemon.is_none() {
+            // Real servers of the other family cannot be added while a daemon runs (EINVAL).
+            services.append(&mut daemon);
+        }
+        services.extend(service_changes(desired, observed, owned));
+        services.extend(timeout_change(desired, observed));
+        let parameters = parameter_changes(&desired.parameters, observed);
+        let loopback = loopback_changes(desired, observed, owned);
+        let interface = interface_changes(desired, observed, owned);
+        let restore =
+            if desired.restore { parameter_changes(&owned.originals, observed) } else { Vec::new() };
+        // With backup_only set, a director whose backup daemon runs forwards nothing; otherwise
+        // switching the daemon would only lengthen the outage.
+        let daemon_first = desired
+            .ipvs_parameters
+            .get(&Parameter::Ipvs("backup_only".into()))
+            .is_some_and(|value| value != "0");
+        let order = match (desired.active, daemon_first) {
+            (true, true) => [
+                (Phase::Services, services),
+                (Phase::Daemon, daemon),
+                (Phase::Parameters, parameters),
+                (Phase::Loopback, loopback),
+                (Phase::Interface, interface),
+                (Phase::Restore, restore),
+            ],
+            (true, false) => [
+                (Phase::Services, services),
+                (Phase::Parameters, parameters),
+                (Phase::Loopback, loopback),
+                (Phase::Interface, interface),
+                (Phase::Daemon, daemon),
+                (Phase::Restore, restore),
+            ],
+            (false, _) => [
+                (Phase::Interface, interface),
+                (Phase::Parameters, parameters),
+                (Phase::Loopback, loopback),
+                (Phase::Services, services),
+                (Phase::Daemon, daemon),
+                (Phase::Restore, restore),
+            ],
+        };
+        let steps = order
+            .into_iter()
+            .filter(|(_, changes)| !changes.is_empty())
+            .map(|(phase, changes)| Step { phase, changes })
+            .collect();
+        Self { steps }
+    }
+
+    /// Nothing differs.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Every change, in order.
+    pub fn changes(&self) -> impl Iterator<Item = &Change> {
+        self.steps.iter().flat_map(|step| &step.changes)
+    }
+}
+
+fn same_value(one: &str, other: &str) -> bool {
+    one.split_whitespace().eq(other.split_whitespace())
+}
+
+fn parameter_changes(wanted: &BTreeMap<Parameter, String>, observed: &Observed) -> Vec<Change> {
+    wanted
+        .iter()
+        .filter_map(|(parameter, new)| {
+            let old = observed.parameters.get(parameter);
+            let differs = match old {
+                Some(old) => !same_value(old, new),
+                // Of an interface that is gone there is nothing to set; those of IPVS come with it.
+                None => matches!(parameter, Parameter::Ipvs(_)),
+            };
+            differs.then(|| Change::SetParameter {
+                parameter: parameter.clone(),
+                old: old.cloned(),
+                new: new.clone(),
+            })
+        })
+        .collect()
+}
+
+fn timeout_change(desired: &Desired, observed: &Observed) -> Option<Change> {
+    let new = desired.timeouts;
+    let old = observed.ipvs.as_ref().map(|ipvs| ipvs.timeouts).unwrap_or_default();
+    let differs = |new: u32, old: u32| new != 0 && new != old;
+    let any = differs(new.tcp, old.tcp) || differs(new.tcp_fin, old.tcp_fin) || differs(new.udp, old.udp);
+    any.then_some(Change::SetTimeouts { old, new })
+}
+
+fn daemon_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec<Change> {
+    if desired.daemon.is_none() && !owned.daemon {
+        return Vec::new();
+    }
+    let none = BTreeMap::new();
+    let running = observed.ipvs.as_ref().map_or(&none, |ipvs| &ipvs.daemons);
+    let fits = |state: DaemonState, found: &SyncDaemon| {
+        desired.daemon.as_ref().is_some_and(|(wanted, daemon)| *wanted == state && daemon.matches(found))
+    };
+    let mut changes: Vec<Change> = running
+        .iter()
+        .filter(|(state, daemon)| !fits(**state, daemon))
+        .map(|(state, daemon)| Change::StopDaemon { state: *state, daemon: daemon.clone() })
+        .collect();
+    if let Some((state, daemon)) = &desired.daemon
+        && !running.get(state).is_some_and(|found| daemon.matches(found))
+    {
+        changes.push(Change::StartDaemon { state: *state, daemon: daemon.clone() });
+    }
+    changes
+}
+
+fn service_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec<Change> {
+    let none = BTreeMap::new();
+    let table = observed.ipvs.as_ref().map_or(&none, |ipvs| &ipvs.services);
+    let ownership = desired.ownership.with_record(owned);
+    let mut added = Vec::new();
+    let mut changed = Vec::new();
+    let mut removed = Vec::new();
+    for (key, wanted) in &desired.services {
+        match table.get(key) {
+            None => added.push(Change::AddService {
+                key: *key,
+                new: wanted.settings.clone(),
+                servers: wanted.servers.clone(),
+            }),
+            Some(found) => server_changes(*key, wanted, found, &mut changed, &mut removed),
+        }
+    }
+    for (key, found) in table {
+        if !desired.services.contains_key(key) && ownership.owns(key) {
+            removed.push(Change::DeleteService {
+                key: *key,
+                old: found.settings.clone(),
+                connections: found.counters.values().map(Counters::connections).sum(),
+            });
+        }
+    }
+    added.into_iter().chain(changed).chain(removed).collect()
+}
+
+fn server_changes(
+    service: ServiceKey,
+    wanted: &Wanted,
+    found: &ObservedService,
+    changed: &mut Vec<Change>,
+    removed: &mut Vec<Change>,
+) {
+    // Descending: the kernel puts each at the head of its list, and sh and mh map clients by the
+    // list's order, which should be the same on both directors.
+    for (key, new) in wanted.servers.iter().rev() {
+        match found.servers.get(key) {
+            None => changed.push(Change::AddServer { service, key: *key, new: *new }),
+            Some(old) if old != new => {
+                changed.push(Change::SetServer { service, key: *key, old: *old, new: *new });
+            }
+            Some(_) => {}
+        }
+    }
+    if wanted.settings != found.settings {
+        changed.push(Change::SetService {
+            key: service,
+            old: found.settings.clone(),
+            new: wanted.settings.clone(),
+        });
+    }
+    for (key, old) in &found.servers {
+        if !wanted.servers.contains_key(key) {
+            let connections = found.counters.get(key).map_or(0, Counters::connections);
+            removed.push(Change::DeleteServer { service, key: *key, old: *old, connections });
+        }
+    }
+}
+
+fn loopback_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for (address, label) in &desired.loopback {
+        let key = AddressKey { interface: "lo".into(), address: *address };
+        if !observed.has_host_prefix(&key) {
+            changes.push(Change::AddAddress { key, label: label.clone() });
+        }
+    }
+    let host_only = |found: &ObservedAddress| found.prefix == Family::of(found.key.address).host_prefix();
+    for found in observed.addresses.iter().filter(|found| found.key.interface == "lo") {
+        let address = &found.key.address;
+        let wanted = desired.loopback.contains_key(address);
+        let wrong_prefix = wanted && !host_only(found);
+        let stale = !wanted && host_only(found) && owned.addresses.contains(&found.key);
+        if wrong_prefix || stale || desired.off_loopback.contains(address) {
+            changes.push(Change::RemoveAddress { key: found.key.clone(), prefix: found.prefix });
+        }
+    }
+    changes
+}
+
+fn interface_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for key in &desired.interface {
+        // keepalived may own the address here, with any prefix.
+        if !observed.addresses.iter().any(|found| found.key == *key) {
+            changes.push(Change::AddAddress { key: key.clone(), label: None });
+        }
+    }
+    for found in observed.addresses.iter().filter(|found| found.key.interface != "lo") {
+        let host = found.prefix == Family::of(found.key.address).host_prefix();
+        let stale = owned.addresses.contains(&found.key) && !desired.interface.contains(&found.key);
+        if host && (stale || desired.off_interface.contains(&found.key)) {
+            changes.push(Change::RemoveAddress { key: found.key.clone(), prefix: found.prefix });
+        }
+    }
+    changes
+}
+
+impl Counters {
+    /// Open connections.
+    pub fn connections(&self) -> u64 {
+        u64::from(self.active) + u64::from(self.inactive)
+    }
+}
+
+impl Observed {
+    /// Whether an address stands with its host prefix.
+    pub fn has_host_prefix(&self, key: &AddressKey) -> bool {
+        let host = Family::of(key.address).host_prefix();
+        self.addresses.iter().any(|found| found.key == *key && found.prefix == host)
+    }
+}
+
+impl Ownership {
+    fn with_record(&self, owned: &Owned) -> Self {
+        let mut all = self.clone();
+        all.recorded.extend(owned.services.iter().copied());
+        all
+    }
+}
+
+impl Scope {
+    /// What a plan for `desired` looks at.
+    pub fn of(desired: &Desired, owned: &Owned) -> Self {
+        let mut interfaces: BTreeSet<String> = ["lo".to_owned()].into();
+        let addresses = desired.interface.iter().chain(&desired.off_interface).chain(&owned.addresses);
+        interfaces.extend(addresses.map(|key| key.interface.clone()));
+        let mut parameters: BTreeSet<Parameter> = desired.parameters.keys().cloned().collect();
+        parameters.extend(desired.ipvs_parameters.keys().cloned());
+        if desired.restore {
+            parameters.extend(owned.originals.keys().cloned());
+        }
+        Self { interfaces, parameters, servers: ServerScope::Owned(desired.ownership.with_record(owned)) }
+    }
+}
+
+impl Change {
+    /// `+` for what comes, `~` for what changes, `-` for what goes.
+    pub fn sign(&self) -> char {
+        match self {
+            Self::AddService { .. }
+            | Self::AddServer { .. }
+            | Self::StartDaemon { .. }
+            | Self::AddAddress { .. } => '+',
+            Self::SetService { .. }
+            | Self::SetServer { .. }
+            | Self::SetTimeouts { .. }
+            | Self::SetParameter { .. } => '~',
+            Self::DeleteService { .. }
+            | Self::DeleteServer { .. }
+            | Self::StopDaemon { .. }
+            | Self::RemoveAddress { .. } => '-',
+        }
+    }
+
+    /// Whether it goes to IPVS over netlink.
+    pub fn is_ipvs(&self) -> bool {
+        !matches!(self, Self::SetParameter { .. } | Self::AddAddress { .. } | Self::RemoveAddress { .. })
+    }
+
+    /// Open connections that this change may cost.
+    pub fn connections(&self) -> u64 {
+        match self {
+            Self::DeleteService { connections, .. } | Self::DeleteServer { connections, .. } => *connections,
+            _ => 0,
+        }
+    }
+
+    /// The same change as commands of iproute2, procps or ipvsadm, one a line.
+    pub fn commands(&self) -> Vec<String> {
+        match self {
+            Self::AddService { key, new, servers } => {
+                let mut lines = vec![format!("ipvsadm -A {} {}", key.ipvsadm(), new.ipvsadm(key.family()))];
+                lines.extend(
+                    servers
+                        .iter()
+                        .rev()
+                        .map(|(server, settings)| server_command("-a", key, server, settings)),
+                );
+                lines
+            }
+            Self::SetService { key, new, .. } => {
+                vec![format!("ipvsadm -E {} {}", key.ipvsadm(), new.ipvsadm(key.family()))]
+            }
+            Self::DeleteService { key, .. } => vec![format!("ipvsadm -D {}", key.ipvsadm())],
+            Self::AddServer { service, key, new } => vec![server_command("-a", service, key, new)],
+            Self::SetServer { service, key, new, .. } => vec![server_command("-e", service, key, new)],
+            Self::DeleteServer { service, key, .. } => {
+                vec![format!("ipvsadm -d {} -r {}", service.ipvsadm(), server_name(key))]
+            }
+            Self::SetTimeouts { new, .. } => {
+                vec![format!("ipvsadm --set {} {} {}", new.tcp, new.tcp_fin, new.udp)]
+            }
+            Self::StartDaemon { state, daemon } => {
+                vec![format!("ipvsadm --start-daemon {state} {}", daemon.ipvsadm())]
+            }
+            Self::StopDaemon { state, .. } => vec![format!("ipvsadm --stop-daemon {state}")],
+            Self::SetParameter { parameter, new, .. } => vec![format!("sysctl -w '{parameter}={new}'")],
+            Self::AddAddress { key, label } => vec![address_command(key, label.as_deref())],
+            Self::RemoveAddress { key, prefix } => {
+                vec![format!("ip address del {}/{prefix} dev {}", key.address, key.interface)]
+            }
+        }
+    }
+}
+
+fn server_name(key: &ServerKey) -> String {
+    // ipvsadm refuses `[v6]:0` but takes a bare address for it.
+    if key.port == 0 { key.address.to_string() } else { key.to_string() }
+}
+
+fn server_command(option: &str, service: &ServiceKey, key: &ServerKey, settings: &RealServer) -> String {
+    format!("ipvsadm {option} {} -r {} {}", service.ipvsadm(), server_name(key), settings.ipvsadm())
+}
+
+fn address_command(key: &AddressKey, label: Option<&str>) -> String {
+    let host = Family::of(key.address).host_prefix();
+    let mut line = format!("ip address add {}/{host} dev {}", key.address, key.interface);
+    if let Some(label) = label {
+        line += &format!(" label {label}");
+    }
+    if key.address.is_ipv6() {
+        line += " nodad preferred_lft 0";
+    }
+    line
+}
+
+fn fields(list: &[(&'static str, String, String)]) -> String {
+    list.iter().map(|(name, old, new)| format!("{name} {old} -> {new}")).collect::<Vec<_>>().join(", ")
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddService { key, new, servers } => {
+                write!(f, "service {key} {}, {} real servers", new.scheduler, servers.len())
+            }
+            Self::SetService { key, old, new } => {
+                write!(f, "service {key}: {}", fields(&old.differences(new, key.family())))
+            }
+            Self::DeleteService { key, .. } => write!(f, "service {key}"),
+            Self::AddServer { service, key, new } => {
+                write!(f, "real server {key} of {service}: {}, weight {}", new.forward, new.weight)
+            }
+            Self::SetServer { service, key, old, new } => {
+                write!(f, "real server {key} of {service}: {}", fields(&old.differences(new)))
+            }
+            Self::DeleteServer { service, key, .. } => write!(f, "real server {key} of {service}"),
+            Self::SetTimeouts { old, new } => {
+                write!(f, "IPVS timeouts:")?;
+                for (name, old, new) in [
+                    ("tcp", old.tcp, new.tcp),
+                    ("tcp_fin", old.tcp_fin, new.tcp_fin),
+                    ("udp", old.udp, new.udp),
+                ] {
+                    if new != 0 && new != old {
+                        write!(f, " {name} {old}s -> {new}s")?;
+                    }
+                }
+                Ok(())
+            }
+            Self::StartDaemon { state, daemon } => {
+                write!(f, "sync daemon {state} on {} id {}", daemon.interface, daemon.id)
+            }
+            Self::StopDaemon { state, daemon } => {
+                write!(f, "sync daemon {state} on {} id {}", daemon.interface, daemon.id)
+            }
+            Self::SetParameter { parameter, old, new } => {
+                write!(f, "{parameter}: {} -> {new}", old.as_deref().unwrap_or("-"))
+            }
+            Self::AddAddress { key, .. } => {
+                write!(f, "{}/{} on {}", key.address, Family::of(key.address).host_prefix(), key.interface)
+            }
+            Self::RemoveAddress { key, prefix } => write!(f, "{}/{prefix} on {}", key.address, key.interface),
+        }
+    }
+}

@@ -1,0 +1,603 @@
+//! One run from request to verified state: lock, supersede, observe, plan, apply, verify, record.
+//!
+//! Owns the order of these and what happens when one of them fails. Decides nothing about values
+//! (`desired`) or differences (`plan`), touches the kernel only through [`Kernel`] and formats no
+//! output (`report`). Called by `lib`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context as _, bail};
+
+use crate::config::{Invalid, Source};
+use crate::desired::{Declared, Desired};
+use crate::kernel::{self, Kernel, Needs};
+use crate::lock::{Waited, Waiter};
+use crate::model::{AddressKey, Forward, Parameter, Role, Service, ServiceKey};
+use crate::persist;
+use crate::plan::{Change, Observed, Owned, Phase, Plan, Scope, ServerScope, Step};
+use crate::record::{LastRun, Record, Stamp, Store, now_in_ticks};
+
+/// A newer notification can stop a long load between two groups of this many changes.
+const GROUP: usize = 256;
+
+/// Which desired-state file, and whose.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    /// Name of the VRRP instance
+    pub name: String,
+    /// Its file
+    pub path: PathBuf,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The instance
+    pub instance: Instance,
+    /// The role to take, or `None` for the one recorded last
+    pub role: Option<Role>,
+    /// The command word, for the record
+    pub command: String,
+    /// Start of the process
+    pub started: Instant,
+}
+
+/// Where the desired state came from.
+#[derive(Clone, Debug)]
+pub enum Basis {
+    /// The instance's file
+    File {
+        /// Its text
+        source: Source,
+        /// Its meaning
+        declared: Declared,
+    },
+    /// The last good copy, because the file cannot be used
+    LastGood {
+        /// The copy's meaning
+        declared: Declared,
+        /// What is wrong with the file
+        why: String,
+    },
+    /// Neither: only what the record says can be taken away
+    Record {
+        /// What is wrong with the file
+        why: String,
+    },
+}
+
+impl Basis {
+    /// Reads the instance's file, or what can stand in for it.
+    pub fn read(instance: &Instance, store: &Store) -> Self {
+        let why = match Source::read(&instance.path).and_then(|source| Ok((declared(&source)?, source))) {
+            Ok((declared, source)) => return Self::File { source, declared },
+            Err(error) => format!("{error:#}"),
+        };
+        match store.last_good().and_then(|source| Ok(declared(&source)?)) {
+            Ok(declared) => Self::LastGood { declared, why },
+            Err(_) => Self::Record { why },
+        }
+    }
+
+    /// What is wrong with the instance's file.
+    pub fn complaint(&self) -> Option<&str> {
+        match self {
+            Self::File { .. } => None,
+            Self::LastGood { why, .. } | Self::Record { why } => Some(why),
+        }
+    }
+
+    /// The meaning of the file that is used.
+    pub fn declared(&self) -> Option<&Declared> {
+        match self {
+            Self::File { declared, .. } | Self::LastGood { declared, .. } => Some(declared),
+            Self::Record { .. } => None,
+        }
+    }
+
+    /// The state wanted in a role.
+    ///
+    /// # Errors
+    /// [`Invalid`], when a MASTER has no file to go by: then nothing may be touched.
+    pub fn desired(&self, role: Role, owned: &Owned) -> Result<Desired, Invalid> {
+        match self {
+            Self::File { declared, .. } | Self::LastGood { declared, .. } => Ok(declared.for_role(role)),
+            Self::Record { why } if role == Role::Master => {
+                Err(Invalid(format!("{why}\nnothing was changed: there is no last good copy either")))
+            }
+            Self::Record { .. } => Ok(leave_by_record(owned)),
+        }
+    }
+}
+
+/// Reads and checks a file's text.
+///
+/// # Errors
+/// [`Invalid`], with every problem in its place.
+pub fn declared(source: &Source) -> Result<Declared, Invalid> {
+    let document = source.document()?;
+    Declared::try_from(&document).map_err(|problems| source.explain(&problems))
+}
+
+/// Leaving MASTER needs no file: what the record names goes.
+fn leave_by_record(owned: &Owned) -> Desired {
+    let (loopback, interface): (BTreeSet<_>, BTreeSet<_>) =
+        owned.addresses.iter().cloned().partition(|key| key.interface == "lo");
+    Desired {
+        off_loopback: loopback.into_iter().map(|key| key.address).collect(),
+        off_interface: interface,
+        restore: !owned.originals.is_empty(),
+        ..Desired::default()
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// The role reconciled to
+    pub role: Option<Role>,
+    /// Every change tried, with what went wrong
+    pub done: Vec<(Change, Option<kernel::Error>)>,
+    /// Announcements that failed, the sysctl.d file, the record: reported, never in the way
+    pub troubles: Vec<String>,
+    /// VIPs that were not put up, because their services could not be made
+    pub withheld: BTreeSet<IpAddr>,
+    /// What still differs after everything
+    pub remaining: Vec<Change>,
+    /// A newer notification took over
+    pub superseded: Option<String>,
+    /// Why the last good file, or none, was used
+    pub fallback: Option<String>,
+    /// Times
+    pub run: LastRun,
+}
+
+impl Outcome {
+    /// Everything that was to be done is done.
+    pub fn is_clean(&self) -> bool {
+        self.done.iter().all(|(_, error)| error.is_none())
+            && self.troubles.is_empty()
+            && self.withheld.is_empty()
+            && self.remaining.is_empty()
+    }
+}
+
+/// The plan for a role, and what it was made from.
+pub struct Preview {
+    /// The role
+    pub role: Role,
+    /// What would change
+    pub plan: Plan,
+    /// What was found
+    pub observed: Observed,
+    /// What is wanted
+    pub desired: Desired,
+    /// The record, if any
+    pub record: Option<Record>,
+    /// Where the desired state came from
+    pub basis: Basis,
+}
+
+/// Looks, and changes nothing. `everything` also reads the real servers of foreign services.
+///
+/// # Errors
+/// When the file is invalid and nothing can stand in, or when the kernel cannot be read.
+pub fn preview(
+    kernel: &mut dyn Kernel,
+    instance: &Instance,
+    role: Option<Role>,
+    everything: bool,
+) -> anyhow::Result<Preview> {
+    let store = Store::new(&instance.name);
+    let record = store.record();
+    let owned = record.as_ref().map(|record| record.owned.clone()).unwrap_or_default();
+    let role = match (role, &record) {
+        (Some(role), _) => role,
+        (None, Some(record)) => record.role,
+        (None, None) => Role::Backup,
+    };
+    let basis = Basis::read(instance, &store);
+    let desired = basis.desired(role, &owned)?;
+    let mut scope = Scope::of(&desired, &owned);
+    if everything {
+        scope.servers = ServerScope::All;
+    }
+    let observed = kernel.observe(&scope)?;
+    let plan = Plan::between(&desired, &observed, &owned);
+    Ok(Preview { role, plan, observed, desired, record, basis })
+}
+
+/// Carries out a role change, or repairs the recorded role's state.
+///
+/// # Errors
+/// When nothing could be done at all: no usable file while becoming MASTER, the lock is held by a
+/// process that hangs, the kernel cannot be read or lacks what the file needs.
+pub fn run(kernel: &mut dyn Kernel, request: &Request) -> anyhow::Result<Outcome> {
+    let store = Store::new(&request.instance.name);
+    let stamp = Stamp::own()?;
+    let mut outcome = Outcome { role: request.role, ..Outcome::default() };
+    if let Some(role) = request.role
+        && let Err(error) = store.announce_role(&stamp, role)
+    {
+        outcome.troubles.push(format!("{error:#}"));
+    }
+    let basis = Basis::read(&request.instance, &store);
+    outcome.fallback = basis.complaint().map(str::to_owned);
+
+    let patience = match request.role {
+        // keepalived gives its stop scripts one second in all.
+        Some(Role::Stop) => Duration::from_millis(400),
+        _ => Duration::from_secs(5),
+    };
+    let newer = |store: &Store| -> Option<String> {
+        let (latest, role) = store.latest(&stamp.boot)?;
+        (latest != stamp && latest.is_after(&stamp)).then(|| format!("{role} of process {}", latest.pid))
+    };
+    let waiter =
+        Waiter { stamp: &stamp, instance: store.instance(), patience, overrules: request.role.is_some() };
+    let lock = match waiter.wait(|| newer(&store).is_some())? {
+        Waited::Held(lock) => lock,
+        Waited::GivenUp => {
+            outcome.superseded = newer(&store);
+            return Ok(outcome);
+        }
+    };
+    let record = store.record();
+    // The latest call's mark may be gone from the directory, but never from the record.
+    if let Some(record) = record.as_ref().filter(|_| request.role.is_some())
+        && record.stamp.boot == stamp.boot
+        && record.stamp.is_after(&stamp)
+        && record.stamp.start <= now_in_ticks()
+    {
+        outcome.superseded = Some(format!("{} of process {}", record.role, record.stamp.pid));
+        return Ok(outcome);
+    }
+    if let Some(by) = newer(&store) {
+        outcome.superseded = Some(by);
+        return Ok(outcome);
+    }
+    let pending = store.latest(&stamp.boot).map(|(_, role)| role);
+    let role = match (request.role, pending, &record) {
+        (Some(role), ..) | (None, Some(role), _) => role,
+        (None, None, Some(record)) => record.role,
+        (None, None, None) => bail!(
+            "no role is recorded for {}: keepalived has not called lvs-notify since boot; see `lvs-notify plan backup {}`",
+            request.instance.name,
+            request.instance.name
+        ),
+    };
+    outcome.role = Some(role);
+    let mut run =
+        Run { kernel, request, store: &store, stamp: stamp.clone(), record, outcome, newer: &newer };
+    let desired = basis.desired(role, &run.owned())?;
+    run.reconcile(role, &desired, &basis)?;
+    run.finish(role, &desired, &basis);
+    let mut outcome = run.outcome;
+    drop(lock);
+    if outcome.superseded.is_none() && outcome.run.announced.is_some() {
+        repeat_announcement(kernel, &desired, &mut outcome, || newer(&store).is_some());
+    }
+    Ok(outcome)
+}
+
+struct Run<'a> {
+    kernel: &'a mut dyn Kernel,
+    request: &'a Request,
+    store: &'a Store,
+    stamp: Stamp,
+    record: Option<Record>,
+    outcome: Outcome,
+    newer: &'a dyn Fn(&Store) -> Option<String>,
+}
+
+impl Run<'_> {
+    fn owned(&self) -> Owned {
+        self.record.as_ref().map(|record| record.owned.clone()).unwrap_or_default()
+    }
+
+    fn reconcile(&mut self, role: Role, desired: &Desired, basis: &Basis) -> anyhow::Result<()> {
+        let owned = self.owned();
+        let scope = Scope::of(desired, &owned);
+        let observed = self.observe(&scope, desired)?;
+        let plan = Plan::between(desired, &observed, &owned);
+        self.prepare(&plan, desired)?;
+        // Recorded before the first change: a killed run leaves nothing that nobody owns.
+        let owned = owned_after(&owned, desired, &observed, basis);
+        let known = self.record.as_ref().is_some_and(|record| record.role == role && record.owned == owned);
+        if !known || !plan.is_empty() {
+            self.save(role, owned.clone(), false);
+        }
+        if !self.steps(plan.steps, desired, &scope, &owned) {
+            return Ok(());
+        }
+        self.outcome.run.milliseconds = self.request.started.elapsed().as_secs_f64() * 1000.0;
+        if !self.outcome.done.is_empty()
+            && let Err(error) = self.verify(desired, &scope, &owned)
+        {
+            self.outcome.troubles.push(format!("{error:#}"));
+        }
+        match persist::apply(&self.request.instance.name, desired) {
+            Ok(true) => self.outcome.run.changes += 1,
+            Ok(false) => {}
+            Err(error) => self.outcome.troubles.push(format!("{error:#}")),
+        }
+        Ok(())
+    }
+
+    /// Observes; a director that leaves takes its VIPs down even when IPVS cannot be read.
+    fn observe(&mut self, scope: &Scope, desired: &Desired) -> anyhow::Result<Observed> {
+        match self.kernel.observe(scope) {
+            Ok(observed) => Ok(observed),
+            Err(error) if !desired.active => {
+                self.outcome.troubles.push(error.to_string());
+                let without = Scope { servers: ServerScope::Nothing, ..scope.clone() };
+                Ok(self.kernel.observe(&without)?)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Asks the kernel for everything that the plan needs before anything is touched.
+    fn prepare(&mut self, plan: &Plan, desired: &Desired) -> anyhow::Result<()> {
+        let mut needs = Needs::default();
+        let mut need = |service: &Service| {
+            needs.schedulers.insert(service.scheduler.clone());
+            if !service.engine.is_empty() {
+                needs.engines.insert(service.engine.clone());
+            }
+        };
+        let mut ipvs = false;
+        for change in plan.changes() {
+            ipvs |= change.is_ipvs()
+                || matches!(change, Change::SetParameter { parameter: Parameter::Ipvs(_), .. });
+            if let Change::AddService { new, .. } | Change::SetService { new, .. } = change {
+                need(new);
+            }
+        }
+        if !ipvs {
+            return Ok(());
+        }
+        for server in desired.services.values().flat_map(|service| service.servers.values()) {
+            needs.gue |= server.forward == Forward::TUN && server.tunnel.kind == 1;
+            needs.gre |= server.forward == Forward::TUN && server.tunnel.kind == 2;
+        }
+        let problems = self.kernel.prepare(&needs);
+        if problems.is_empty() {
+            return Ok(());
+        }
+        let list: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        if desired.active {
+            bail!("{}\nnothing was changed", list.join("\n"));
+        }
+        self.outcome.troubles.extend(list);
+        Ok(())
+    }
+
+    /// Carries out steps in order. False when a newer notification took over.
+    fn steps(&mut self, steps: Vec<Step>, desired: &Desired, scope: &Scope, owned: &Owned) -> bool {
+        // A notification means that somebody else may have answered for the VIP until now, even
+        // when it stands here already; `apply` announces only what it put up.
+        let announces = self.request.role == Some(Role::Master)
+            || (desired.active && steps.iter().any(|step| step.phase == Phase::Interface));
+        let serving = |step: &Step| !matches!(step.phase, Phase::Daemon | Phase::Restore);
+        let mut to_announce = announces.then(|| steps.iter().rposition(serving).map_or(0, |last| last + 1));
+        for (index, step) in steps.into_iter().enumerate() {
+            if to_announce == Some(index) {
+                to_announce = None;
+                self.announce(&desired.announce);
+            }
+            let begun = Instant::now();
+            let changes = self.allowed(step.changes);
+            for group in changes.chunks(GROUP) {
+                if let Some(by) = (self.newer)(self.store) {
+                    self.outcome.superseded = Some(by);
+                    return false;
+                }
+                self.apply(group);
+            }
+            if step.phase == Phase::Services && desired.active {
+                self.withhold(desired, scope, owned);
+            }
+            self.outcome.run.phase(step.phase, begun.elapsed());
+        }
+        if to_announce.is_some() {
+            self.announce(&desired.announce);
+        }
+        true
+    }
+
+    fn apply(&mut self, changes: &[Change]) {
+        let results = self.kernel.apply(changes);
+        for (change, result) in changes.iter().zip(results) {
+            self.outcome.run.changes += usize::from(result.is_ok());
+            self.outcome.run.failed += usize::from(result.is_err());
+            self.outcome.done.push((change.clone(), result.err()));
+        }
+    }
+
+    /// Without the changes that would put up a VIP whose services could not be made.
+    fn allowed(&self, changes: Vec<Change>) -> Vec<Change> {
+        let withheld = &self.outcome.withheld;
+        changes
+            .into_iter()
+            .filter(|change| match change {
+                Change::AddAddress { key, .. } => !withheld.contains(&key.address),
+                _ => true,
+            })
+            .collect()
+    }
+
+    /// After a failure among the services: tries once more against what the kernel has now
+    /// (somebody else may have changed the table), then keeps back the VIPs that would answer
+    /// with a refusal.
+    fn withhold(&mut self, desired: &Desired, scope: &Scope, owned: &Owned) {
+        if self.outcome.done.iter().all(|(_, error)| error.is_none()) {
+            return;
+        }
+        let table = match self.kernel.observe(scope) {
+            Ok(observed) => {
+                let again = Plan::between(desired, &observed, owned);
+                if let Some(step) = again.steps.into_iter().find(|step| step.phase == Phase::Services) {
+                    self.apply(&step.changes);
+                }
+                self.kernel.observe(scope).unwrap_or(observed)
+            }
+            Err(error) => {
+                self.outcome.troubles.push(error.to_string());
+                Observed::default()
+            }
+        };
+        let none = BTreeMap::new();
+        let services = table.ipvs.as_ref().map_or(&none, |ipvs| &ipvs.services);
+        for key in desired.services.keys() {
+            let serves = services.get(key).is_some_and(|service| service.settings.scheduler != "none");
+            match key {
+                _ if serves => {}
+                ServiceKey::Endpoint { address, .. } => {
+                    self.outcome.withheld.insert(*address);
+                }
+                ServiceKey::Fwmark { .. } => self.outcome.withheld.extend(desired.loopback.keys()),
+            }
+        }
+    }
+
+    fn announce(&mut self, addresses: &BTreeSet<AddressKey>) {
+        let list: Vec<AddressKey> =
+            addresses.iter().filter(|key| !self.outcome.withheld.contains(&key.address)).cloned().collect();
+        for error in self.kernel.announce(&list).into_iter().filter_map(Result::err) {
+            self.outcome.troubles.push(error.to_string());
+        }
+        if !list.is_empty() {
+            self.outcome.run.announced = Some(self.request.started.elapsed().as_secs_f64() * 1000.0);
+        }
+    }
+
+    /// Reads back, repairs once, and notes what still differs.
+    fn verify(&mut self, desired: &Desired, scope: &Scope, owned: &Owned) -> anyhow::Result<()> {
+        let read_back = |run: &mut Self| -> anyhow::Result<Plan> {
+            let observed = run.observe(scope, desired).context("reading back what was changed")?;
+            Ok(Plan::between(desired, &observed, owned))
+        };
+        let plan = read_back(self)?;
+        if plan.is_empty() || self.outcome.run.failed > 0 {
+            self.outcome.remaining = plan.changes().cloned().collect();
+            return Ok(());
+        }
+        for step in plan.steps {
+            self.apply(&step.changes);
+        }
+        self.outcome.remaining = read_back(self)?.changes().cloned().collect();
+        Ok(())
+    }
+
+    fn save(&mut self, role: Role, owned: Owned, complete: bool) {
+        let now = seconds_now();
+        let since = match &self.record {
+            Some(record) if record.role == role => record.since,
+            _ => now,
+        };
+        let stamp = match (&self.record, self.request.role) {
+            (Some(record), None) => record.stamp.clone(),
+            _ => self.stamp.clone(),
+        };
+        let last = if complete && (self.outcome.run.changes > 0 || self.request.role.is_some()) {
+            Some(self.outcome.run.clone())
+        } else {
+            self.record.as_ref().and_then(|record| record.last.clone())
+        };
+        let record = Record {
+            version: 1,
+            role,
+            since,
+            stamp,
+            complete,
+            owned,
+            fallback: self.outcome.fallback.clone(),
+            last,
+        };
+        if let Err(error) = self.store.save(&record) {
+            self.outcome.troubles.push(format!("{error:#}"));
+        }
+        self.record = Some(record);
+    }
+
+    /// Writes down how it went.
+    fn finish(&mut self, role: Role, desired: &Desired, basis: &Basis) {
+        self.outcome.run.at = seconds_now();
+        self.outcome.run.command.clone_from(&self.request.command);
+        let complete = self.outcome.superseded.is_none();
+        let mut owned = self.owned();
+        if complete && self.outcome.is_clean() {
+            // What was taken away is nobody's concern any more.
+            owned.addresses.retain(|key| match key.interface.as_str() {
+                "lo" => desired.loopback.contains_key(&key.address),
+                _ => desired.interface.contains(key),
+            });
+            owned.services.retain(|key| desired.services.contains_key(key));
+            owned.daemon = desired.daemon.is_some();
+            if desired.restore {
+                owned.originals.clear();
+            }
+            if let Basis::File { source, .. } = basis
+                && let Err(error) = self.store.keep_good(source)
+            {
+                self.outcome.troubles.push(format!("{error:#}"));
+            }
+        }
+        let changed = self.outcome.run.changes > 0 || self.request.role.is_some();
+        if complete && (changed || self.record.as_ref().is_some_and(|record| !record.complete)) {
+            self.save(role, owned, true);
+            self.store.forget_before(&self.stamp);
+        }
+    }
+}
+
+/// What the instance owns from now on: all it had, and all that it is about to make.
+fn owned_after(owned: &Owned, desired: &Desired, observed: &Observed, basis: &Basis) -> Owned {
+    let mut after = owned.clone();
+    after.services.extend(desired.services.keys());
+    after.addresses.extend(
+        desired.loopback.keys().map(|address| AddressKey { interface: "lo".into(), address: *address }),
+    );
+    after.addresses.extend(desired.interface.iter().cloned());
+    after.daemon |= desired.daemon.is_some();
+    let restores = basis.declared().and_then(|declared| declared.arp).is_some_and(|arp| arp.restore);
+    if restores {
+        for parameter in desired.parameters.keys() {
+            if let Some(value) = observed.parameters.get(parameter) {
+                after.originals.entry(parameter.clone()).or_insert_with(|| value.clone());
+            }
+        }
+    }
+    after
+}
+
+/// Repeats the announcement without the lock: neighbours may have lost the first one, and nobody
+/// else needs to wait for that. Ends as soon as a newer notification arrives.
+fn repeat_announcement(
+    kernel: &mut dyn Kernel,
+    desired: &Desired,
+    outcome: &mut Outcome,
+    mut superseded: impl FnMut() -> bool,
+) {
+    let list: Vec<AddressKey> =
+        desired.announce.iter().filter(|key| !outcome.withheld.contains(&key.address)).cloned().collect();
+    for _ in 1..desired.announce_count {
+        std::thread::sleep(desired.announce_interval);
+        if superseded() {
+            return;
+        }
+        if kernel.announce(&list).iter().any(Result::is_err) {
+            // Told once, by the first announcement or by the state of the link.
+            return;
+        }
+    }
+}
+
+/// Seconds since 1970.
+pub fn seconds_now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

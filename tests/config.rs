@@ -1,0 +1,307 @@
+//! The desired-state file: what is accepted, what is refused, and where errors point.
+//!
+//! Owns every rule of the file as a case with the place and the words of its error; leaves what
+//! the kernel makes of a valid file to `ipvs` and `netns`. Needs no privileges.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::time::{Duration, Instant};
+
+use lvs_notify::config::Source;
+use lvs_notify::desired::{Declared, parse_duration};
+use lvs_notify::model::{Role, service_flag};
+use lvs_notify::reconcile::declared;
+
+/// A valid file that has every key; cases replace one piece of it.
+const WHOLE: &str = "\
+version: 1
+interface: eth0
+vips:
+  - 192.0.2.100
+  - {address: 2001:db8::100/128, interface: eth1}
+arp: {arp_ignore: 1, arp_announce: 2, persist: true, restore: false}
+announce: {count: 5, interval: 200ms}
+backup: {vips: remove, services: remove}
+ipvs:
+  exclusive: false
+  timeouts: {tcp: 15m, tcp_fin: 2m, udp: 5m}
+  sysctl: {expire_nodest_conn: 0, conntrack: 0}
+  sync_daemon: {interface: eth1, id: 51, max_len: 1400, group: 224.0.0.81, port: 8848, ttl: 1}
+virtual_services:
+  - address: 192.0.2.100:80
+    protocol: tcp
+    scheduler: sh
+    scheduler_flags: [sh-port, sh-fallback]
+    persistence: {timeout: 5m, netmask: 255.255.255.0}
+    forward: nat
+    real_servers:
+      - 203.0.113.11:8080
+      - address: 203.0.113.12:80
+        weight: 2
+        forward: dr
+        upper_threshold: 1000
+        lower_threshold: 800
+      - {address: 203.0.113.13:80, forward: tun, tunnel: {type: gue, port: 6080, checksum: remcsum}}
+  - address: \"[2001:db8::100]:5060\"
+    protocol: udp
+    persistence: {prefix: 64, engine: sip}
+    real_servers: [\"[2001:db8::11]:5060\"]
+  - address: 192.0.2.100:53
+    protocol: udp
+    one_packet: true
+    real_servers: []
+  - fwmark: 7
+    family: ipv6
+    persistence: 300
+    forward: dr
+    real_servers: [2001:db8::11]
+";
+
+fn source(text: &str) -> Source {
+    Source { name: "VI_1.yaml".into(), text: text.into() }
+}
+
+fn read(text: &str) -> Result<Declared, String> {
+    declared(&source(text)).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_whole_file_is_read() {
+    let declared = read(WHOLE).unwrap();
+    let master = declared.for_role(Role::Master);
+    assert_eq!(master.services.len(), 4);
+    let (_, first) = master.services.iter().find(|(key, _)| key.ipvsadm() == "-t 192.0.2.100:80").unwrap();
+    assert_eq!(first.settings.timeout, 300);
+    assert_eq!(first.settings.flags, service_flag::PERSISTENT | service_flag::SCHED1 | service_flag::SCHED2);
+    assert_eq!(first.servers.len(), 3);
+    assert_eq!(master.interface.len(), 2);
+    assert!(declared.for_role(Role::Backup).services.is_empty());
+}
+
+#[test]
+fn defaults_are_those_of_the_manual() {
+    let text = "version: 1\nvips: [192.0.2.1]\nvirtual_services: [{address: 192.0.2.1:80, real_servers: [192.0.2.11:80]}]\n";
+    let desired = read(text).unwrap().for_role(Role::Master);
+    let service = desired.services.values().next().unwrap();
+    assert_eq!(service.settings.ipvsadm(lvs_notify::model::Family::Ipv4), "-s wlc");
+    assert_eq!(service.servers.values().next().unwrap().ipvsadm(), "-m -w 1");
+    assert_eq!((desired.announce_count, desired.announce_interval), (5, Duration::from_millis(200)));
+    assert_eq!(desired.loopback.values().next().unwrap().as_deref(), Some("lo:0"));
+    assert!(desired.interface.is_empty());
+}
+
+/// Replaced piece, replacement, `line:column` of the error, and words that must be in it.
+const REFUSED: &[(&str, &str, &str, &str)] = &[
+    ("version: 1", "version: 2", "1:10", "version 2 is not known"),
+    ("version: 1", "", "2:1", "missing field `version`"),
+    ("interface: eth0", "interfce: eth0", "2:1", "did you mean `interface`?"),
+    ("interface: eth0", "interface: lo", "2:12", "cannot face clients"),
+    ("interface: eth0", "interface: a-name-too-long-0", "2:12", "1 to 15 characters"),
+    ("interface: eth0", "interface: eth0\ninterface: eth1", "3:1", "`interface` is given twice"),
+    ("192.0.2.100\n", "192.0.2.100/24\n", "4:5", "a VIP is one address"),
+    ("192.0.2.100\n", "192.0.2\n", "4:5", "is not an IP address"),
+    ("192.0.2.100\n", "224.0.0.1\n", "4:5", "cannot be a VIP"),
+    ("192.0.2.100\n", "127.0.0.1\n", "4:5", "cannot be a VIP"),
+    ("192.0.2.100\n", "fe80::1\n", "4:5", "cannot be a VIP"),
+    ("- 192.0.2.100\n", "- 192.0.2.100\n  - 192.0.2.100\n", "5:5", "is given twice"),
+    ("- 192.0.2.100\n", "- {address: 192.0.2.100, label: eth0:1}\n", "4:35", "begins with `lo:`"),
+    ("interface: eth1}\n", "label: \"lo:0\"}\n", "5:41", "IPv6 addresses have no label"),
+    ("arp_ignore: 1", "arp_ignore: 5", "6:19", "arp_ignore is 0, 1, 2, 3 or 8"),
+    ("arp_announce: 2", "arp_announce: 3", "6:36", "arp_announce is 0, 1 or 2"),
+    ("arp: {arp_ignore: 1, arp_announce: 2, persist: true, restore: false}", "arp: on", "6:6", "write `off`"),
+    ("count: 5", "count: 500", "7:19", "at most 100"),
+    ("200ms", "200", "7:32", "at most 60s"),
+    ("200ms", "soon", "7:32", "is not a duration"),
+    ("vips: remove", "vips: leave", "8:16", "is not one of keep, remove"),
+    ("vips: remove, services: remove", "vips: keep, services: keep", "8:9", "bounce packets for ever"),
+    ("tcp: 15m", "tcp: 32d", "11:19", "from 1s to 31d"),
+    ("tcp: 15m", "tcp: 0", "11:19", "from 1s to 31d"),
+    ("conntrack: 0", "contrack: 0", "12:45", "did you mean `conntrack`?"),
+    ("conntrack: 0", "conntrack: yes", "12:46", "is not a number"),
+    ("conntrack: 0", "expire_nodest_conn: 1", "12:35", "is given twice"),
+    ("id: 51", "id: 300", "13:38", "0 to 255"),
+    ("224.0.0.81", "192.0.2.9", "13:64", "not a multicast address"),
+    ("port: 8848", "port: 88480", "13:82", "1 to 65535"),
+    ("192.0.2.100:80\n", "192.0.2.101:80\n", "15:14", "did you mean 192.0.2.100?"),
+    ("192.0.2.100:80\n", "192.0.2.100\n", "15:14", "lacks the port"),
+    ("192.0.2.100:80\n", "192.0.2.100:http\n", "15:14", "is not an address with a port"),
+    ("192.0.2.100:53\n", "192.0.2.100:0\n", "33:14", "port 0 stands for every port"),
+    ("protocol: tcp", "protocol: icmp", "16:15", "is not one of tcp, udp, sctp"),
+    ("scheduler: sh", "scheduler: none", "17:16", "would refuse every connection"),
+    ("scheduler: sh", "scheduler: mh", "18:23", "belongs to the scheduler sh"),
+    ("sh-fallback]", "sh-fallbak]", "18:32", "did you mean `sh-fallback`?"),
+    ("sh-fallback]", "flag-2]", "18:32", "is set already"),
+    ("255.255.255.0", "255.0.255.0", "19:41", "is not a netmask"),
+    ("255.255.255.0", "0.0.0.0", "19:41", "is not a netmask"),
+    ("netmask: 255.255.255.0", "prefix: 24", "19:40", "instead of `prefix`"),
+    ("prefix: 64, engine", "netmask: 255.0.0.0, engine", "31:28", "instead of `netmask`"),
+    ("prefix: 64", "prefix: 129", "31:27", "1 to 128"),
+    ("engine: sip", "engine: sips", "31:39", "did you mean `sip`?"),
+    ("protocol: udp\n    persistence", "protocol: tcp\n    persistence", "31:39", "this service is not UDP"),
+    (
+        "protocol: udp\n    one_packet",
+        "protocol: tcp\n    one_packet",
+        "35:17",
+        "one-packet scheduling is for UDP",
+    ),
+    ("forward: nat", "forward: masq", "20:14", "did you mean `nat`?"),
+    ("203.0.113.11:8080", "203.0.113.11", "22:9", "lacks the port"),
+    ("203.0.113.11:8080", "255.255.255.255:80", "22:9", "no unicast address"),
+    ("203.0.113.11:8080", "203.0.113.12:80", "23:9", "is given twice in this service"),
+    ("203.0.113.12:80\n", "203.0.113.12:81\n", "23:18", "write port 80, or use nat"),
+    ("weight: 2", "weight: 4294967295", "24:17", "out of range"),
+    ("weight: 2", "weight: -1", "24:17", "expected u32"),
+    ("lower_threshold: 800", "lower_threshold: 1001", "27:26", "must not be above"),
+    ("port: 6080, ", "", "28:58", "gue needs a `port`"),
+    ("type: gue", "type: gre", "28:", "only gue has a port"),
+    ("forward: tun, ", "", "28:", "`tunnel` belongs to `forward: tun`"),
+    ("checksum: remcsum", "checksum: none", "28:", "is not one of nocsum, csum, remcsum"),
+    ("fwmark: 7", "fwmark: 0", "37:13", "mark 0 means no mark"),
+    ("fwmark: 7", "fwmark: 7\n    protocol: tcp", "38:15", "leave `protocol` out"),
+    ("fwmark: 7", "fwmark: 7\n    address: 192.0.2.100:99", "37:13", "not both"),
+    ("family: ipv6", "family: v6", "38:13", "did you mean `ipv6`?"),
+    ("[2001:db8::11]\n", "[\"[2001:db8::11]:80\"]\n", "41:20", "leave the port out"),
+    ("[2001:db8::11]\n", "[203.0.113.9]\n", "41:20", "needs `forward: tun`"),
+    ("virtual_services:\n", "virtual_services: []\nservices:\n", "15:1", "did you mean `virtual_services`?"),
+];
+
+#[test]
+fn every_rule_has_its_place_and_words() {
+    let mut wrong = Vec::new();
+    for (old, new, place, words) in REFUSED {
+        assert!(WHOLE.contains(old), "the case {old:?} has nothing to replace");
+        let error = match read(&WHOLE.replacen(old, new, 1)) {
+            Ok(_) => "it was accepted".to_owned(),
+            Err(error) => error,
+        };
+        let told = |line: &str| line.starts_with(&format!("VI_1.yaml:{place}")) && line.contains(words);
+        if !error.lines().any(told) || !error.contains('^') {
+            wrong.push(format!("{old:?} -> {new:?}: expected {place} with {words:?}, got:\n{error}"));
+        }
+    }
+    println!("{} broken files, each with its place and words", REFUSED.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+#[test]
+fn errors_of_meaning_are_told_together() {
+    let text = WHOLE
+        .replace("forward: nat", "forward: masq")
+        .replace("id: 51", "id: 300")
+        .replace("count: 5", "count: 500");
+    let error = read(&text).unwrap_err();
+    let places: Vec<&str> = error.lines().filter_map(|line| line.strip_prefix("VI_1.yaml:")).collect();
+    assert_eq!(places.len(), 3, "{error}");
+    assert!(
+        places[0].starts_with("7:") && places[1].starts_with("13:") && places[2].starts_with("20:"),
+        "{error}"
+    );
+}
+
+#[test]
+fn nothing_is_never_everything_deleted() {
+    for text in ["", "\n\n", "# only a comment\n", "---\n", "version: 1\n", "version: 1\nvips: [192.0.2.1]\n"]
+    {
+        read(text).expect_err(text);
+    }
+    for services in ["virtual_services:\n", "virtual_services: []\n", "virtual_services: ~\n"] {
+        let text = format!("version: 1\nvips: [192.0.2.1]\n{services}");
+        let error = read(&text).expect_err(&text);
+        assert!(error.starts_with("VI_1.yaml:3:"), "{error}");
+        if !services.contains('~') && !services.ends_with(":\n") {
+            assert!(error.contains("allow_empty: true"), "{error}");
+        }
+    }
+    let meant = "version: 1\nvips: [192.0.2.1]\nallow_empty: true\nvirtual_services: []\n";
+    assert!(read(meant).unwrap().services.is_empty());
+}
+
+#[test]
+fn bombs_cost_little() {
+    let mut laughs = String::from("version: 1\na0: &a0 [x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..12 {
+        laughs += &format!("a{level}: &a{level} [{}]\n", vec![format!("*a{}", level - 1); 9].join(", "));
+    }
+    laughs += "vips: *a11\nvirtual_services: []\n";
+    let deep =
+        format!("version: 1\nvips: {}{}\nvirtual_services: []\n", "[".repeat(50_000), "]".repeat(50_000));
+    for (name, text) in [("aliases", laughs), ("nesting", deep)] {
+        let begun = Instant::now();
+        let error = read(&text).expect_err("a bomb was accepted");
+        println!("{name}: {:?}: {}", begun.elapsed(), error.chars().take(100).collect::<String>());
+        // A guard against growth without bound, not a measurement.
+        assert!(begun.elapsed() < Duration::from_secs(60), "{name} took {:?}", begun.elapsed());
+    }
+}
+
+/// A thousand damaged files: an error that names the place, or a file that is still valid; never
+/// a panic.
+#[test]
+fn a_thousand_broken_files() {
+    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % below as u64).unwrap()
+    };
+    let (mut refused, mut accepted) = (0, 0);
+    for _ in 0..1000 {
+        let mut text: Vec<char> = WHOLE.chars().collect();
+        match random(3) {
+            0 => text.truncate(random(text.len())),
+            1 => {
+                let at = random(text.len());
+                text[at] = ['\t', '{', '}', '[', ':', '&', '*', '!', '"', '\u{0}', '9'][random(11)];
+            }
+            _ => {
+                let (from, length) = (random(text.len() - 40), random(40));
+                text.drain(from..from + length);
+            }
+        }
+        match read(&text.into_iter().collect::<String>()) {
+            Ok(_) => accepted += 1,
+            Err(error) => {
+                refused += 1;
+                let place = error.strip_prefix("VI_1.yaml:").expect("the file's name first");
+                assert!(place.split(':').next().unwrap().parse::<usize>().is_ok(), "no line: {error}");
+            }
+        }
+    }
+    println!("1000 damaged files: {refused} refused with their place, {accepted} still valid");
+    assert!(refused > 500, "the damage was too mild to show anything");
+}
+
+#[test]
+fn durations() {
+    let cases = [
+        ("300", 300_000),
+        ("300s", 300_000),
+        ("5m", 300_000),
+        ("200ms", 200),
+        ("2h", 7_200_000),
+        ("1d", 86_400_000),
+    ];
+    for (text, milliseconds) in cases {
+        assert_eq!(parse_duration(text), Some(Duration::from_millis(milliseconds)), "{text}");
+    }
+    for text in ["", "m", "5 m", "-5", "1.5s", "5min", "99999999999999999999"] {
+        assert_eq!(parse_duration(text), None, "{text}");
+    }
+}
+
+#[test]
+fn the_examples_are_valid() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut count = 0;
+    for example in std::fs::read_dir(folder).unwrap().flatten() {
+        for entry in std::fs::read_dir(example.path()).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|ending| ending == "yaml") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                read(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 0, "there is no example");
+}

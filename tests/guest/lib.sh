@@ -1,0 +1,46 @@
+# shellcheck shell=bash
+# What `run` and `image` both do to a directory that becomes the root of a guest: put files where the
+# guest looks for them, bring the shared libraries along, make an archive of it.
+# Sourced, never run; decides nothing about what belongs into a guest.
+
+# The system programs live outside of an ordinary user's PATH on Debian.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+# Directories get the same mode in the guest whoever packs them.
+umask 022
+
+die() { # MESSAGE...
+    printf 'tests/guest/%s: %s\n' "${0##*/}" "$*" >&2
+    exit 125
+}
+
+# The guest has one directory for programs and one for libraries, so that every traditional absolute
+# path works. An archive must name the real directory: the kernel would replace a link by a directory.
+guest_path() { # PATH
+    case $1 in
+    /bin/* | /sbin/*) echo "/usr/bin/${1#/*bin/}" ;;
+    /usr/sbin/*) echo "/usr/bin/${1#/usr/sbin/}" ;;
+    /lib/* | /lib32/* | /lib64/*) echo "/usr$1" ;;
+    *) echo "$1" ;;
+    esac
+}
+
+add_file() { # ROOT FILE GUESTPATH
+    local path
+    path=$1$(guest_path "$3")
+    mkdir -p "${path%/*}"
+    cp --dereference --preserve=mode,timestamps "$2" "$path"
+}
+
+add_libraries() { # ROOT
+    local list library
+    # ldd complains about scripts and static programs, which need nothing.
+    list=$(find "$1" -type f \( -perm /111 -o -name '*.so*' \) -exec ldd {} + 2>/dev/null || true)
+    if grep -F 'not found' <<<"$list" >&2; then die "a program needs libraries that this machine lacks"; fi
+    while read -r library; do
+        add_file "$1" "$library" "$library"
+    done < <(grep '^[[:space:]]' <<<"$list" | grep -oE '(^|[[:space:]])/[^[:space:]]+' | sort -u)
+}
+
+archive() { # ROOT: as a cpio archive to stdout, all of it owned by root whoever packs it
+    (cd "$1" && find . -mindepth 1 -print0 | LC_ALL=C sort -z | cpio --null --quiet -o -H newc -R +0:+0)
+}

@@ -1,0 +1,147 @@
+//! Rules about the code itself: who may use what, which licences come in, what the README says.
+//!
+//! Owns the rules that a compiler does not know. Needs no privileges.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every source file with its path below src.
+fn sources() -> Vec<(String, String)> {
+    let mut list = Vec::new();
+    let mut folders = vec![root().join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(root().join("src")).unwrap().display().to_string();
+                list.push((name, std::fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    list
+}
+
+/// The program part of a file, without its tests.
+fn program(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod tests").next().unwrap()
+}
+
+#[test]
+fn only_the_kernel_door_speaks_netlink_and_only_config_speaks_yaml() {
+    let rules: [(&str, &[&str]); 4] = [
+        ("neli::", &["kernel/"]),
+        ("nix::sys::socket", &["kernel/"]),
+        ("sysctl::", &["kernel/"]),
+        ("serde_yaml::", &["config.rs"]),
+    ];
+    for (name, text) in sources() {
+        for (word, allowed) in rules {
+            let used = program(&text)
+                .lines()
+                .any(|line| !line.trim_start().starts_with("//") && line.contains(word));
+            assert!(!used || allowed.iter().any(|place| name.starts_with(place)), "{name} uses {word}");
+        }
+    }
+}
+
+#[test]
+fn the_plan_is_pure() {
+    let (_, plan) = sources().into_iter().find(|(name, _)| name == "plan.rs").unwrap();
+    for word in
+        ["std::fs", "std::process", "std::time", "std::env", "crate::kernel", "log::", "println!", "nix::"]
+    {
+        assert!(!program(&plan).contains(word), "plan.rs uses {word}");
+    }
+}
+
+#[test]
+fn every_file_says_what_it_owns_and_unsafe_stands_in_one_place() {
+    let mut places = Vec::new();
+    for (name, text) in sources() {
+        assert!(text.starts_with("//!"), "{name} does not open with what it owns");
+        places.extend(text.matches("allow(unsafe_code)").map(|_| name.clone()));
+    }
+    assert_eq!(places, ["kernel/netlink.rs"], "the one documented exception");
+}
+
+#[test]
+fn licences_and_origins_of_what_is_linked() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--locked", "--format-version", "1", "--manifest-path"])
+        .arg(root().join("Cargo.toml"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let allowed = [
+        "MIT",
+        "Apache-2.0",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "Unlicense",
+        "BSL-1.0",
+        "Unicode-3.0",
+        "Zlib",
+        "ISC",
+    ];
+    let mut count = 0;
+    for package in metadata["packages"].as_array().unwrap() {
+        let name = package["name"].as_str().unwrap();
+        if name == env!("CARGO_PKG_NAME") {
+            continue;
+        }
+        let source = package["source"].as_str().unwrap_or("a path");
+        assert!(source.starts_with("registry+"), "{name} comes from {source}");
+        // Of alternatives one is enough; of parts joined with AND every one counts.
+        let licence =
+            package["license"].as_str().unwrap_or_default().replace('/', " OR ").replace(['(', ')'], "");
+        let part = |words: &str| {
+            words
+                .split(" OR ")
+                .any(|word| allowed.contains(&word.trim().trim_end_matches(" WITH LLVM-exception")))
+        };
+        assert!(licence.split(" AND ").all(part), "{name} is under {licence:?}");
+        count += 1;
+    }
+    println!("{count} packages, all under permissive licences, all from the registry");
+}
+
+/// The YAML blocks of the README are files that work, and its table of commands is complete.
+#[test]
+fn the_readme_says_what_the_program_does() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let mut blocks = 0;
+    for block in readme.split("```yaml\n").skip(1) {
+        let block = block.split("```").next().unwrap();
+        let indent = block.lines().next().unwrap().chars().take_while(|letter| *letter == ' ').count();
+        let text: String =
+            block.lines().map(|line| format!("{}\n", line.get(indent..).unwrap_or_default())).collect();
+        // The reference lists alternatives with `|`; everything else is to be taken as it stands.
+        let text = text.replace("netmask: 255.255.255.0 | prefix: 64, ", "");
+        let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("readme-{blocks}.yaml"));
+        std::fs::write(&file, &text).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_lvs-notify")).arg("check").arg(&file).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout);
+        let reference = text.contains("allow_empty");
+        // The reference shows keys together that exclude each other in one server.
+        assert!(reference || output.status.success(), "{told}\n{text}");
+        assert!(!told.contains("unknown field") && !told.contains("missing field"), "{told}");
+        blocks += 1;
+    }
+    assert!(blocks >= 2, "the README has lost its examples");
+    for command in ["master", "backup", "fault", "stop", "notify", "apply", "plan", "status", "check"] {
+        assert!(readme.contains(&format!("`{command}")), "the README does not name {command}");
+        let help = Command::new(env!("CARGO_BIN_EXE_lvs-notify")).args([command, "--help"]).output().unwrap();
+        let help = String::from_utf8_lossy(&help.stdout).into_owned();
+        assert!(help.contains("Example"), "{command} --help has no example: {help}");
+    }
+}

@@ -1,0 +1,218 @@
+//! Hosts for tests: each a network and mount namespace of its own, wired with veth pairs.
+//!
+//! Owns namespaces, commands inside them, and waiting with a deadline. The judges (`ip`,
+//! `ipvsadm`, `arping`) are run by the tests themselves. Used by every test that needs a kernel.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, setns};
+
+/// The program under test, inside and outside the guest.
+pub const LVS_NOTIFY: &str = env!("CARGO_BIN_EXE_lvs-notify");
+
+/// A machine of its own: network, mounts, and empty /run/lvs-notify, /var/lib/lvs-notify,
+/// /etc/lvs-notify and /etc/sysctl.d. It ends with the value.
+pub struct Host {
+    name: String,
+    holder: Child,
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub struct Ran {
+    pub status: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    fn of(output: Output) -> Self {
+        Self {
+            status: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    pub fn all(&self) -> String {
+        format!("{}{}", self.stdout, self.stderr)
+    }
+}
+
+impl Host {
+    pub fn new(name: &str) -> Self {
+        // keepalived wants /etc/keepalived as it is, but for its own configuration.
+        let prepare =
+            "for directory in /run/lvs-notify /var/lib/lvs-notify /etc/lvs-notify /etc/sysctl.d /run/test; do
+                mkdir -p $directory && mount -t tmpfs -o mode=755 none $directory || exit 1
+            done
+            mount -t sysfs sysfs /sys 2>/dev/null
+            ip link set lo up && echo ready && exec sleep 100000";
+        let mut holder = Command::new("unshare")
+            .args(["--net", "--mount", "--propagation", "private", "sh", "-c", prepare])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare");
+        let mut line = String::new();
+        let stdout = holder.stdout.as_mut().expect("stdout");
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line)
+            .expect("the namespace's answer");
+        assert_eq!(line, "ready\n", "host {name} could not be made; these tests need root");
+        Self { name: name.to_owned(), holder }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Process id that stands for the host's namespaces.
+    pub fn pid(&self) -> u32 {
+        self.holder.id()
+    }
+
+    /// A command inside the host, to be configured further.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &self.pid().to_string(), "--net", "--mount", "--"]).arg(resolved(program));
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a command line without a shell: words are split at blanks.
+    pub fn run(&self, line: &str) -> Ran {
+        let mut words = line.split_whitespace();
+        let mut command = self.command(words.next().expect("a command"));
+        Ran::of(command.args(words).output().expect("nsenter"))
+    }
+
+    /// Runs a command line that must succeed; gives its standard output.
+    pub fn ok(&self, line: &str) -> String {
+        let ran = self.run(line);
+        assert_eq!(ran.status, 0, "{}: `{line}` failed: {}", self.name, ran.all());
+        ran.stdout
+    }
+
+    /// Runs a shell script that must succeed; gives its standard output.
+    pub fn sh(&self, script: &str) -> String {
+        // bash: busybox's sh would run its own ip, whatever PATH says.
+        let ran = Ran::of(self.command("bash").args(["-c", script]).output().expect("nsenter"));
+        assert_eq!(ran.status, 0, "{}: `{script}` failed: {}", self.name, ran.all());
+        ran.stdout
+    }
+
+    /// Runs lvs-notify.
+    pub fn lvs(&self, arguments: &str) -> Ran {
+        self.run(&format!("{LVS_NOTIFY} {arguments}"))
+    }
+
+    /// Runs lvs-notify, which must end with 0.
+    pub fn lvs_ok(&self, arguments: &str) -> String {
+        self.ok(&format!("{LVS_NOTIFY} {arguments}"))
+    }
+
+    /// Starts a command that goes on in the background; it is killed with the returned value.
+    pub fn start(&self, line: &str) -> Background {
+        let mut words = line.split_whitespace();
+        let mut command = self.command(words.next().expect("a command"));
+        let child = command.args(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("nsenter");
+        Background(child)
+    }
+
+    /// Runs `work` in a thread that is in the host's network; sockets made there stay there.
+    pub fn inside<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        let network = File::open(format!("/proc/{}/ns/net", self.pid())).expect("the namespace");
+        std::thread::spawn(move || {
+            setns(network, CloneFlags::CLONE_NEWNET).expect("entering the namespace");
+            work()
+        })
+    }
+
+    /// A path of this host's file system as seen from outside.
+    pub fn path(&self, path: &str) -> PathBuf {
+        Path::new(&format!("/proc/{}/root", self.pid())).join(path.trim_start_matches('/'))
+    }
+
+    pub fn write(&self, path: &str, content: &str) {
+        let path = self.path(path);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("directory");
+        std::fs::write(&path, content).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+
+    pub fn read(&self, path: &str) -> String {
+        std::fs::read_to_string(self.path(path)).unwrap_or_default()
+    }
+
+    /// Writes the desired-state file of an instance.
+    pub fn desire(&self, instance: &str, yaml: &str) {
+        self.write(&format!("/etc/lvs-notify/{instance}.yaml"), yaml);
+    }
+
+    /// Connects two hosts with a veth pair, both ends up.
+    pub fn link(&self, own: &str, other: &Self, others: &str) {
+        let line = format!("ip link add {own} type veth peer name {others} netns {}", other.pid());
+        self.ok(&line);
+        self.ok(&format!("ip link set {own} up"));
+        other.ok(&format!("ip link set {others} up"));
+    }
+
+    /// Puts an address with a prefix on an interface.
+    pub fn address(&self, address: &str, interface: &str) {
+        let nodad = if address.contains(':') { " nodad" } else { "" };
+        self.ok(&format!("ip address add {address} dev {interface}{nodad}"));
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+/// A background process of a host.
+pub struct Background(Child);
+
+impl Background {
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.0.id()).unwrap());
+        let _ = nix::sys::signal::kill(pid, signal);
+    }
+
+    /// Waits for its end; gives the exit status, or -1 for a signal.
+    pub fn wait(&mut self) -> i32 {
+        self.0.wait().ok().and_then(|status| status.code()).unwrap_or(-1)
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The program's full path: busybox's nsenter would run its own ip and ping for the bare name.
+fn resolved(program: &str) -> PathBuf {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut places = std::env::split_paths(&path).map(|directory| directory.join(program));
+    places.find(|place| place.is_file()).unwrap_or_else(|| program.into())
+}
+
+/// Waits until `condition` holds; fails with its description after `patience`.
+pub fn wait_for(what: &str, patience: Duration, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited {patience:?} in vain for: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
