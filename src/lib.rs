@@ -137,8 +137,8 @@ fn plan(instance: Instance, role: Option<Role>, json: bool, current: Option<&Pat
         }
     };
     print(&match json {
-        true => report::plan_json(&instance.name, role, &plan),
-        false => report::plan(&instance.name, role, &plan),
+        true => report::plan::as_json(&instance.name, role, &plan),
+        false => report::plan::text(&instance.name, role, &plan),
     });
     Ok(if plan.is_empty() { Exit::Done } else { Exit::Differences })
 }
@@ -162,10 +162,10 @@ fn status(instance: Instance, json: bool) -> anyhow::Result<Exit> {
     let preview = reconcile::preview(&mut Linux::open()?, &instance, None, true)?;
     let persisted = preview.record.is_none() || persist::is_current(&instance.name, &preview.desired);
     print(&match json {
-        true => report::status_json(&instance.name, &preview, persisted),
-        false => report::status(&instance.name, &preview, persisted),
+        true => report::status::as_json(&instance.name, &preview, persisted),
+        false => report::status::text(&instance.name, &preview, persisted),
     });
-    Ok(report::status_exit(&preview, persisted))
+    Ok(report::status::exit(&preview, persisted))
 }
 
 fn check(files: &[PathBuf], config: Option<&Path>) -> anyhow::Result<Exit> {

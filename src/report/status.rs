@@ -1,166 +1,17 @@
-//! What a run tells: text for people, JSON for programs, log lines, exit status.
+//! The state of an instance: one verdict with its reason, then what it is made of.
 //!
-//! Owns every word of output but errors' own text. Decides nothing. Called by `lib`.
+//! Owns the words of `status`. Decides nothing. Called by `lib`.
 
 use std::fmt::Write as _;
 
-use serde::Serialize;
-
+use super::{Exit, figures, json};
 use crate::desired::Desired;
-use crate::model::{AddressKey, Parameter, Role, Service};
-use crate::plan::{Change, Counters, Observed, ObservedIpvs, Ownership, Plan};
-use crate::reconcile::{Outcome, Preview, seconds_now};
-use crate::record::LastRun;
-
-/// The exit statuses, as help and manual give them.
-pub const EXIT_STATUS: &str = "\
-Exit status:
-  0  done, or in sync
-  1  failed: the messages say what, and what to do
-  2  the command line is wrong
-  3  there are differences (plan, status)
-  4  the desired-state file is invalid, missing or unsafe; a role command then has used the last good copy";
-
-/// How the process ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// Done, or in sync
-    Done = 0,
-    /// Something failed
-    Failed = 1,
-    /// The command line is wrong
-    Usage = 2,
-    /// There are differences
-    Differences = 3,
-    /// The desired-state file is invalid
-    Invalid = 4,
-}
-
-/// How a role command or `apply` ended.
-pub fn exit_of(outcome: &Outcome) -> Exit {
-    match (outcome.superseded.is_some(), outcome.is_clean(), outcome.fallback.is_some()) {
-        (true, ..) => Exit::Done,
-        (_, false, _) => Exit::Failed,
-        (_, true, true) => Exit::Invalid,
-        (_, true, false) => Exit::Done,
-    }
-}
-
-/// Tells a run on standard output and in the log: one line a change, and one that sums up.
-pub fn outcome(instance: &str, outcome: &Outcome) -> String {
-    let mut text = String::new();
-    let mut tell = |level: log::Level, line: String| {
-        log::log!(level, "{instance}: {line}");
-        let _ = writeln!(text, "{line}");
-    };
-    if let Some(why) = &outcome.fallback {
-        let used = match outcome.role {
-            Some(Role::Master) => "the last good copy is used",
-            _ => "the last good copy or the record is used",
-        };
-        tell(log::Level::Error, format!("the desired-state file is not usable, {used}:\n{why}"));
-    }
-    for (change, error) in &outcome.done {
-        match error {
-            None => tell(log::Level::Info, format!("{} {change}", change.sign())),
-            Some(error) => tell(log::Level::Error, format!("failed: {error}")),
-        }
-    }
-    for vip in &outcome.withheld {
-        tell(
-            log::Level::Error,
-            format!("{vip} was not put up: its services could not be made, so it would refuse every client"),
-        );
-    }
-    for trouble in &outcome.troubles {
-        tell(log::Level::Warn, trouble.clone());
-    }
-    for change in &outcome.remaining {
-        tell(log::Level::Error, format!("still differs: {} {change}", change.sign()));
-    }
-    let role = outcome.role.map_or(String::new(), |role| format!("{role}: "));
-    let run = &outcome.run;
-    match &outcome.superseded {
-        Some(by) if run.changes == 0 => {
-            tell(log::Level::Info, format!("{role}superseded by {by}, nothing changed"));
-        }
-        Some(by) => tell(log::Level::Info, format!("{role}superseded by {by} after {} changes", run.changes)),
-        None => tell(log::Level::Info, format!("{role}{}", figures(run))),
-    }
-    text
-}
-
-fn figures(run: &LastRun) -> String {
-    let mut text = match (run.changes, run.failed) {
-        (0, 0) => "in sync, no change".to_owned(),
-        (1, 0) => "1 change".to_owned(),
-        (changes, 0) => format!("{changes} changes"),
-        (changes, failed) => format!("{changes} changes, {failed} failed"),
-    };
-    let _ = write!(text, " in {:.1} ms", run.milliseconds);
-    if let Some(announced) = run.announced {
-        let _ = write!(text, ", VIP announced after {announced:.1} ms");
-    }
-    text
-}
-
-/// A plan as text: one line a change, and below it the equivalent commands.
-pub fn plan(instance: &str, role: Role, plan: &Plan) -> String {
-    if plan.is_empty() {
-        return format!("{instance} {role}: no differences\n");
-    }
-    let mut text = String::new();
-    for step in &plan.steps {
-        for change in &step.changes {
-            let _ = write!(text, "{} {change}", change.sign());
-            if change.connections() > 0 {
-                let _ = write!(text, "  (costs {} connections)", change.connections());
-            }
-            let _ = writeln!(text);
-            for command in change.commands() {
-                let _ = writeln!(text, "      {command}");
-            }
-        }
-    }
-    let count = plan.changes().count();
-    let _ = writeln!(text, "{instance} {role}: {count} difference{}", if count == 1 { "" } else { "s" });
-    text
-}
-
-#[derive(Serialize)]
-struct JsonChange<'a> {
-    phase: String,
-    text: String,
-    commands: Vec<String>,
-    connections: u64,
-    change: &'a Change,
-}
-
-/// A plan as JSON.
-pub fn plan_json(instance: &str, role: Role, plan: &Plan) -> String {
-    let changes: Vec<JsonChange<'_>> = plan
-        .steps
-        .iter()
-        .flat_map(|step| step.changes.iter().map(move |change| (step.phase, change)))
-        .map(|(phase, change)| JsonChange {
-            phase: phase.to_string(),
-            text: format!("{} {change}", change.sign()),
-            commands: change.commands(),
-            connections: change.connections(),
-            change,
-        })
-        .collect();
-    json(&serde_json::json!({ "version": 1, "instance": instance, "role": role, "changes": changes }))
-}
-
-fn json(value: &serde_json::Value) -> String {
-    let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
-    text.push('\n');
-    text
-}
+use crate::model::{AddressKey, Parameter, Service};
+use crate::plan::{Change, Counters, Observed, ObservedIpvs, Ownership};
+use crate::reconcile::{Preview, seconds_now};
 
 /// Whether what is there is what should be.
-pub fn status_exit(preview: &Preview, persisted: bool) -> Exit {
+pub fn exit(preview: &Preview, persisted: bool) -> Exit {
     match (preview.basis.complaint(), preview.plan.is_empty() && persisted) {
         (Some(_), _) => Exit::Invalid,
         (None, true) => Exit::Done,
@@ -169,7 +20,7 @@ pub fn status_exit(preview: &Preview, persisted: bool) -> Exit {
 }
 
 /// The state of an instance as JSON; `observed` is what `plan --current` reads.
-pub fn status_json(instance: &str, preview: &Preview, persisted: bool) -> String {
+pub fn as_json(instance: &str, preview: &Preview, persisted: bool) -> String {
     let differences: Vec<String> =
         preview.plan.changes().map(|change| format!("{} {change}", change.sign())).collect();
     json(&serde_json::json!({
@@ -178,7 +29,7 @@ pub fn status_json(instance: &str, preview: &Preview, persisted: bool) -> String
         "role": preview.role,
         "recorded": preview.record.is_some(),
         "since": preview.record.as_ref().map(|record| record.since),
-        "in_sync": status_exit(preview, persisted) == Exit::Done,
+        "in_sync": exit(preview, persisted) == Exit::Done,
         "differences": differences,
         "persisted": persisted,
         "file_problem": preview.basis.complaint(),
@@ -188,7 +39,7 @@ pub fn status_json(instance: &str, preview: &Preview, persisted: bool) -> String
 }
 
 /// The state of an instance as text; the first line is the verdict.
-pub fn status(instance: &str, preview: &Preview, persisted: bool) -> String {
+pub fn text(instance: &str, preview: &Preview, persisted: bool) -> String {
     let mut text = verdict(instance, preview, persisted);
     if let Some(why) = preview.basis.complaint() {
         let _ = writeln!(

@@ -1,0 +1,111 @@
+//! What a run tells: text for people, JSON for programs, log lines, exit status.
+//!
+//! Owns every word of output but errors' own text: here the exit statuses and what a role command
+//! says; `plan` and `status` have their own files. Decides nothing. Called by `lib`.
+
+pub mod plan;
+pub mod status;
+
+use std::fmt::Write as _;
+
+use crate::model::Role;
+use crate::reconcile::Outcome;
+use crate::record::LastRun;
+
+/// The exit statuses, as help and manual give them.
+pub const EXIT_STATUS: &str = "\
+Exit status:
+  0  done, or in sync
+  1  failed: the messages say what, and what to do
+  2  the command line is wrong
+  3  there are differences (plan, status)
+  4  the desired-state file is invalid, missing or unsafe; a role command then has used the last good copy";
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done, or in sync
+    Done = 0,
+    /// Something failed
+    Failed = 1,
+    /// The command line is wrong
+    Usage = 2,
+    /// There are differences
+    Differences = 3,
+    /// The desired-state file is invalid
+    Invalid = 4,
+}
+
+/// How a role command or `apply` ended.
+pub fn exit_of(outcome: &Outcome) -> Exit {
+    match (outcome.superseded.is_some(), outcome.is_clean(), outcome.fallback.is_some()) {
+        (true, ..) => Exit::Done,
+        (_, false, _) => Exit::Failed,
+        (_, true, true) => Exit::Invalid,
+        (_, true, false) => Exit::Done,
+    }
+}
+
+/// Tells a run on standard output and in the log: one line a change, and one that sums up.
+pub fn outcome(instance: &str, outcome: &Outcome) -> String {
+    let mut text = String::new();
+    let mut tell = |level: log::Level, line: String| {
+        log::log!(level, "{instance}: {line}");
+        let _ = writeln!(text, "{line}");
+    };
+    if let Some(why) = &outcome.fallback {
+        let used = match outcome.role {
+            Some(Role::Master) => "the last good copy is used",
+            _ => "the last good copy or the record is used",
+        };
+        tell(log::Level::Error, format!("the desired-state file is not usable, {used}:\n{why}"));
+    }
+    for (change, error) in &outcome.done {
+        match error {
+            None => tell(log::Level::Info, format!("{} {change}", change.sign())),
+            Some(error) => tell(log::Level::Error, format!("failed: {error}")),
+        }
+    }
+    for vip in &outcome.withheld {
+        tell(
+            log::Level::Error,
+            format!("{vip} was not put up: its services could not be made, so it would refuse every client"),
+        );
+    }
+    for trouble in &outcome.troubles {
+        tell(log::Level::Warn, trouble.clone());
+    }
+    for change in &outcome.remaining {
+        tell(log::Level::Error, format!("still differs: {} {change}", change.sign()));
+    }
+    let role = outcome.role.map_or(String::new(), |role| format!("{role}: "));
+    let run = &outcome.run;
+    match &outcome.superseded {
+        Some(by) if run.changes == 0 => {
+            tell(log::Level::Info, format!("{role}superseded by {by}, nothing changed"));
+        }
+        Some(by) => tell(log::Level::Info, format!("{role}superseded by {by} after {} changes", run.changes)),
+        None => tell(log::Level::Info, format!("{role}{}", figures(run))),
+    }
+    text
+}
+
+fn figures(run: &LastRun) -> String {
+    let mut text = match (run.changes, run.failed) {
+        (0, 0) => "in sync, no change".to_owned(),
+        (1, 0) => "1 change".to_owned(),
+        (changes, 0) => format!("{changes} changes"),
+        (changes, failed) => format!("{changes} changes, {failed} failed"),
+    };
+    let _ = write!(text, " in {:.1} ms", run.milliseconds);
+    if let Some(announced) = run.announced {
+        let _ = write!(text, ", VIP announced after {announced:.1} ms");
+    }
+    text
+}
+
+fn json(value: &serde_json::Value) -> String {
+    let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
+    text.push('\n');
+    text
+}
