@@ -472,6 +472,12 @@ fn a_second_master_changes_nothing() {
     assert!(trace.contains("RTM_GETADDR"), "{trace}");
     assert_eq!(writes(&trace), [""; 0]);
 
+    // A new link tells when its carrier has been noticed and its own link-local address has been checked
+    // for duplicates, up to two seconds after it came up.
+    wait_for("the link to come to rest", PATIENCE, || {
+        director.ok("ip -br link show dev eth0").contains(" UP ")
+            && !director.ok("ip -6 address show dev eth0").contains("tentative")
+    });
     let seen = || director.read("/run/test/monitor");
     let mark = |address: &str| {
         director.run(&format!("ip address replace {address}/32 dev lo"));
