@@ -18,6 +18,7 @@ pub mod log;
 pub mod model;
 pub mod persist;
 pub mod plan;
+pub mod process;
 pub mod reconcile;
 pub mod record;
 pub mod report;
@@ -29,8 +30,6 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::stat::{Mode, umask};
 
 use cli::{Cli, Command};
 use config::{Invalid, Source};
@@ -43,8 +42,7 @@ use report::Exit;
 /// The whole process.
 pub fn main() -> ExitCode {
     let started = Instant::now();
-    // keepalived hands over a umask of 0177, under which directories cannot be entered.
-    umask(Mode::from_bits_truncate(0o022));
+    process::begin();
     log::start();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -112,16 +110,13 @@ fn carry_out(
     command: &str,
     started: Instant,
 ) -> anyhow::Result<Exit> {
-    // keepalived's end sends SIGTERM to its scripts. What it asked for is finished all the same: a
-    // newer notification, not a signal, says that it is out of date.
-    let mut quiet = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-        quiet.add(signal);
-    }
-    let _ = quiet.thread_block();
-    let request = Request { instance, role, command: command.to_owned(), started };
-    let outcome = reconcile::run(&mut Linux::open()?, &request)?;
+    process::finish_whatever_comes();
+    let request = Request { instance: process::settle(instance), role, command: command.to_owned(), started };
+    let mut kernel = Linux::open()?;
+    let outcome = reconcile::run(&mut kernel, &request)?;
     print(&report::outcome(&request.instance.name, &outcome));
+    // Told before, because it takes a second in which somebody may look for the log line.
+    reconcile::repeat_announcement(&mut kernel, &request.instance, &outcome);
     Ok(report::exit_of(&outcome))
 }
 
@@ -129,6 +124,7 @@ fn plan(instance: Instance, role: Option<Role>, json: bool, current: Option<&Pat
     let (role, plan) = match current {
         Some(file) => plan_offline(&instance, role, file)?,
         None => {
+            let instance = process::settle(instance.clone());
             let preview = reconcile::preview(&mut Linux::open()?, &instance, role, false)?;
             if let Some(why) = preview.basis.complaint() {
                 return Err(Invalid(why.to_owned()).into());
@@ -159,6 +155,7 @@ fn plan_offline(instance: &Instance, role: Option<Role>, file: &Path) -> anyhow:
 }
 
 fn status(instance: Instance, json: bool) -> anyhow::Result<Exit> {
+    let instance = process::settle(instance);
     let preview = reconcile::preview(&mut Linux::open()?, &instance, None, true)?;
     let persisted = preview.record.is_none() || persist::is_current(&instance.name, &preview.desired);
     print(&match json {

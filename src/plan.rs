@@ -282,6 +282,8 @@ pub struct Owned {
     pub addresses: BTreeSet<AddressKey>,
     /// Services that were wanted
     pub services: BTreeSet<ServiceKey>,
+    /// ARP parameters that are set for the instance
+    pub parameters: BTreeSet<Parameter>,
     /// A sync daemon was declared
     pub daemon: bool,
     /// Values that parameters had before they were first set

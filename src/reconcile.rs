@@ -153,6 +153,17 @@ pub struct Outcome {
     pub fallback: Option<String>,
     /// Times
     pub run: LastRun,
+    /// The announcements that are still to come
+    pub repeat: Option<Repeat>,
+}
+
+/// Announcements after the first.
+#[derive(Debug)]
+pub struct Repeat {
+    addresses: Vec<AddressKey>,
+    times: u32,
+    interval: Duration,
+    stamp: Stamp,
 }
 
 impl Outcome {
@@ -232,10 +243,7 @@ pub fn run(kernel: &mut dyn Kernel, request: &Request) -> anyhow::Result<Outcome
         Some(Role::Stop) => Duration::from_millis(400),
         _ => Duration::from_secs(5),
     };
-    let newer = |store: &Store| -> Option<String> {
-        let (latest, role) = store.latest(&stamp.boot)?;
-        (latest != stamp && latest.is_after(&stamp)).then(|| format!("{role} of process {}", latest.pid))
-    };
+    let newer = |store: &Store| newer_than(&stamp, store);
     let waiter =
         Waiter { stamp: &stamp, instance: store.instance(), patience, overrules: request.role.is_some() };
     let lock = match waiter.wait(|| newer(&store).is_some())? {
@@ -278,9 +286,21 @@ pub fn run(kernel: &mut dyn Kernel, request: &Request) -> anyhow::Result<Outcome
     let mut outcome = run.outcome;
     drop(lock);
     if outcome.superseded.is_none() && outcome.run.announced.is_some() {
-        repeat_announcement(kernel, &desired, &mut outcome, || newer(&store).is_some());
+        let stands = |key: &&AddressKey| !outcome.withheld.contains(&key.address);
+        outcome.repeat = Some(Repeat {
+            addresses: desired.announce.iter().filter(stands).cloned().collect(),
+            times: desired.announce_count.saturating_sub(1),
+            interval: desired.announce_interval,
+            stamp,
+        });
     }
     Ok(outcome)
+}
+
+/// The notification that came after this one, if any did.
+fn newer_than(stamp: &Stamp, store: &Store) -> Option<String> {
+    let (latest, role) = store.latest(&stamp.boot)?;
+    (latest != *stamp && latest.is_after(stamp)).then(|| format!("{role} of process {}", latest.pid))
 }
 
 struct Run<'a> {
@@ -299,13 +319,20 @@ impl Run<'_> {
     }
 
     fn reconcile(&mut self, role: Role, desired: &Desired, basis: &Basis) -> anyhow::Result<()> {
-        let owned = self.owned();
+        let mut owned = self.owned();
+        let others = if self.restores(desired, basis) { self.store.others() } else { Vec::new() };
+        if desired.restore {
+            // What another instance wants set stays set; the last one to leave restores it.
+            owned.originals.retain(|parameter, _| {
+                !others.iter().any(|record| record.owned.parameters.contains(parameter))
+            });
+        }
         let scope = Scope::of(desired, &owned);
         let observed = self.observe(&scope, desired)?;
         let plan = Plan::between(desired, &observed, &owned);
         self.prepare(&plan, desired)?;
         // Recorded before the first change: a killed run leaves nothing that nobody owns.
-        let owned = owned_after(&owned, desired, &observed, basis);
+        let owned = owned_after(&owned, desired, &observed, basis, &others);
         let known = self.record.as_ref().is_some_and(|record| record.role == role && record.owned == owned);
         if !known || !plan.is_empty() {
             self.save(role, owned.clone(), false);
@@ -325,6 +352,10 @@ impl Run<'_> {
             Err(error) => self.outcome.troubles.push(format!("{error:#}")),
         }
         Ok(())
+    }
+
+    fn restores(&self, desired: &Desired, basis: &Basis) -> bool {
+        desired.restore || basis.declared().and_then(|declared| declared.arp).is_some_and(|arp| arp.restore)
     }
 
     /// Observes; a director that leaves takes its VIPs down even when IPVS cannot be read.
@@ -537,6 +568,7 @@ impl Run<'_> {
                 _ => desired.interface.contains(key),
             });
             owned.services.retain(|key| desired.services.contains_key(key));
+            owned.parameters.retain(|parameter| desired.parameters.contains_key(parameter));
             owned.daemon = desired.daemon.is_some();
             if desired.restore {
                 owned.originals.clear();
@@ -556,8 +588,15 @@ impl Run<'_> {
 }
 
 /// What the instance owns from now on: all it had, and all that it is about to make.
-fn owned_after(owned: &Owned, desired: &Desired, observed: &Observed, basis: &Basis) -> Owned {
+fn owned_after(
+    owned: &Owned,
+    desired: &Desired,
+    observed: &Observed,
+    basis: &Basis,
+    others: &[Record],
+) -> Owned {
     let mut after = owned.clone();
+    after.parameters.extend(desired.parameters.keys().cloned());
     after.services.extend(desired.services.keys());
     after.addresses.extend(
         desired.loopback.keys().map(|address| AddressKey { interface: "lo".into(), address: *address }),
@@ -567,7 +606,9 @@ fn owned_after(owned: &Owned, desired: &Desired, observed: &Observed, basis: &Ba
     let restores = basis.declared().and_then(|declared| declared.arp).is_some_and(|arp| arp.restore);
     if restores {
         for parameter in desired.parameters.keys() {
-            if let Some(value) = observed.parameters.get(parameter) {
+            // Found is what another instance has set, when it came first.
+            let before = others.iter().find_map(|record| record.owned.originals.get(parameter));
+            if let Some(value) = before.or_else(|| observed.parameters.get(parameter)) {
                 after.originals.entry(parameter.clone()).or_insert_with(|| value.clone());
             }
         }
@@ -577,21 +618,15 @@ fn owned_after(owned: &Owned, desired: &Desired, observed: &Observed, basis: &Ba
 
 /// Repeats the announcement without the lock: neighbours may have lost the first one, and nobody
 /// else needs to wait for that. Ends as soon as a newer notification arrives.
-fn repeat_announcement(
-    kernel: &mut dyn Kernel,
-    desired: &Desired,
-    outcome: &mut Outcome,
-    mut superseded: impl FnMut() -> bool,
-) {
-    let list: Vec<AddressKey> =
-        desired.announce.iter().filter(|key| !outcome.withheld.contains(&key.address)).cloned().collect();
-    for _ in 1..desired.announce_count {
-        std::thread::sleep(desired.announce_interval);
-        if superseded() {
-            return;
-        }
-        if kernel.announce(&list).iter().any(Result::is_err) {
-            // Told once, by the first announcement or by the state of the link.
+pub fn repeat_announcement(kernel: &mut dyn Kernel, instance: &Instance, outcome: &Outcome) {
+    let Some(repeat) = &outcome.repeat else { return };
+    let store = Store::new(&instance.name);
+    for _ in 0..repeat.times {
+        std::thread::sleep(repeat.interval);
+        // A failure is told once, by the first announcement or by the state of the link.
+        if newer_than(&repeat.stamp, &store).is_some()
+            || kernel.announce(&repeat.addresses).iter().any(Result::is_err)
+        {
             return;
         }
     }

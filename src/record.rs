@@ -175,6 +175,17 @@ impl Store {
         }
     }
 
+    /// The records of the other instances of this host.
+    pub fn others(&self) -> Vec<Record> {
+        let own = self.record_path();
+        let mut paths: Vec<PathBuf> =
+            std::fs::read_dir(RUN).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        paths.retain(|path| path.extension().is_some_and(|ending| ending == "json") && *path != own);
+        paths.sort();
+        let name = |path: &PathBuf| Some(path.file_stem()?.to_str()?.to_owned());
+        paths.iter().filter_map(name).filter_map(|name| Self::new(&name).record()).collect()
+    }
+
     /// Name of the instance.
     pub fn instance(&self) -> &str {
         &self.instance
