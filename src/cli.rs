@@ -82,9 +82,9 @@ pub enum Command {
     Status {
         /// VRRP instance
         instance: Option<String>,
-        /// Print everything as JSON
-        #[arg(long)]
-        json: bool,
+        /// What is told, and how
+        #[command(flatten)]
+        form: StatusArgs,
     },
     /// Validate desired-state files
     #[command(after_help = "Example: lvs-notify check /etc/lvs-notify/VI_1.yaml")]
@@ -92,6 +92,23 @@ pub enum Command {
         /// Files (default: all in /etc/lvs-notify)
         files: Vec<PathBuf>,
     },
+}
+
+/// Arguments of `status`.
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    /// Print everything as JSON
+    #[arg(long, conflicts_with = "prometheus")]
+    pub json: bool,
+    /// Print metrics for node_exporter's textfile collector
+    #[arg(long)]
+    pub prometheus: bool,
+    /// Print again every so many seconds
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", require_equals = true)]
+    pub watch: Option<u64>,
+    /// Ask the network who answers for the VIPs; two hosts that do are a split brain
+    #[arg(long)]
+    pub probe: bool,
 }
 
 /// Arguments of the role commands.

@@ -22,22 +22,24 @@ pub mod process;
 pub mod reconcile;
 pub mod record;
 pub mod report;
+pub mod status;
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Parser as _;
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, StatusArgs};
 use config::{Invalid, Source};
 use kernel::Linux;
 use model::Role;
 use plan::{Observed, Plan};
 use reconcile::{Instance, Request};
 use report::Exit;
+use status::Status;
 
 /// The whole process.
 pub fn main() -> ExitCode {
@@ -58,9 +60,7 @@ pub fn main() -> ExitCode {
     let exit = run(&cli, started).unwrap_or_else(|error| {
         let text = format!("{error:#}");
         ::log::error!("{text}");
-        if !std::io::IsTerminal::is_terminal(&std::io::stderr())
-            && !std::io::IsTerminal::is_terminal(&std::io::stdout())
-        {
+        if !std::io::stderr().is_terminal() && !std::io::stdout().is_terminal() {
             // The log went to syslog; a script that runs this wants to know as well.
             let _ = writeln!(std::io::stderr(), "lvs-notify: {text}");
         }
@@ -98,7 +98,7 @@ fn run(cli: &Cli, started: Instant) -> anyhow::Result<Exit> {
             let (role, name) = instance::role_and_name(words)?;
             plan(instance::find(config, name)?, role, *json, current.as_deref())
         }
-        Command::Status { instance, json } => status(instance::find(config, instance.as_deref())?, *json),
+        Command::Status { instance, form } => status(instance::find(config, instance.as_deref())?, form),
         Command::Check { files } => check(files, config),
         _ => Ok(Exit::Usage),
     }
@@ -154,15 +154,36 @@ fn plan_offline(instance: &Instance, role: Option<Role>, file: &Path) -> anyhow:
     Ok((role, Plan::between(&desired, &saved.observed, &plan::Owned::default())))
 }
 
-fn status(instance: Instance, json: bool) -> anyhow::Result<Exit> {
+fn status(instance: Instance, form: &StatusArgs) -> anyhow::Result<Exit> {
     let instance = process::settle(instance);
-    let preview = reconcile::preview(&mut Linux::open()?, &instance, None, true)?;
-    let persisted = preview.record.is_none() || persist::is_current(&instance.name, &preview.desired);
-    print(&match json {
-        true => report::status::as_json(&instance.name, &preview, persisted),
-        false => report::status::text(&instance.name, &preview, persisted),
-    });
-    Ok(report::status::exit(&preview, persisted))
+    let mut kernel = Linux::open()?;
+    loop {
+        let preview = reconcile::preview(&mut kernel, &instance, None, true)?;
+        let persisted = preview.record.is_none() || persist::is_current(&instance.name, &preview.desired);
+        let client_side = preview.desired.interface.iter().chain(&preview.desired.off_interface);
+        let claims = form.probe.then(|| kernel.probe(&client_side.cloned().collect()));
+        let status = Status::of(&instance.name, &preview, persisted, claims.as_ref());
+        if form.watch.is_some() && std::io::stdout().is_terminal() {
+            // Home, and clear to the end.
+            let _ = std::io::stdout().write_all(b"\x1b[H\x1b[2J");
+        }
+        let text = match (form.json, form.prometheus) {
+            (true, _) => report::status::as_json(&status, &preview.observed),
+            (_, true) => report::prometheus::text(&status),
+            _ => report::status::text(&status),
+        };
+        let read = print(&text);
+        match form.watch.filter(|_| read) {
+            Some(seconds) => std::thread::sleep(Duration::from_secs(seconds.max(1))),
+            None => {
+                return Ok(match (&status.file_problem, status.healthy) {
+                    (Some(_), _) => Exit::Invalid,
+                    (None, true) => Exit::Done,
+                    (None, false) => Exit::Differences,
+                });
+            }
+        }
+    }
 }
 
 fn check(files: &[PathBuf], config: Option<&Path>) -> anyhow::Result<Exit> {
@@ -194,7 +215,10 @@ fn check(files: &[PathBuf], config: Option<&Path>) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-/// Writes to standard output; a closed pipe is nobody's error.
-fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+/// Writes to standard output and tells whether somebody reads it; a closed pipe is nobody's error.
+fn print(text: &str) -> bool {
+    let clean = report::clean(text);
+    let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let text = if colours { report::paint(&clean) } else { clean };
+    std::io::stdout().write_all(text.as_bytes()).is_ok()
 }

@@ -8,6 +8,8 @@ use std::io::IsTerminal as _;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::syslog::{Facility, LogFlags, Priority, Severity, openlog, syslog};
 
+use crate::report::clean;
+
 struct Terminal;
 struct Syslog;
 
@@ -30,7 +32,7 @@ impl Log for Terminal {
         true
     }
     fn log(&self, record: &Record<'_>) {
-        eprintln!("lvs-notify: {}", record.args());
+        eprintln!("lvs-notify: {}", clean(&record.args().to_string()));
     }
     fn flush(&self) {}
 }
@@ -47,7 +49,7 @@ impl Log for Syslog {
             Level::Debug | Level::Trace => Severity::LOG_DEBUG,
         };
         // One syslog message a line: a message with line breaks is hard to find again.
-        for line in record.args().to_string().lines() {
+        for line in clean(&record.args().to_string()).lines() {
             let _ = syslog(Priority::new(severity, Facility::LOG_DAEMON), line);
         }
     }

@@ -88,6 +88,21 @@ pub struct Counters {
     pub inactive: u32,
     /// Persistence templates
     pub persistent: u32,
+    /// What passes in a second; zeroes when it was not asked for.
+    #[serde(default)]
+    pub rates: Rates,
+}
+
+/// What passed a real server in a second, as the kernel estimates it every two seconds
+/// (`IPVS_STATS_ATTR_*`, `ip_vs_est.c`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rates {
+    /// New connections
+    pub connections: u64,
+    /// Bytes from clients
+    pub bytes_in: u64,
+    /// Bytes to clients; none pass the director with dr and tun
+    pub bytes_out: u64,
 }
 
 /// Maps with keys that JSON cannot have as names, written as lists of pairs.
@@ -562,6 +577,21 @@ fn interface_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> V
         }
     }
     changes
+}
+
+impl std::iter::Sum for Counters {
+    fn sum<I: Iterator<Item = Self>>(items: I) -> Self {
+        items.fold(Self::default(), |sum, item| Self {
+            active: sum.active.saturating_add(item.active),
+            inactive: sum.inactive.saturating_add(item.inactive),
+            persistent: sum.persistent.saturating_add(item.persistent),
+            rates: Rates {
+                connections: sum.rates.connections.saturating_add(item.rates.connections),
+                bytes_in: sum.rates.bytes_in.saturating_add(item.rates.bytes_in),
+                bytes_out: sum.rates.bytes_out.saturating_add(item.rates.bytes_out),
+            },
+        })
+    }
 }
 
 impl Counters {

@@ -559,6 +559,7 @@ impl Run<'_> {
     fn finish(&mut self, role: Role, desired: &Desired, basis: &Basis) {
         self.outcome.run.at = seconds_now();
         self.outcome.run.command.clone_from(&self.request.command);
+        self.outcome.run.pid = Some(self.stamp.pid);
         let complete = self.outcome.superseded.is_none();
         let mut owned = self.owned();
         if complete && self.outcome.is_clean() {

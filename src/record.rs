@@ -118,6 +118,8 @@ pub struct LastRun {
     pub at: u64,
     /// The command word
     pub command: String,
+    /// The process that ran it
+    pub pid: Option<u32>,
     /// Changes made
     pub changes: usize,
     /// Changes that failed

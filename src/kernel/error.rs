@@ -72,6 +72,7 @@ pub(super) enum Operation {
     ReadParameter,
     SetParameter,
     Announce,
+    Probing,
 }
 
 impl Operation {
@@ -99,6 +100,7 @@ impl Operation {
             Self::ReadParameter => "reading",
             Self::SetParameter => "setting",
             Self::Announce => "announcing",
+            Self::Probing => "asking the network for",
         }
     }
 
@@ -136,14 +138,18 @@ impl Operation {
         Some(match (self, errno) {
             (Op::ReadParameter, EPERM | EACCES) => ("not permitted", "run as root"),
             (Op::SetParameter, EPERM | EACCES) => ("not permitted", "run as root, outside of containers"),
-            (Op::Announce, EPERM) => ("not permitted", "run as root or with CAP_NET_RAW"),
+            (Op::Announce | Op::Probing, EPERM) => ("not permitted", "run as root or with CAP_NET_RAW"),
+            (Op::Probing, EADDRNOTAVAIL) => {
+                ("the interface has no address of its own to ask with", "see `ip address`")
+            }
             (Op::AddAddress, EACCES) => ("IPv6 is disabled on the interface", "see sysctl disable_ipv6"),
             // Generic netlink asks for the capability in the initial user namespace (GENL_ADMIN_PERM).
             (_, EPERM) => ("not permitted", ROOT),
 
-            (Op::AddAddress | Op::RemoveAddress | Op::Announce | Op::ReadLink, ENODEV | ENXIO) => {
-                ("there is no such interface", LINKS)
-            }
+            (
+                Op::AddAddress | Op::RemoveAddress | Op::Announce | Op::Probing | Op::ReadLink,
+                ENODEV | ENXIO,
+            ) => ("there is no such interface", LINKS),
             (Op::AddAddress, EAFNOSUPPORT | EOPNOTSUPP) => {
                 ("this kernel has no IPv6", "remove IPv6 VIPs from the file")
             }
@@ -151,7 +157,7 @@ impl Operation {
             (Op::AddAddress, EINVAL | ERANGE) => {
                 ("address or label is not valid here", "labels have at most 15 characters")
             }
-            (Op::Announce, ENETDOWN) => ("the interface is down", "`ip link set INTERFACE up`"),
+            (Op::Announce | Op::Probing, ENETDOWN) => ("the interface is down", "`ip link set INTERFACE up`"),
             (Op::Announce, EMSGSIZE) => ("the interface's MTU is too small for it", "see `ip link`"),
 
             (Op::ReadParameter | Op::SetParameter, ENOENT) => {

@@ -7,17 +7,20 @@
 mod addr;
 mod announce;
 mod error;
+mod frames;
 mod ipvs;
 mod ipvs_abi;
 #[cfg(test)]
 mod live;
 mod netlink;
+mod probe;
 mod sysctl;
 
 use std::collections::BTreeSet;
 
 use crate::model::AddressKey;
 use crate::plan::{Change, Observed, Scope, ServerScope};
+use crate::status::Claims;
 
 use addr::Addresses;
 use error::Operation;
@@ -79,6 +82,11 @@ impl Linux {
     /// None so far; what cannot be opened is told by the operation that needs it.
     pub fn open() -> Result<Self> {
         Ok(Self::default())
+    }
+
+    /// Asks the network who else answers for these addresses; takes about a second for each interface.
+    pub fn probe(&self, addresses: &BTreeSet<AddressKey>) -> Claims {
+        probe::probe(addresses)
     }
 
     fn addresses(&mut self) -> std::result::Result<&mut Addresses, Failure> {

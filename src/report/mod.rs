@@ -4,6 +4,7 @@
 //! says; `plan` and `status` have their own files. Decides nothing. Called by `lib`.
 
 pub mod plan;
+pub mod prometheus;
 pub mod status;
 
 use std::fmt::Write as _;
@@ -108,4 +109,67 @@ fn json(value: &serde_json::Value) -> String {
     let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
     text.push('\n');
     text
+}
+
+/// Text of files and of the kernel on its way to people: control characters and those that reorder
+/// text are shown as escapes, so that no name can rewrite what a terminal shows.
+pub fn clean(text: &str) -> String {
+    let hidden = |c: char| {
+        (c.is_control() && c != '\n') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(hidden) {
+        return text.to_owned();
+    }
+    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
+        if hidden(c) {
+            out.extend(c.escape_default())
+        } else {
+            out.push(c)
+        }
+        out
+    })
+}
+
+/// Colours for a terminal: lines with a mark, and what needs attention. They only repeat what the
+/// text says.
+pub fn paint(text: &str) -> String {
+    const RED: &str = "\x1b[1;31m";
+    const GREEN: &str = "\x1b[32m";
+    const YELLOW: &str = "\x1b[33m";
+    let colour = |line: &str| match line.trim_start().split_once(' ').map(|(mark, _)| mark) {
+        Some("+") => Some(GREEN),
+        Some("~") => Some(YELLOW),
+        Some("-") => Some(RED),
+        _ if ["OUT OF SYNC", "PROBLEM", "INVALID"].iter().any(|word| line.contains(word)) => Some(RED),
+        _ => None,
+    };
+    let mut painted = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        match colour(line) {
+            Some(colour) => {
+                let (body, end) = line.strip_suffix('\n').map_or((line, ""), |body| (body, "\n"));
+                let _ = write!(painted, "{colour}{body}\x1b[0m{end}");
+            }
+            None => painted.push_str(line),
+        }
+    }
+    painted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{clean, paint};
+
+    #[test]
+    fn no_name_reaches_the_terminal_as_it_is() {
+        assert_eq!(clean("VI_1: \u{1b}[2Jx\r\u{202e}y\n"), "VI_1: \\u{1b}[2Jx\\r\\u{202e}y\n");
+        assert_eq!(clean("plain, 日本\n"), "plain, 日本\n");
+    }
+
+    #[test]
+    fn colours_add_nothing() {
+        let text = "a: OUT OF SYNC\n  ~ weight\n+ new\nplain\n";
+        let painted = paint(text);
+        assert!(painted.contains("\x1b[33m  ~ weight\x1b[0m\n") && painted.ends_with("\nplain\n"));
+    }
 }

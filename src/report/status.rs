@@ -1,72 +1,45 @@
-//! The state of an instance: one verdict with its reason, then what it is made of.
+//! The state of an instance as text and as JSON: one verdict with its reason, then what it is made of.
 //!
-//! Owns the words of `status`. Decides nothing. Called by `lib`.
+//! Owns the words of `status`; the judgement is `crate::status`'s. Called by `lib`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::{Exit, figures, json};
-use crate::desired::Desired;
-use crate::model::{AddressKey, Parameter, Service};
-use crate::plan::{Change, Counters, Observed, ObservedIpvs, Ownership};
-use crate::reconcile::{Preview, seconds_now};
+use super::{figures, json};
+use crate::model::{Family, Role, Service};
+use crate::plan::{Counters, Observed};
+use crate::reconcile::seconds_now;
+use crate::status::{Server, Status, Vip, VirtualService};
 
-/// Whether what is there is what should be.
-pub fn exit(preview: &Preview, persisted: bool) -> Exit {
-    match (preview.basis.complaint(), preview.plan.is_empty() && persisted) {
-        (Some(_), _) => Exit::Invalid,
-        (None, true) => Exit::Done,
-        (None, false) => Exit::Differences,
+/// The JSON form, with `observed`, which is what `plan --current` reads.
+pub fn as_json(status: &Status, observed: &Observed) -> String {
+    let mut value = serde_json::to_value(status).unwrap_or_default();
+    if let Some(object) = value.as_object_mut() {
+        object.insert("observed".to_owned(), serde_json::to_value(observed).unwrap_or_default());
     }
+    json(&value)
 }
 
-/// The state of an instance as JSON; `observed` is what `plan --current` reads.
-pub fn as_json(instance: &str, preview: &Preview, persisted: bool) -> String {
-    let differences: Vec<String> =
-        preview.plan.changes().map(|change| format!("{} {change}", change.sign())).collect();
-    json(&serde_json::json!({
-        "version": 1,
-        "instance": instance,
-        "role": preview.role,
-        "recorded": preview.record.is_some(),
-        "since": preview.record.as_ref().map(|record| record.since),
-        "in_sync": exit(preview, persisted) == Exit::Done,
-        "differences": differences,
-        "persisted": persisted,
-        "file_problem": preview.basis.complaint(),
-        "last_run": preview.record.as_ref().and_then(|record| record.last.as_ref()),
-        "observed": preview.observed,
-    }))
-}
-
-/// The state of an instance as text; the first line is the verdict.
-pub fn text(instance: &str, preview: &Preview, persisted: bool) -> String {
-    let mut text = verdict(instance, preview, persisted);
-    if let Some(why) = preview.basis.complaint() {
-        let _ = writeln!(
-            text,
-            "The desired-state file is not usable; a takeover now would use the last good copy:\n{why}"
-        );
+/// The text; the first line is the verdict.
+pub fn text(status: &Status) -> String {
+    let mut text = verdict(status);
+    if let Some(why) = &status.file_problem {
+        let then = if status.last_good { "the last good copy" } else { "nothing: there is no good copy" };
+        let _ =
+            writeln!(text, "\nThe desired-state file is not usable; a takeover now would use {then}:\n{why}");
     }
-    let differences: Vec<&Change> = preview.plan.changes().collect();
-    if !differences.is_empty() {
-        let _ = writeln!(text, "\nDifferences (`lvs-notify apply {instance}` repairs them):");
-        for change in differences {
-            let _ = writeln!(text, "  {} {change}", change.sign());
-        }
+    differences(&mut text, status);
+    vips(&mut text, &status.vips);
+    parameters(&mut text, status);
+    services(&mut text, status);
+    for daemon in &status.sync_daemons {
+        let _ = writeln!(text, "\nSync daemon: {daemon}");
     }
-    if !persisted {
-        let _ = writeln!(text, "  ~ {} is not current", crate::persist::path(instance).display());
-    }
-    vips(&mut text, &preview.desired, &preview.observed);
-    parameters(&mut text, &preview.observed);
-    if let Some(ipvs) = &preview.observed.ipvs {
-        services(&mut text, &preview.desired.ownership, ipvs);
-    } else {
-        let _ = writeln!(text, "\nIPVS: the kernel has none loaded");
-    }
-    if let Some(last) = preview.record.as_ref().and_then(|record| record.last.as_ref()) {
+    if let Some(last) = &status.last_run {
+        let process = last.pid.map_or(String::new(), |pid| format!(" (process {pid})"));
+        let _ =
+            writeln!(text, "\nLast run: {}{process} at {}: {}", last.command, utc(last.at), figures(last));
         let phases: Vec<String> = last.phases.iter().map(|(name, ms)| format!("{name} {ms:.1} ms")).collect();
-        let _ = writeln!(text, "\nLast run: {} at {}: {}", last.command, utc(last.at), figures(last));
         if !phases.is_empty() {
             let _ = writeln!(text, "  {}", phases.join(", "));
         }
@@ -74,115 +47,206 @@ pub fn text(instance: &str, preview: &Preview, persisted: bool) -> String {
     text
 }
 
-fn verdict(instance: &str, preview: &Preview, persisted: bool) -> String {
-    let role = match &preview.record {
-        None => format!("{instance}: no role recorded since boot, compared with {}", preview.role),
-        Some(record) => {
-            let ago = seconds_now().saturating_sub(record.since);
-            format!("{instance}: {} since {} ({ago} s)", record.role, utc(record.since))
+/// One line: who, since when, and what is the matter.
+fn verdict(status: &Status) -> String {
+    let Status { instance, role, .. } = status;
+    let who = match status.since {
+        None => format!("{instance}: no role recorded since boot, compared with {role}"),
+        Some(since) => {
+            let ago = age(seconds_now().saturating_sub(since));
+            format!("{instance}: {role} since {} ({ago})", utc(since))
         }
     };
-    let differences = preview.plan.changes().count() + usize::from(!persisted);
-    let incomplete = preview.record.as_ref().is_some_and(|record| !record.complete);
-    let sync = match (differences, incomplete) {
-        (0, _) => "in sync".to_owned(),
-        (1, false) => "OUT OF SYNC, 1 difference".to_owned(),
-        (count, false) => format!("OUT OF SYNC, {count} differences"),
-        (count, true) => format!("OUT OF SYNC, {count} differences, the last run did not end"),
-    };
-    format!("{role}, {sync}\n")
+    let mut parts = vec![match status.count() {
+        0 => "in sync".to_owned(),
+        1 => "OUT OF SYNC, 1 difference".to_owned(),
+        count => format!("OUT OF SYNC, {count} differences"),
+    }];
+    if !status.complete && status.count() > 0 {
+        parts.push("the last run did not end".to_owned());
+    }
+    if status.file_problem.is_some() {
+        parts.push("the desired-state file is INVALID".to_owned());
+    }
+    let troubled: Vec<&Vip> = status.vips.iter().filter(|vip| vip.problem.is_some()).collect();
+    match troubled.as_slice() {
+        [] => {}
+        [vip] => parts.push(format!("{}: PROBLEM", vip.address)),
+        [vip, rest @ ..] => parts.push(format!("{} and {} more: PROBLEM", vip.address, rest.len())),
+    }
+    format!("{who}, {}\n", parts.join(", "))
 }
 
-fn vips(text: &mut String, desired: &Desired, observed: &Observed) {
+/// A time span to the precision that matters.
+fn age(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// At most this many are listed; the services' table marks each at its place.
+const MAX_DIFFERENCES: usize = 20;
+
+fn differences(text: &mut String, status: &Status) {
+    if status.count() == 0 {
+        return;
+    }
+    let _ = writeln!(text, "\nDifferences (`lvs-notify apply {}` repairs them):", status.instance);
+    for difference in status.differences.iter().take(MAX_DIFFERENCES) {
+        let _ = writeln!(text, "  {} {}", difference.sign, difference.text);
+    }
+    if status.differences.len() > MAX_DIFFERENCES {
+        let more = status.differences.len() - MAX_DIFFERENCES;
+        let _ = writeln!(text, "  … and {more} more (`lvs-notify plan {}`)", status.instance);
+    }
+    if !status.persisted {
+        let _ = writeln!(text, "  ~ {} is not current", crate::persist::path(&status.instance).display());
+    }
+}
+
+fn vips(text: &mut String, vips: &[Vip]) {
+    if vips.is_empty() {
+        return;
+    }
     let _ = writeln!(text, "\nVIPs:");
-    for vip in &desired.ownership.vips {
-        let places: Vec<String> = observed
-            .addresses
-            .iter()
-            .filter(|found| found.key.address == *vip)
-            .map(|found| format!("{}/{}", found.key.interface, found.prefix))
-            .collect();
+    let width = vips.iter().map(|vip| vip.address.to_string().len()).max().unwrap_or(0);
+    for vip in vips {
         let places =
-            if places.is_empty() { "absent".to_owned() } else { format!("on {}", places.join(" and ")) };
-        let _ = writeln!(text, "  {vip}  {places}; {}", answers(*vip, desired, observed));
+            if vip.places.is_empty() { "absent".to_owned() } else { format!("on {}", vip.places.join(", ")) };
+        let mac = match (&vip.mac, vip.answers) {
+            (Some(mac), true) => format!(" with {mac}"),
+            _ => String::new(),
+        };
+        let _ = writeln!(text, "  {:<width$}  {places}; {}{mac}", vip.address.to_string(), vip.reason);
+        if let Some(problem) = &vip.problem {
+            let _ = writeln!(text, "  {:<width$}  PROBLEM: {problem}", "");
+        }
+        if let Some(claims) = &vip.claims {
+            let told = match claims.as_slice() {
+                [] => "nobody".to_owned(),
+                some => some
+                    .iter()
+                    .map(|mac| {
+                        if Some(mac) == vip.mac.as_ref() { format!("{mac} (this host)") } else { mac.clone() }
+                    })
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            };
+            let _ = writeln!(text, "  {:<width$}  asked on the wire, answered by: {told}", "");
+        }
     }
 }
 
-/// Where a VIP answers ARP or neighbour solicitations, or why it does not: the rules of
-/// `arp_ignore()` in `net/ipv4/arp.c`, where the larger of the values for `all` and for the
-/// interface that received the request holds.
-fn answers(vip: std::net::IpAddr, desired: &Desired, observed: &Observed) -> String {
-    let protocol = if vip.is_ipv4() { "ARP" } else { "ND" };
-    let client_side: Vec<&AddressKey> =
-        desired.interface.iter().chain(&desired.off_interface).filter(|key| key.address == vip).collect();
-    let Some(key) = client_side.first() else {
-        return format!("no interface declared: reached by routing, {protocol} is not answered by design");
-    };
-    let name = &key.interface;
-    let Some(link) = observed.interfaces.get(name) else {
-        return format!("{protocol} not answered: there is no interface {name}");
-    };
-    if !link.up || !link.carrier {
-        return format!("{protocol} not answered: {name} is down");
-    }
-    let mac = link.mac.map_or(String::new(), |mac| {
-        format!(" ({})", mac.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":"))
-    });
-    if observed.addresses.iter().any(|found| found.key == **key) {
-        return format!("answers {protocol} on {name}{mac}");
-    }
-    let on_lo = observed.addresses.iter().any(|found| found.key.address == vip);
-    let ignore = |interface: &str| -> u32 {
-        let value = observed.parameters.get(&Parameter::ArpIgnore(interface.to_owned()));
-        value.and_then(|value| value.parse().ok()).unwrap_or(0)
-    };
-    let effective = ignore("all").max(ignore(name));
-    match (on_lo, vip.is_ipv4() && effective == 0) {
-        (false, _) => format!("{protocol} not answered: the VIP is not here"),
-        (true, true) => format!("answers ARP on {name}{mac}, because arp_ignore is 0"),
-        (true, false) => format!("{protocol} not answered: the VIP stands on lo only"),
-    }
-}
-
-fn parameters(text: &mut String, observed: &Observed) {
-    if observed.parameters.is_empty() {
+fn parameters(text: &mut String, status: &Status) {
+    if status.parameters.is_empty() {
         return;
     }
     let _ = writeln!(text, "\nParameters:");
-    for (parameter, value) in &observed.parameters {
-        let _ = writeln!(text, "  {parameter} = {value}");
+    // The same value on every interface is one line.
+    let mut groups: BTreeMap<(&str, &str, bool), BTreeSet<&str>> = BTreeMap::new();
+    for (name, parameter) in &status.parameters {
+        let value = parameter.value.as_deref().unwrap_or("absent");
+        let agrees = value.split_whitespace().eq(parameter.wanted.split_whitespace());
+        let separator = if name.contains('/') { '/' } else { '.' };
+        let (path, leaf) = name.rsplit_once(separator).unwrap_or(("", name));
+        let place = path.trim_start_matches("net.ipv4.conf.").trim_start_matches("net/ipv4/conf/");
+        groups.entry((leaf, value, agrees)).or_default().insert(place);
+    }
+    for ((leaf, value, agrees), places) in groups {
+        let places = places.into_iter().collect::<Vec<_>>().join(", ");
+        let mark = if agrees { ' ' } else { '~' };
+        let _ = writeln!(text, "{mark} {leaf} = {value} ({places})");
     }
 }
 
-fn services(text: &mut String, ownership: &Ownership, ipvs: &ObservedIpvs) {
-    let (ours, foreign): (Vec<_>, Vec<_>) = ipvs.services.iter().partition(|(key, _)| ownership.owns(key));
-    for (title, list) in [("Services:", ours), ("Foreign services (never touched):", foreign)] {
-        if list.is_empty() {
-            continue;
-        }
-        let _ = writeln!(text, "\n{title}");
-        for (key, service) in list {
-            let _ = writeln!(text, "  {key}  {}", settings(&service.settings, key.family()));
-            for (server, wanted) in &service.servers {
-                let Counters { active, inactive, .. } =
-                    service.counters.get(server).copied().unwrap_or_default();
-                let drained = if wanted.weight == 0 { "  (drained)" } else { "" };
-                let _ = writeln!(
-                    text,
-                    "    -> {:<24} {:<4} weight {:<4} active {active:<6} inactive {inactive}{drained}",
-                    server.to_string(),
-                    wanted.forward.to_string(),
-                    wanted.weight
-                );
-            }
-        }
+fn services(text: &mut String, status: &Status) {
+    if !status.ipvs {
+        let _ = writeln!(text, "\nIPVS: the kernel has none loaded");
     }
-    for (state, daemon) in &ipvs.daemons {
-        let _ = writeln!(text, "\nSync daemon: {state} on {} id {}", daemon.interface, daemon.id);
+    if !status.services.is_empty() {
+        table(text, "Services", &status.services);
+    } else if status.ipvs && status.role != Role::Master {
+        let _ = writeln!(text, "\nServices: none while {}", status.role);
+    }
+    if !status.foreign_services.is_empty() {
+        table(text, "Foreign services (never touched)", &status.foreign_services);
     }
 }
 
-fn settings(service: &Service, family: crate::model::Family) -> String {
+fn table(text: &mut String, title: &str, services: &[VirtualService]) {
+    let servers = services.iter().flat_map(|service| &service.servers);
+    let width = servers
+        .map(|server| server.key.to_string().len())
+        .max()
+        .unwrap_or(0)
+        .max(title.len().saturating_sub(5))
+        .max(22);
+    let _ = writeln!(
+        text,
+        "\n{title:<0$}  forward  weight  active  inactive  conn/s  B/s in  B/s out",
+        width + 5
+    );
+    for service in services {
+        let mark = sign(service.difference.as_deref());
+        let reason = reason(service.difference.as_deref());
+        let _ = writeln!(
+            text,
+            "{mark} {}  {}{reason}",
+            service.key,
+            settings(&service.settings, service.key.family())
+        );
+        for server in &service.servers {
+            row(text, width, server);
+        }
+    }
+}
+
+fn row(text: &mut String, width: usize, server: &Server) {
+    let Counters { active, inactive, rates, .. } = server.counters;
+    let settings = &server.settings;
+    let mut notes = reason(server.difference.as_deref());
+    if settings.weight == 0 && server.difference.is_none() {
+        notes += "  (drained)";
+    }
+    if settings.upper_threshold != 0 && active.saturating_add(inactive) >= settings.upper_threshold {
+        notes += "  (at its upper threshold)";
+    }
+    let _ = writeln!(
+        text,
+        "{}   {:<width$}  {:<7}  {:>6}  {active:>6}  {inactive:>8}  {:>6}  {:>6}  {:>7}{notes}",
+        sign(server.difference.as_deref()),
+        server.key.to_string(),
+        settings.forward.to_string(),
+        settings.weight,
+        rates.connections,
+        short(rates.bytes_in),
+        short(rates.bytes_out),
+    );
+}
+
+fn sign(difference: Option<&str>) -> char {
+    difference.and_then(|text| text.chars().next()).unwrap_or(' ')
+}
+
+fn reason(difference: Option<&str>) -> String {
+    let words = difference.and_then(|text| text.split_once(' ')).map(|(_, words)| words);
+    words.map_or(String::new(), |words| format!("  <- {words}"))
+}
+
+/// A number of at most four digits with its magnitude.
+fn short(number: u64) -> String {
+    match number {
+        0..10_000 => number.to_string(),
+        10_000..10_000_000 => format!("{}k", number / 1000),
+        10_000_000..10_000_000_000 => format!("{}M", number / 1_000_000),
+        _ => format!("{}G", number / 1_000_000_000),
+    }
+}
+
+fn settings(service: &Service, family: Family) -> String {
     let words = service.ipvsadm(family);
     words.strip_prefix("-s ").unwrap_or(&words).to_owned()
 }
