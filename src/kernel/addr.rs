@@ -279,6 +279,13 @@ fn ip(value: &[u8], ipv6: bool) -> std::result::Result<IpAddr, Malformed> {
     address.map_err(|_| Malformed)
 }
 
+/// Reads any bytes as every kind of reply: whatever they are, reading them ends.
+#[cfg(any(test, fuzzing))]
+pub(super) fn decode_all(reply: &[u8]) {
+    let _ = decode_link(reply);
+    let _ = decode_address(reply);
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
@@ -353,10 +360,10 @@ mod tests {
         fn no_reply_makes_it_panic(at in any::<prop::sample::Index>(), value: u8, cut in any::<prop::sample::Index>()) {
             for mut reply in [link_reply(), address_reply()] {
                 let end = cut.index(reply.len());
-                let _ = (decode_link(&reply[..end]), decode_address(&reply[..end]));
+                decode_all(&reply[..end]);
                 let at = at.index(reply.len());
                 reply[at] = value;
-                let _ = (decode_link(&reply), decode_address(&reply));
+                decode_all(&reply);
             }
         }
     }

@@ -744,6 +744,17 @@ fn decode_timeouts(payload: &[u8]) -> Decoded<Timeouts> {
     Ok(timeouts)
 }
 
+/// Reads any bytes as every kind of reply: whatever they are, reading them ends.
+#[cfg(any(test, fuzzing))]
+pub(super) fn decode_all(payload: &[u8]) {
+    let _ = decode_service(payload);
+    let _ = decode_server(payload, Family::Ipv4);
+    let _ = decode_server(payload, Family::Ipv6);
+    let _ = decode_daemon(payload);
+    let _ = decode_timeouts(payload);
+    let _ = family_id(payload);
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
@@ -820,15 +831,6 @@ mod tests {
         let mut attributes = Writer::default();
         fill(&mut attributes);
         Message::generic(30, 1, attributes).body().to_vec()
-    }
-
-    fn decode_all(payload: &[u8]) {
-        let _ = decode_service(payload);
-        let _ = decode_server(payload, Family::Ipv4);
-        let _ = decode_server(payload, Family::Ipv6);
-        let _ = decode_daemon(payload);
-        let _ = decode_timeouts(payload);
-        let _ = family_id(payload);
     }
 
     proptest! {

@@ -130,6 +130,15 @@ impl Linux {
     }
 }
 
+/// Reads any bytes as every kind of reply. For fuzzing: whatever they are, reading them ends.
+#[cfg(fuzzing)]
+pub fn read_anything(bytes: &[u8]) {
+    netlink::read_all(bytes);
+    ipvs::decode_all(bytes);
+    addr::decode_all(bytes);
+    let _ = frames::claim(bytes);
+}
+
 impl Kernel for Linux {
     fn observe(&mut self, scope: &Scope) -> Result<Observed> {
         let mut observed = Observed::default();

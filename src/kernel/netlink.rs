@@ -638,6 +638,20 @@ pub(super) fn text_of(value: &[u8]) -> Result<String, Malformed> {
     std::str::from_utf8(text).map(str::to_owned).map_err(|_| Malformed)
 }
 
+/// Reads any bytes as replies and attributes: whatever they are, reading them ends.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_all(bytes: &[u8]) {
+    for reply in Replies(bytes) {
+        let Ok(reply) = reply else { break };
+        let _ = reply.outcome();
+        for attribute in Attributes::new(reply.payload) {
+            let Ok((_, value)) = attribute else { break };
+            let _ = (u8_of(value), u16_of(value), be16_of(value), u32_of(value), text_of(value));
+            let _ = Attributes::new(value).nested(1);
+        }
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 mod tests {
@@ -676,19 +690,6 @@ mod tests {
         match reply.outcome().unwrap() {
             Outcome::End(result) => result,
             _ => panic!("not an end"),
-        }
-    }
-
-    /// Whatever these bytes are, reading them ends.
-    fn read_all(bytes: &[u8]) {
-        for reply in Replies(bytes) {
-            let Ok(reply) = reply else { break };
-            let _ = reply.outcome();
-            for attribute in Attributes::new(reply.payload) {
-                let Ok((_, value)) = attribute else { break };
-                let _ = (u8_of(value), u16_of(value), be16_of(value), u32_of(value), text_of(value));
-                let _ = Attributes::new(value).nested(1);
-            }
         }
     }
 
