@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::import::Origin;
 use crate::model::Role;
 use crate::report::EXIT_STATUS;
 
@@ -16,6 +17,13 @@ Examples, as keepalived.conf has them:
   notify_backup \"/usr/bin/lvs-notify backup VI_1\"
   notify_fault  \"/usr/bin/lvs-notify fault VI_1\"
   notify_stop   \"/usr/bin/lvs-notify stop VI_1\"";
+
+const IMPORT_EXAMPLES: &str = "\
+Examples:
+  lvs-notify import > VI_1.yaml
+  ipvsadm -Sn | lvs-notify import --from ipvsadm-save
+  lvs-notify import --from script /etc/keepalived/master.sh
+  lvs-notify import --from keepalived-conf /etc/keepalived/keepalived.conf";
 
 /// Brings VIPs, ARP parameters and IPVS tables in line with a VRRP role.
 ///
@@ -91,6 +99,16 @@ pub enum Command {
     Check {
         /// Files (default: all in /etc/lvs-notify)
         files: Vec<PathBuf>,
+    },
+    /// Write a desired-state file from what exists, to standard output
+    #[command(after_help = IMPORT_EXAMPLES)]
+    Import {
+        /// What to read
+        #[arg(long, value_enum, value_name = "SOURCE", default_value = "kernel")]
+        from: Origin,
+        /// The text to read; `-` or none: standard input
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
     },
 }
 

@@ -407,13 +407,16 @@ impl Source {
         serde_yaml::from_str(&self.text).map_err(|error| self.structural(&error))
     }
 
-    /// Where brackets are nested beyond the limit. Not exact about quotes and comments; a key at the
+    /// Where brackets are nested beyond the limit. Not exact about quotes and comments at the end of a line; a key at the
     /// margin starts anew, since nothing can be open there.
     fn too_deep(&self) -> Option<(usize, usize)> {
         let mut depth: usize = 0;
         for (number, line) in self.text.lines().enumerate() {
             if line.starts_with(|c: char| c.is_ascii_alphabetic()) {
                 depth = 0;
+            }
+            if line.trim_start().starts_with('#') {
+                continue;
             }
             for (column, byte) in line.bytes().enumerate() {
                 match byte {

@@ -359,7 +359,8 @@ impl Check {
             });
         }
         let only_marks = declared.services.keys().all(|key| matches!(key, ServiceKey::Fwmark { .. }));
-        if declared.vips.is_empty() && (declared.services.is_empty() || !only_marks) {
+        let nothing_meant = declared.services.is_empty() && !document.allow_empty;
+        if declared.vips.is_empty() && (nothing_meant || !only_marks) {
             self.within("vips", |check| {
                 check.wrong(
                     "no VIP is declared; only files whose services are all fwmark services can do without",
@@ -928,7 +929,9 @@ impl Check {
             self.wrong(format!("`{text}` lacks the port"));
         }
         let port = port.unwrap_or(0);
-        if forward != Forward::NAT && port != service_port {
+        // A mark has no port that another could contradict; DR and TUN never rewrite it.
+        let marked = matches!(service, ServiceKey::Fwmark { .. });
+        if forward != Forward::NAT && port != service_port && !marked {
             let remedy = if service_port == 0 {
                 "leave the port out".to_owned()
             } else {

@@ -11,7 +11,9 @@
 pub mod cli;
 pub mod config;
 pub mod desired;
+pub mod import;
 pub mod instance;
+pub mod keepalived_conf;
 pub mod kernel;
 pub mod lock;
 pub mod log;
@@ -100,6 +102,17 @@ fn run(cli: &Cli, started: Instant) -> anyhow::Result<Exit> {
         }
         Command::Status { instance, form } => status(instance::find(config, instance.as_deref())?, form),
         Command::Check { files } => check(files, config),
+        Command::Import { from: import::Origin::Kernel, file: Some(file) } => {
+            ::log::error!(
+                "{}: of what kind is it? Say --from ipvsadm-save, keepalived-conf or script",
+                file.display()
+            );
+            Ok(Exit::Usage)
+        }
+        Command::Import { from, file } => {
+            print(&import::run(*from, file.as_deref())?);
+            Ok(Exit::Done)
+        }
         _ => Ok(Exit::Usage),
     }
 }

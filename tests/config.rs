@@ -159,7 +159,12 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ("fwmark: 7", "fwmark: 7\n    protocol: tcp", "38:15", "leave `protocol` out"),
     ("fwmark: 7", "fwmark: 7\n    address: 192.0.2.100:99", "37:13", "not both"),
     ("family: ipv6", "family: v6", "38:13", "did you mean `ipv6`?"),
-    ("[2001:db8::11]\n", "[\"[2001:db8::11]:80\"]\n", "41:20", "leave the port out"),
+    (
+        "192.0.2.100:53\n    protocol: udp\n    one_packet: true\n    real_servers: []",
+        "192.0.2.100:0\n    persistence: 60\n    forward: dr\n    real_servers: [203.0.113.9:80]",
+        "36:20",
+        "leave the port out",
+    ),
     ("[2001:db8::11]\n", "[203.0.113.9]\n", "41:20", "needs `forward: tun`"),
     ("virtual_services:\n", "virtual_services: []\nservices:\n", "15:1", "did you mean `virtual_services`?"),
 ];
@@ -213,6 +218,7 @@ fn nothing_is_never_everything_deleted() {
     }
     let meant = "version: 1\nvips: [192.0.2.1]\nallow_empty: true\nvirtual_services: []\n";
     assert!(read(meant).unwrap().services.is_empty());
+    assert!(read(&meant.replace("192.0.2.1", "")).unwrap().vips.is_empty());
 }
 
 #[test]
@@ -231,6 +237,11 @@ fn bombs_cost_little() {
         // A guard against growth without bound, not a measurement.
         assert!(begun.elapsed() < Duration::from_secs(60), "{name} took {:?}", begun.elapsed());
     }
+}
+
+#[test]
+fn brackets_in_comments_are_no_nesting() {
+    read(&WHOLE.replace("vips:\n", &format!("vips:\n{}", "  # if [ x\n".repeat(500)))).unwrap();
 }
 
 /// A thousand damaged files: an error that names the place, or a file that is still valid; never

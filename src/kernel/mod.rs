@@ -89,6 +89,17 @@ impl Linux {
         probe::probe(addresses)
     }
 
+    /// Names of the links of this network namespace.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read.
+    pub fn interfaces() -> Result<BTreeSet<String>> {
+        let list = nix::net::if_::if_nameindex()
+            .map_err(|errno| Error::new(Operation::ReadLink, "all interfaces", errno))?;
+        Ok(list.iter().filter_map(|link| link.name().to_str().ok().map(str::to_owned)).collect())
+    }
+
     fn addresses(&mut self) -> std::result::Result<&mut Addresses, Failure> {
         match &mut self.addresses {
             Some(addresses) => Ok(addresses),

@@ -1,0 +1,180 @@
+//! What the running kernel has.
+//!
+//! Owns which parts of an observation go into a file: services as they are, and of everything else what is not
+//! the kernel's default. Reads through [`Kernel`] and decides nothing about what a file may say. Called by
+//! `import`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use anyhow::bail;
+
+use super::{Place, Table};
+use crate::desired::Wanted;
+use crate::kernel::Kernel;
+use crate::model::{DaemonState, Family, Parameter, ServiceKey, Timeouts};
+use crate::plan::{Observed, ObservedIpvs, Scope, ServerScope};
+
+/// Parameters of net.ipv4.vs with the values that the kernel gives them (`ip_vs_ctl.c`,
+/// `ip_vs_control_net_init_sysctl`). Those that depend on the machine are left out.
+const PARAMETERS: [(&str, &str); 26] = [
+    ("am_droprate", "10"),
+    ("amemthresh", "1024"),
+    ("backup_only", "0"),
+    ("cache_bypass", "0"),
+    ("conn_reuse_mode", "1"),
+    ("conntrack", "0"),
+    ("drop_entry", "0"),
+    ("drop_packet", "0"),
+    ("expire_nodest_conn", "0"),
+    ("expire_quiescent_template", "0"),
+    ("ignore_tunneled", "0"),
+    ("nat_icmp_send", "0"),
+    ("pmtu_disc", "1"),
+    ("run_estimation", "1"),
+    ("schedule_icmp", "0"),
+    ("secure_tcp", "0"),
+    ("sloppy_sctp", "0"),
+    ("sloppy_tcp", "0"),
+    ("snat_reroute", "1"),
+    ("sync_persist_mode", "0"),
+    ("sync_ports", "1"),
+    ("sync_refresh_period", "0"),
+    ("sync_retries", "0"),
+    ("sync_sock_size", "0"),
+    ("sync_threshold", "3 50"),
+    ("sync_version", "1"),
+];
+
+/// `ip_vs_proto_tcp.c`, `ip_vs_proto_udp.c`
+const TIMEOUTS: Timeouts = Timeouts { tcp: 15 * 60, tcp_fin: 2 * 60, udp: 5 * 60 };
+
+/// Reads the kernel; `interfaces` are the links on which a VIP may stand.
+///
+/// # Errors
+/// When the kernel has no IPVS, or cannot be read.
+pub fn read(kernel: &mut dyn Kernel, interfaces: &BTreeSet<String>) -> anyhow::Result<Table> {
+    let ipvs = PARAMETERS.iter().map(|(name, _)| Parameter::Ipvs((*name).to_owned()));
+    let names = interfaces.iter().map(String::as_str).chain(["all"]);
+    let arp = names
+        .flat_map(|name| [Parameter::ArpIgnore(name.to_owned()), Parameter::ArpAnnounce(name.to_owned())]);
+    let scope = Scope {
+        interfaces: interfaces.clone(),
+        parameters: ipvs.chain(arp).collect(),
+        servers: ServerScope::All,
+    };
+    let observed = kernel.observe(&scope)?;
+    let Some(ipvs) = &observed.ipvs else {
+        bail!(
+            "this kernel has no IPVS, so there is nothing to import; on the director itself, `modprobe ip_vs`, or use --from with a file"
+        );
+    };
+    Ok(table(&observed, ipvs))
+}
+
+fn table(observed: &Observed, ipvs: &ObservedIpvs) -> Table {
+    let told = |found: u32, usual: u32| if found == usual { 0 } else { found };
+    let mut table = Table {
+        origin: "the running kernel".to_owned(),
+        services: ipvs
+            .services
+            .iter()
+            .map(|(key, found)| {
+                (*key, Wanted { settings: found.settings.clone(), servers: found.servers.clone() })
+            })
+            .collect(),
+        timeouts: Timeouts {
+            tcp: told(ipvs.timeouts.tcp, TIMEOUTS.tcp),
+            tcp_fin: told(ipvs.timeouts.tcp_fin, TIMEOUTS.tcp_fin),
+            udp: told(ipvs.timeouts.udp, TIMEOUTS.udp),
+        },
+        daemons: ipvs.daemons.clone(),
+        ..Table::default()
+    };
+    for (name, usual) in PARAMETERS {
+        if let Some(found) = observed.parameters.get(&Parameter::Ipvs(name.to_owned()))
+            && !found.split_whitespace().eq(usual.split_whitespace())
+        {
+            let value = found.split_whitespace().collect::<Vec<_>>().join(" ");
+            table.parameters.insert(name.to_owned(), value);
+        }
+    }
+    let vips: BTreeSet<IpAddr> = table
+        .services
+        .keys()
+        .filter_map(|key| match key {
+            ServiceKey::Endpoint { address, .. } => Some(*address),
+            ServiceKey::Fwmark { .. } => None,
+        })
+        .collect();
+    table.places = vips.iter().map(|vip| (*vip, place(*vip, observed))).collect();
+    table.arp_off = arp(observed, &table.places);
+    let only = |state| table.daemons.keys().eq([&state]);
+    table.standby = only(DaemonState::Backup) && !table.services.is_empty();
+    let marks = table.services.keys().any(|key| matches!(key, ServiceKey::Fwmark { .. }));
+    if marks {
+        let stand: BTreeSet<String> = observed
+            .addresses
+            .iter()
+            .filter(|found| {
+                found.key.interface == "lo" && found.prefix == Family::of(found.key.address).host_prefix()
+            })
+            .filter(|found| !found.key.address.is_loopback() && !vips.contains(&found.key.address))
+            .map(|found| found.key.address.to_string())
+            .collect();
+        let stand = if stand.is_empty() {
+            String::new()
+        } else {
+            format!(" On lo here: {}.", stand.into_iter().collect::<Vec<_>>().join(", "))
+        };
+        table.notes.push(format!(
+            "fwmark services name no address: add to `vips` those that the marks stand for.{stand}"
+        ));
+    }
+    table
+}
+
+/// Where a VIP stands.
+fn place(vip: IpAddr, observed: &Observed) -> Place {
+    let mut place = Place::default();
+    let mut on_lo = false;
+    for found in observed.addresses.iter().filter(|found| found.key.address == vip) {
+        if found.key.interface != "lo" {
+            place.interface.get_or_insert_with(|| found.key.interface.clone());
+            continue;
+        }
+        on_lo = true;
+        place.label.clone_from(&found.label);
+        if found.prefix != Family::of(vip).host_prefix() {
+            place.remark =
+                Some(format!("on lo here with the prefix /{}, which makes a subnet local", found.prefix));
+        }
+    }
+    if !on_lo {
+        place.remark = Some("not on lo here".to_owned());
+    }
+    place
+}
+
+/// Why the ARP parameters are left alone: they are not what a file without `arp` would set.
+fn arp(observed: &Observed, places: &BTreeMap<IpAddr, Place>) -> Option<String> {
+    let mut names: BTreeSet<&str> = ["all", "lo"].into();
+    names.extend(places.values().filter_map(|place| place.interface.as_deref()));
+    let value = |parameter: Parameter| observed.parameters.get(&parameter).map_or("-", String::as_str);
+    let found: Vec<(&str, &str, &str)> = names
+        .into_iter()
+        .map(|name| {
+            (
+                name,
+                value(Parameter::ArpIgnore(name.to_owned())),
+                value(Parameter::ArpAnnounce(name.to_owned())),
+            )
+        })
+        .collect();
+    if found.iter().all(|(_, ignore, announce)| (*ignore, *announce) == ("1", "2")) {
+        return None;
+    }
+    let list: Vec<String> =
+        found.iter().map(|(name, ignore, announce)| format!("{name} {ignore}/{announce}")).collect();
+    Some(list.join(", "))
+}
