@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod desired;
 pub mod instance;
+pub mod keepalived_conf;
 pub mod kernel;
 pub mod lock;
 pub mod log;

@@ -1,0 +1,515 @@
+//! keepalived.conf as keepalived reads it: a tree of statements, each with its file and line.
+//!
+//! Owns the syntax: comments, quotes, braces, includes, `$NAME=value` and `${NAME}`, definitions of
+//! several lines, `@id` conditions, `~SEQ` and `~LST`. Knows no keyword but `include`, reads no file
+//! itself (a closure does, see [`files`]), and never fails: what is wrong is a [`Trouble`] beside the
+//! tree. Used by `lint` and `import`.
+//!
+//! The facts are keepalived's `lib/parser.c`: `decomment()`, `read_line()`, `alloc_strvec_r()` and
+//! `alloc_strvec_quoted_escaped()`. One deliberate difference: an undefined `${NAME}` stays a word, where
+//! keepalived takes its brace for a block.
+
+pub mod files;
+mod substitute;
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use substitute::Definitions;
+
+/// Includes and blocks nested deeper are not read.
+const MAX_DEPTH: usize = 32;
+/// More bytes, written or made by substitution, are not read: a few lines can stand for millions.
+const MAX_BYTES: usize = 64 << 20;
+/// A line that grows longer by substitution is not read; keepalived ends at 1024.
+const MAX_LINE: usize = 8 << 10;
+
+/// A word of a statement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Word {
+    /// The word, without its quotes
+    pub text: String,
+    /// It stood in double quotes
+    pub quoted: bool,
+}
+
+/// One keyword with its values, and its block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// Keyword and values; never empty
+    pub words: Vec<Word>,
+    /// The line that the words were made from, without comment, after substitution
+    pub raw: String,
+    /// Where it stands
+    pub file: Rc<Path>,
+    /// Line in that file, from 1
+    pub line: usize,
+    /// It has a block, even if an empty one
+    pub block: bool,
+    /// Statements in its block
+    pub children: Vec<Statement>,
+}
+
+/// A script as keepalived runs it: `execve` without a shell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Script {
+    /// Program and arguments
+    pub argv: Vec<String>,
+    /// What follows the script: the user to run it as
+    pub user: Option<String>,
+    /// And that one's group
+    pub group: Option<String>,
+}
+
+impl Statement {
+    /// The keyword.
+    pub fn keyword(&self) -> &str {
+        self.value(0)
+    }
+
+    /// The word at this place, or nothing.
+    pub fn value(&self, index: usize) -> &str {
+        self.words.get(index).map_or("", |word| word.text.as_str())
+    }
+
+    /// The words after the keyword.
+    pub fn values(&self) -> impl Iterator<Item = &str> {
+        self.words.iter().skip(1).map(|word| word.text.as_str())
+    }
+
+    /// Statements in the block that have this keyword.
+    pub fn all<'a>(&'a self, keyword: &'a str) -> impl Iterator<Item = &'a Statement> {
+        self.children.iter().filter(move |child| child.keyword() == keyword)
+    }
+
+    /// The last statement in the block with this keyword, which is the one that counts for settings.
+    pub fn last<'a>(&'a self, keyword: &'a str) -> Option<&'a Statement> {
+        self.all(keyword).last()
+    }
+
+    /// What a script keyword runs. keepalived splits the line once more, now with both kinds of quotes and
+    /// escapes (`notify_script_init()`), takes the second word for the script, which it splits in the same
+    /// way, and the next ones for a user and a group, however they were meant. `None` when a quote is open.
+    pub fn script(&self) -> Option<Script> {
+        let mut words = split_escaped(&self.raw)?.into_iter().skip(1);
+        let argv = split_escaped(&words.next().unwrap_or_default())?;
+        Some(Script { argv, user: words.next(), group: words.next() })
+    }
+}
+
+/// Something that is wrong with the text itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// Where
+    pub file: Rc<Path>,
+    /// Line, from 1
+    pub line: usize,
+    /// What
+    pub message: String,
+}
+
+/// A whole configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Tree {
+    /// Statements outside of any block
+    pub statements: Vec<Statement>,
+    /// Every file that was read, in order
+    pub files: Vec<PathBuf>,
+    /// What is wrong with the text
+    pub troubles: Vec<Trouble>,
+}
+
+impl Tree {
+    /// Top-level statements that have this keyword.
+    pub fn all<'a>(&'a self, keyword: &'a str) -> impl Iterator<Item = &'a Statement> {
+        self.statements.iter().filter(move |statement| statement.keyword() == keyword)
+    }
+
+    /// Statements in any `global_defs` that have this keyword.
+    pub fn globals<'a>(&'a self, keyword: &'a str) -> impl Iterator<Item = &'a Statement> {
+        self.all("global_defs").flat_map(move |block| block.all(keyword))
+    }
+}
+
+/// A file that a pattern matched, with its content or the reason why keepalived passes it over.
+pub type Found = (PathBuf, Result<Vec<u8>, String>);
+
+/// Reads the configuration that starts in `path`. `id` is what `@` conditions compare with: `keepalived -i`,
+/// or the host's name up to its first dot. `find` gets a path or pattern and returns the files it matches.
+pub fn parse(path: &Path, id: &str, find: &mut dyn FnMut(&Path) -> Vec<Found>) -> Tree {
+    let mut reader = Reader {
+        definitions: Definitions::new(id),
+        id: id.to_owned(),
+        find,
+        tree: Tree::default(),
+        open: Vec::new(),
+        file: Rc::from(path),
+        line: 0,
+        left: MAX_BYTES,
+    };
+    reader.include(path, 0);
+    while reader.open.len() > 1 {
+        reader.trouble("a `{` has no `}`: everything after it is read as part of that block");
+        reader.close();
+    }
+    reader.close();
+    reader.tree
+}
+
+struct Reader<'a> {
+    id: String,
+    find: &'a mut dyn FnMut(&Path) -> Vec<Found>,
+    definitions: Definitions,
+    tree: Tree,
+    /// Statements of every block that is open, from the outermost
+    open: Vec<Vec<Statement>>,
+    file: Rc<Path>,
+    line: usize,
+    /// Of [`MAX_BYTES`]
+    left: usize,
+}
+
+impl Reader<'_> {
+    fn trouble(&mut self, message: impl Into<String>) {
+        if self.tree.troubles.len() < 100 {
+            let (file, line) = (Rc::clone(&self.file), self.line);
+            self.tree.troubles.push(Trouble { file, line, message: message.into() });
+        }
+    }
+
+    fn include(&mut self, pattern: &Path, depth: usize) {
+        if depth > MAX_DEPTH {
+            return self.trouble("files include each other too deeply; the rest is not read");
+        }
+        let found = (self.find)(pattern);
+        if found.is_empty() {
+            self.trouble(format!("no file is named or matches `{}`; keepalived goes on", pattern.display()));
+        }
+        for (path, content) in found {
+            let text = match content {
+                Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+                Err(why) => {
+                    self.trouble(format!("{} is not read: {why}", path.display()));
+                    continue;
+                }
+            };
+            let before = (Rc::clone(&self.file), self.line);
+            self.file = Rc::from(path.as_path());
+            self.definitions.set("_PWD", &directory(&path).to_string_lossy());
+            self.tree.files.push(path);
+            self.file(&text, depth);
+            (self.file, self.line) = before;
+            let here = directory(&self.file).to_string_lossy().into_owned();
+            self.definitions.set("_PWD", &here);
+        }
+    }
+
+    fn file(&mut self, text: &str, depth: usize) {
+        // The name and lines of a definition that goes on in the next line.
+        let mut definition: Option<(String, Vec<String>)> = None;
+        for (number, line) in text.split('\n').enumerate() {
+            self.line = number + 1;
+            let (line, continues) = self.uncommented(line);
+            if let Some((_, lines)) = &mut definition {
+                if !line.is_empty() {
+                    lines.push(line);
+                }
+            } else if let Some((name, first)) = self.conditional(&line).and_then(|line| defines(&line)) {
+                definition = Some((name, if first.is_empty() { Vec::new() } else { vec![first] }));
+            } else {
+                self.expand(line, depth);
+                continue;
+            }
+            if !continues && let Some((name, lines)) = definition.take() {
+                self.definitions.set_lines(&name, lines);
+            }
+        }
+    }
+
+    /// The line without comment and outer blanks, and whether it ends with a backslash (which is taken off).
+    /// Only double quotes protect a comment's first letter, as in keepalived.
+    fn uncommented(&mut self, line: &str) -> (String, bool) {
+        let mut kept = String::with_capacity(line.len());
+        let mut quote = false;
+        let mut letters = line.trim_end_matches('\r').chars().peekable();
+        let mut continues = false;
+        while let Some(letter) = letters.next() {
+            match letter {
+                '"' => quote = !quote,
+                '\\' => match letters.peek() {
+                    None => {
+                        continues = true;
+                        break;
+                    }
+                    Some(next @ ('#' | '!')) if !quote => {
+                        kept.push(*next);
+                        letters.next();
+                        continue;
+                    }
+                    Some(next) => {
+                        kept.push(letter);
+                        kept.push(*next);
+                        letters.next();
+                        continue;
+                    }
+                },
+                '#' | '!' if !quote => {
+                    continues = letters.last() == Some('\\');
+                    break;
+                }
+                _ => {}
+            }
+            kept.push(letter);
+        }
+        if quote {
+            self.trouble("a double quote is not closed in its line");
+        }
+        (kept.trim().to_owned(), continues)
+    }
+
+    /// The line without its `@id` conditions, or `None` when one of them is not met.
+    fn conditional(&self, line: &str) -> Option<String> {
+        let mut line = line;
+        while let Some(rest) = line.strip_prefix('@') {
+            let (word, after) = rest.split_once([' ', '\t'])?;
+            let met = match word.strip_prefix('^') {
+                Some(word) => word != self.id,
+                None => word == self.id,
+            };
+            line = met.then(|| after.trim_start())?;
+        }
+        Some(line.to_owned())
+    }
+
+    /// Carries out conditions, definitions, sequences and substitutions until plain text is left.
+    fn expand(&mut self, line: String, depth: usize) {
+        let mut waiting = Vec::new();
+        if self.affords(&line) {
+            waiting.push(line);
+        }
+        while let Some(line) = waiting.pop() {
+            let Some(line) = self.conditional(&line) else { continue };
+            let made = if let Some((name, value)) = defines(&line) {
+                self.definitions.set(&name, &value);
+                continue;
+            } else if line.starts_with("~SEQ") || line.starts_with("~LST") {
+                self.definitions.sequence(&line).unwrap_or_else(|| {
+                    self.trouble("keepalived cannot read this ~SEQ or ~LST");
+                    Vec::new()
+                })
+            } else if let Some(lines) = self.definitions.substitute(&line) {
+                lines
+            } else {
+                self.plain(&line, depth);
+                continue;
+            };
+            for line in made.into_iter().rev() {
+                if line.len() > MAX_LINE {
+                    self.trouble("by substitution this line grows too long; keepalived does not read it");
+                } else if self.affords(&line) {
+                    waiting.push(line);
+                }
+            }
+        }
+    }
+
+    fn affords(&mut self, line: &str) -> bool {
+        let had = self.left;
+        self.left = had.saturating_sub(line.len() + 32);
+        if self.left == 0 && had > 0 {
+            self.trouble("the configuration grows beyond every measure; the rest is not read");
+        }
+        self.left > 0
+    }
+
+    /// Text without anything to substitute: an include, statements, braces.
+    fn plain(&mut self, line: &str, depth: usize) {
+        if let [first, second] = split(line).as_slice()
+            && !first.quoted
+            && matches!(
+                first.text.as_str(),
+                "include" | "includer" | "includem" | "includew" | "includeb" | "includea"
+            )
+        {
+            let pattern = directory(&self.file).join(&second.text);
+            return self.include(&pattern, depth + 1);
+        }
+        let mut rest = line;
+        while let Some(at) = brace(rest) {
+            let (before, after) = rest.split_at(at);
+            self.statement(before);
+            if after.starts_with('{') {
+                self.open_block()
+            } else {
+                self.close_block()
+            }
+            rest = after.get(1..).unwrap_or_default();
+        }
+        self.statement(rest);
+    }
+
+    fn level(&mut self) -> &mut Vec<Statement> {
+        if self.open.is_empty() {
+            self.open.push(Vec::new());
+        }
+        let last = self.open.len().saturating_sub(1);
+        // There is one: it was made above.
+        match self.open.get_mut(last) {
+            Some(level) => level,
+            None => &mut self.tree.statements,
+        }
+    }
+
+    fn statement(&mut self, text: &str) {
+        let text = text.trim();
+        let words = split(text);
+        if words.is_empty() {
+            return;
+        }
+        let (file, line) = (Rc::clone(&self.file), self.line);
+        let made = Statement { words, raw: text.to_owned(), file, line, block: false, children: Vec::new() };
+        self.level().push(made);
+    }
+
+    fn open_block(&mut self) {
+        if self.open.len() > MAX_DEPTH {
+            return self.trouble("blocks are nested too deeply; this `{` is ignored");
+        }
+        match self.level().last_mut() {
+            Some(owner) if !owner.block => {
+                owner.block = true;
+                self.open.push(Vec::new());
+            }
+            _ => self.trouble("unexpected `{`: keepalived ignores it"),
+        }
+    }
+
+    fn close_block(&mut self) {
+        match self.open.len() {
+            0 | 1 => self.trouble("an extra `}`: a block was closed before"),
+            _ => self.close(),
+        }
+    }
+
+    fn close(&mut self) {
+        let children = self.open.pop().unwrap_or_default();
+        match self.open.last_mut().and_then(|level| level.last_mut()) {
+            Some(owner) => owner.children = children,
+            None => self.tree.statements.extend(children),
+        }
+    }
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}
+
+/// Reads `$NAME=value`. The name is followed by the sign at once.
+fn defines(line: &str) -> Option<(String, String)> {
+    let (name, value) = line.strip_prefix('$')?.split_once('=')?;
+    substitute::is_name(name).then(|| (name.to_owned(), value.trim_start().to_owned()))
+}
+
+/// The next brace that is neither in double quotes nor part of an undefined `${NAME}`.
+fn brace(text: &str) -> Option<usize> {
+    let mut quote = false;
+    let mut skip_to = 0;
+    for (at, letter) in text.char_indices() {
+        match letter {
+            _ if at < skip_to => {}
+            '"' => quote = !quote,
+            '$' if !quote => {
+                let name = text.get(at + 1..).and_then(|rest| rest.strip_prefix('{')?.split_once('}'));
+                if let Some((name, _)) = name.filter(|(name, _)| substitute::is_name(name)) {
+                    skip_to = at + name.len() + 3;
+                }
+            }
+            '{' | '}' if !quote => return Some(at),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Splits a line as keepalived does for most keywords: at blanks, with double quotes around a word that
+/// may hold some, without escapes. A word ends where a quote begins.
+fn split(line: &str) -> Vec<Word> {
+    let mut words = Vec::new();
+    let mut rest = line.trim_start();
+    while !rest.is_empty() {
+        let (text, after, quoted) = match rest.strip_prefix('"') {
+            Some(inner) => {
+                let (text, after) = inner.split_once('"').unwrap_or((inner, ""));
+                (text, after, true)
+            }
+            None => {
+                let end = rest.find([' ', '\t', '\r', '\u{b}', '\u{c}', '"']).unwrap_or(rest.len());
+                let (text, after) = rest.split_at(end);
+                (text, after, false)
+            }
+        };
+        words.push(Word { text: text.to_owned(), quoted });
+        rest = after.trim_start();
+    }
+    words
+}
+
+/// Splits a line as keepalived does for scripts: both kinds of quotes, which may begin within a word, and
+/// the escapes of a shell's `$'…'`. `None` when a quote or an escape is open at the end.
+pub fn split_escaped(line: &str) -> Option<Vec<String>> {
+    let mut words = Vec::new();
+    let mut letters = line.chars().peekable();
+    loop {
+        while letters.next_if(|letter| letter.is_ascii_whitespace()).is_some() {}
+        if letters.peek().is_none() {
+            return Some(words);
+        }
+        let mut word = String::new();
+        let mut quote = None;
+        while let Some(letter) = letters.next_if(|letter| quote.is_some() || !letter.is_ascii_whitespace()) {
+            match letter {
+                '\\' => word.push(escape(&mut letters)?),
+                _ if quote == Some(letter) => quote = None,
+                '"' | '\'' if quote.is_none() => quote = Some(letter),
+                _ => word.push(letter),
+            }
+        }
+        if quote.is_some() {
+            return None;
+        }
+        words.push(word);
+    }
+}
+
+fn escape(letters: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<char> {
+    let digits =
+        |letters: &mut std::iter::Peekable<std::str::Chars<'_>>, base: u32, first: u32, most: u32| {
+            let mut value = first;
+            for _ in 0..most {
+                match letters.peek().and_then(|letter| letter.to_digit(base)) {
+                    Some(digit) => value = (value << base.trailing_zeros() | digit) & 0xff,
+                    None => break,
+                }
+                letters.next();
+            }
+            char::from_u32(value)
+        };
+    match letters.next()? {
+        'x' if letters.peek().is_some_and(char::is_ascii_hexdigit) => digits(letters, 16, 0, u32::MAX),
+        'c' if letters.peek().is_some() => char::from_u32(u32::from(letters.next()?) & 0x1f),
+        first @ '0'..='7' => digits(letters, 8, first.to_digit(8)?, 2),
+        'a' => Some('\u{7}'),
+        'b' => Some('\u{8}'),
+        'E' => Some('\u{1b}'),
+        'f' => Some('\u{c}'),
+        'n' => Some('\n'),
+        'r' => Some('\r'),
+        't' => Some('\t'),
+        'v' => Some('\u{b}'),
+        other => Some(other),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests;
