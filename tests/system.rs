@@ -97,6 +97,7 @@ impl Method {
         for role in ["master", "backup", "fault", "stop"] {
             writeln!(text, " notify_{role} \"{PROGRAM} {role} VI_1\"").unwrap();
         }
+        writeln!(text, " notify_master_rx_lower_pri \"{PROGRAM} master VI_1\"").unwrap();
         text + "}\n"
     }
 }

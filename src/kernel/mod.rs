@@ -7,6 +7,7 @@
 mod addr;
 mod announce;
 mod error;
+pub mod host;
 mod ipvs;
 mod ipvs_abi;
 #[cfg(test)]
