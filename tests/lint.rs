@@ -19,6 +19,7 @@ const CONF: &str = r#"
 global_defs {
     script_user root
     enable_script_security
+    vrrp_higher_prio_send_advert true
 }
 vrrp_instance VI_1 {
     state BACKUP
@@ -313,7 +314,11 @@ fn cases() -> Vec<(Rule, World, World)> {
             world().instance("notify \"/usr/bin/lvs-notify master\""),
             world().instance("notify \"/usr/bin/lvs-notify notify\""),
         ),
-        (I27, world().conf("notify_master_rx_lower_pri", "notify_deleted"), world()),
+        (
+            I27,
+            world().conf("notify_master_rx_lower_pri", "notify_deleted"),
+            world().conf("    vrrp_higher_prio_send_advert true\n", "").instance("higher_prio_send_advert"),
+        ),
         (
             W28,
             world().conf("state BACKUP", "state MASTER"),
@@ -562,7 +567,7 @@ fn the_command_tells_place_consequence_and_remedy() {
     let (status, text) = run(&["check", &file, "--keepalived-conf", &bad]);
     assert_eq!(status, 3, "{text}");
     let inc = folder.join("strict.inc").to_str().unwrap().to_owned();
-    assert!(text.contains(&format!("E35 {inc}:17: ")) && text.contains(&format!("E38 {bad}:2: ")), "{text}");
+    assert!(text.contains(&format!("E35 {inc}:18: ")) && text.contains(&format!("E38 {bad}:2: ")), "{text}");
     let tail = "    do:   add: notify_stop \"/usr/bin/lvs-notify stop VI_1\"\n";
     assert!(text.contains(tail) && text.ends_with("Found: 3 errors, 1 warning, 0 hints\n"), "{text}");
     assert!(text.find("E38").unwrap() < text.find("W13").unwrap(), "{text}");
@@ -585,4 +590,30 @@ fn the_command_tells_place_consequence_and_remedy() {
     let (_, text) = run(&["check", "--keepalived-conf", &odd, &file]);
     assert!(!text.contains('\u{1b}') && text.contains("\\u{1b}[2Jb"), "{text}");
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+proptest::proptest! {
+    /// Whatever is left of a configuration after lines are lost, doubled and moved: no panic, and the same
+    /// findings every time.
+    #[test]
+    fn no_damage_to_a_configuration_makes_it_panic(
+        cuts in proptest::collection::vec((0..200_usize, 0..200_usize, 0..3_u8), 0..12)
+    ) {
+        let whole = world()
+            .block(&server("192.0.2.100 80", "DR", "192.0.2.1 80"))
+            .block(&format!("{GROUP}{STOP}}}\n"))
+            .second("192.0.2.101", "");
+        let mut lines: Vec<String> = whole.conf.lines().map(str::to_owned).collect();
+        for (one, two, act) in cuts {
+            let (one, two) = (one % lines.len().max(1), two % lines.len().max(1));
+            match act {
+                _ if lines.len() < 3 => break,
+                0 => drop(lines.remove(one)),
+                1 => lines.swap(one, two),
+                _ => lines.insert(one, lines[two].clone()),
+            }
+        }
+        let damaged = World { conf: lines.join("\n"), ..whole };
+        proptest::prop_assert_eq!(damaged.found(), damaged.found());
+    }
 }

@@ -29,6 +29,8 @@ pub(super) struct Block<'a> {
     pub(super) addresses: Vec<Address<'a>>,
     /// vrrp_strict or strict_mode
     pub(super) strict: bool,
+    /// A MASTER that hears a higher priority says so before it becomes BACKUP
+    pub(super) answers_higher: bool,
     pub(super) version: u32,
     pub(super) priority: u32,
 }
@@ -83,11 +85,12 @@ impl<'a> Conf<'a> {
         let global = |keyword| tree.globals(keyword).last();
         let strict = global("vrrp_strict").is_some_and(on);
         let version = global("vrrp_version").map_or(2, |found| found.value(1).parse().unwrap_or(2));
+        let answers = global("vrrp_higher_prio_send_advert").is_some_and(on);
         let blocks = tree
             .statements
             .iter()
             .filter(|found| matches!(found.keyword(), "vrrp_instance" | "vrrp_sync_group"))
-            .map(|found| Block::of(found, strict, version))
+            .map(|found| Block::of(found, strict, version, answers))
             .collect();
         Self {
             tree,
@@ -118,7 +121,7 @@ impl<'a> Conf<'a> {
 }
 
 impl<'a> Block<'a> {
-    fn of(at: &'a Statement, strict: bool, version: u32) -> Self {
+    fn of(at: &'a Statement, strict: bool, version: u32, answers: bool) -> Self {
         let group = at.keyword() == "vrrp_sync_group";
         let addresses = ["virtual_ipaddress", "virtual_ipaddress_excluded"];
         let interface = at.last("interface").map_or("", |found| found.value(1));
@@ -142,6 +145,7 @@ impl<'a> Block<'a> {
             scripts: at.children.iter().filter_map(notify).collect(),
             addresses,
             strict: strict && !group,
+            answers_higher: at.last("higher_prio_send_advert").map_or(answers, on),
             version: number("version", default),
             priority: number("priority", 100),
         }

@@ -193,7 +193,14 @@ fn placed(file: &File, block: &Block<'_>, conf: &Conf<'_>, files: &[File], found
             }
             continue;
         }
-        found.at(Rule::W36, address.at, format!("{text} on {}", address.device));
+        // A VIP without services has nothing that could refuse.
+        let served = |key: &ServiceKey| match key {
+            ServiceKey::Endpoint { address: vip, .. } => *vip == address.address,
+            ServiceKey::Fwmark { .. } => true,
+        };
+        if file.declared.services.keys().any(served) {
+            found.at(Rule::W36, address.at, format!("{text} on {}", address.device));
+        }
         let deprecated = address.at.values().any(|word| word == "preferred_lft");
         if address.address.is_ipv6() && address.prefix != 128 && !deprecated {
             found.at(Rule::W43, address.at, format!("{text}/{}", address.prefix));

@@ -199,10 +199,13 @@ fn roles(block: &Block<'_>, conf: &Conf<'_>, found: &mut Findings) {
             found.at(rule, block.at, format!("{} has no {keyword}", block.name));
         }
     }
-    // Not one of the states: a generic notify is not called for it.
+    // Not one of the states: a generic notify is not called for it. It takes both: the other director leaves
+    // without a word, mostly, unless it is to answer (seen with two directors under 2.2.7).
     let keyword = "notify_master_rx_lower_pri";
     if block.members.is_none() && !block.has(keyword) && !grouped.is_some_and(|group| group.has(keyword)) {
-        found.at(Rule::I27, block.at, block.name);
+        found.at(Rule::I27, block.at, format!("{} has no {keyword}", block.name));
+    } else if block.members.is_none() && !block.answers_higher {
+        found.at(Rule::I27, block.at, format!("{} has no higher_prio_send_advert", block.name));
     }
     let Some(members) = &block.members else { return };
     let instances: Vec<&Block<'_>> =

@@ -58,11 +58,20 @@ pub fn text(checked: &Checked) -> String {
         }
     }
     let mut looked: Vec<String> = checked.conf.iter().map(|path| escaped(path)).collect();
+    let mut left = Vec::new();
     if checked.host {
         looked.push("this host".to_owned());
+    } else {
+        left.push("this host (--host)");
+    }
+    if checked.conf.is_empty() {
+        left.push("keepalived.conf (--keepalived-conf FILE)");
     }
     if !looked.is_empty() {
         let _ = writeln!(text, "Checked as well: {}", looked.join(", "));
+    }
+    if !left.is_empty() {
+        let _ = writeln!(text, "Not checked: {}", left.join(", "));
     }
     let count = |wanted| checked.findings.iter().filter(|found| found.rule.severity() == wanted).count();
     let mut counts = vec![
