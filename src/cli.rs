@@ -94,11 +94,23 @@ pub enum Command {
         #[command(flatten)]
         form: StatusArgs,
     },
-    /// Validate desired-state files
-    #[command(after_help = "Example: lvs-notify check /etc/lvs-notify/VI_1.yaml")]
+    /// Find what is wrong with desired-state files, keepalived.conf and this host; changes nothing
+    ///
+    /// Without FILE: every file in /etc/lvs-notify, this host, and its keepalived.conf. With FILE: those files, as
+    /// they could be another host's, and the host only with --host or when they are in /etc/lvs-notify.
+    #[command(after_help = "Example: lvs-notify check --keepalived-conf /etc/keepalived/keepalived.conf")]
     Check {
-        /// Files (default: all in /etc/lvs-notify)
+        /// Desired-state files (default: all in /etc/lvs-notify)
         files: Vec<PathBuf>,
+        /// keepalived's configuration, with its includes (default, for this host: /etc/keepalived/keepalived.conf)
+        #[arg(long, value_name = "FILE")]
+        keepalived_conf: Option<PathBuf>,
+        /// Look at this host even if FILEs are named that are not its own
+        #[arg(long)]
+        host: bool,
+        /// Print the findings as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Write a desired-state file from what exists, to standard output
     #[command(after_help = IMPORT_EXAMPLES)]

@@ -188,7 +188,9 @@ impl Declared {
             if let Some(interface) = &vip.interface {
                 let key = AddressKey { interface: interface.clone(), address: vip.address };
                 if active {
-                    desired.announce.insert(key.clone());
+                    if self.announce.0 > 0 {
+                        desired.announce.insert(key.clone());
+                    }
                     desired.interface.insert(key);
                 } else {
                     desired.off_interface.insert(key);

@@ -8,6 +8,7 @@
 //! Owns the flow from a command line to an exit status. The library is no stable interface: it
 //! exists for the binary and its tests.
 
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod desired;
@@ -15,6 +16,7 @@ pub mod import;
 pub mod instance;
 pub mod keepalived_conf;
 pub mod kernel;
+pub mod lint;
 pub mod lock;
 pub mod log;
 pub mod model;
@@ -101,7 +103,11 @@ fn run(cli: &Cli, started: Instant) -> anyhow::Result<Exit> {
             plan(instance::find(config, name)?, role, *json, current.as_deref())
         }
         Command::Status { instance, form } => status(instance::find(config, instance.as_deref())?, form),
-        Command::Check { files } => check(files, config),
+        Command::Check { files, keepalived_conf, host, json } => {
+            let checked = check::run(files, config, keepalived_conf.as_deref(), *host)?;
+            print(&if *json { report::check::as_json(&checked) } else { report::check::text(&checked) });
+            Ok(report::check::exit(&checked))
+        }
         Command::Import { from: import::Origin::Kernel, file: Some(file) } => {
             ::log::error!(
                 "{}: of what kind is it? Say --from ipvsadm-save, keepalived-conf or script",
@@ -197,35 +203,6 @@ fn status(instance: Instance, form: &StatusArgs) -> anyhow::Result<Exit> {
             }
         }
     }
-}
-
-fn check(files: &[PathBuf], config: Option<&Path>) -> anyhow::Result<Exit> {
-    let files: Vec<PathBuf> = match (files, config) {
-        ([], Some(file)) => vec![file.to_owned()],
-        ([], None) => instance::all().into_iter().map(|instance| instance.path).collect(),
-        (files, _) => files.to_vec(),
-    };
-    if files.is_empty() {
-        anyhow::bail!("there is no file in {}", instance::DIRECTORY);
-    }
-    let mut exit = Exit::Done;
-    for file in files {
-        match Source::read(&file).and_then(|source| Ok(reconcile::declared(&source)?)) {
-            Ok(declared) => {
-                print(&format!(
-                    "{}: valid; VIPs: {}, services: {}\n",
-                    file.display(),
-                    declared.vips.len(),
-                    declared.services.len()
-                ));
-            }
-            Err(error) => {
-                print(&format!("{error:#}\n"));
-                exit = Exit::Invalid;
-            }
-        }
-    }
-    Ok(exit)
 }
 
 /// Writes to standard output and tells whether somebody reads it; a closed pipe is nobody's error.

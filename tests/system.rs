@@ -89,7 +89,7 @@ impl Method {
             _ => "",
         };
         let mut text = format!(
-            "global_defs {{\n router_id {name}\n script_user root\n enable_script_security\n}}\n\
+            "global_defs {{\n router_id {name}\n script_user root\n enable_script_security\n vrrp_higher_prio_send_advert true\n}}\n\
              vrrp_instance VI_1 {{\n state BACKUP\n {nopreempt}\n interface eth0\n virtual_router_id 51\n \
              priority {priority}\n advert_int 1\n track_interface {{\n eth1\n }}\n virtual_ipaddress {{\n {vip}\n \
              192.168.20.254/24 dev eth1\n }}\n {excluded}\n"
@@ -97,6 +97,7 @@ impl Method {
         for role in ["master", "backup", "fault", "stop"] {
             writeln!(text, " notify_{role} \"{PROGRAM} {role} VI_1\"").unwrap();
         }
+        writeln!(text, " notify_master_rx_lower_pri \"{PROGRAM} master VI_1\"").unwrap();
         text + "}\n"
     }
 }

@@ -8,6 +8,7 @@ mod addr;
 mod announce;
 mod error;
 mod frames;
+pub mod host;
 mod ipvs;
 mod ipvs_abi;
 #[cfg(test)]

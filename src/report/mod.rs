@@ -1,8 +1,9 @@
 //! What a run tells: text for people, JSON for programs, log lines, exit status.
 //!
 //! Owns every word of output but errors' own text: here the exit statuses and what a role command
-//! says; `plan` and `status` have their own files. Decides nothing. Called by `lib`.
+//! says; `plan`, `status` and `check` have their own files. Decides nothing. Called by `lib`.
 
+pub mod check;
 pub mod plan;
 pub mod prometheus;
 pub mod status;
@@ -19,7 +20,7 @@ Exit status:
   0  done, or in sync
   1  failed: the messages say what, and what to do
   2  the command line is wrong
-  3  there are differences (plan, status)
+  3  there are differences (plan, status), or findings (check)
   4  the desired-state file is invalid, missing or unsafe; a role command then has used the last good copy";
 
 /// How the process ends.
@@ -31,7 +32,7 @@ pub enum Exit {
     Failed = 1,
     /// The command line is wrong
     Usage = 2,
-    /// There are differences
+    /// There are differences or findings
     Differences = 3,
     /// The desired-state file is invalid
     Invalid = 4,

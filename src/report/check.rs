@@ -1,0 +1,163 @@
+//! What `check` tells: findings, the worst first, each with its place, its consequence and its remedy.
+//!
+//! Owns the words around findings, and their JSON; the rules' own words are `lint`'s. Decides nothing.
+//! Called by `lib`.
+
+use std::fmt::Write as _;
+
+use crate::lint::{File, Finding, Proof, Severity};
+
+use super::Exit;
+
+/// Everything that was checked, and what came of it.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// Valid desired-state files
+    pub files: Vec<File>,
+    /// What is wrong with the others, with their places
+    pub invalid: Vec<String>,
+    /// Files of keepalived.conf that were read
+    pub conf: Vec<String>,
+    /// This host was looked at
+    pub host: bool,
+    /// Broken rules
+    pub findings: Vec<Finding>,
+    /// Whether packets can circle
+    pub proofs: Vec<Proof>,
+}
+
+/// How `check` ends.
+pub fn exit(checked: &Checked) -> Exit {
+    match (checked.invalid.is_empty(), checked.findings.is_empty()) {
+        (false, _) => Exit::Invalid,
+        (true, false) => Exit::Differences,
+        (true, true) => Exit::Done,
+    }
+}
+
+/// For people.
+pub fn text(checked: &Checked) -> String {
+    let mut text = String::new();
+    for invalid in &checked.invalid {
+        let _ = writeln!(text, "{invalid}\n");
+    }
+    for finding in &checked.findings {
+        let words = finding.rule.words();
+        let _ = writeln!(text, "{} {}{}", finding.rule.id(), place(finding), headline(finding));
+        let _ = writeln!(text, "    then: {}\n    do:   {}", words.effect, escaped(&finding.remedy()));
+    }
+    if !checked.findings.is_empty() {
+        text.push('\n');
+    }
+    for file in &checked.files {
+        let (vips, services) = (file.declared.vips.len(), file.declared.services.len());
+        let _ = writeln!(text, "{}: valid; VIPs: {vips}, services: {services}", escaped(&file.path));
+        for proof in checked.proofs.iter().filter(|proof| proof.file == file.path) {
+            let verdict = if proof.holds { "no packet circles" } else { "packets may circle" };
+            let _ = writeln!(text, "    {verdict}: {}", proof.because);
+        }
+    }
+    let mut looked: Vec<String> = checked.conf.iter().map(|path| escaped(path)).collect();
+    let mut left = Vec::new();
+    if checked.host {
+        looked.push("this host".to_owned());
+    } else {
+        left.push("this host (--host)");
+    }
+    if checked.conf.is_empty() {
+        left.push("keepalived.conf (--keepalived-conf FILE)");
+    }
+    if !looked.is_empty() {
+        let _ = writeln!(text, "Checked as well: {}", looked.join(", "));
+    }
+    if !left.is_empty() {
+        let _ = writeln!(text, "Not checked: {}", left.join(", "));
+    }
+    let count = |wanted| checked.findings.iter().filter(|found| found.rule.severity() == wanted).count();
+    let mut counts = vec![
+        numbered(count(Severity::Error), "error"),
+        numbered(count(Severity::Warning), "warning"),
+        numbered(count(Severity::Info), "hint"),
+    ];
+    if !checked.invalid.is_empty() {
+        counts.insert(0, numbered(checked.invalid.len(), "invalid file"));
+    }
+    match (checked.findings.is_empty(), checked.invalid.is_empty()) {
+        (true, true) => text.push_str("Nothing found\n"),
+        _ => {
+            let _ = writeln!(text, "Found: {}", counts.join(", "));
+        }
+    }
+    text
+}
+
+/// For programs.
+pub fn as_json(checked: &Checked) -> String {
+    let findings: Vec<serde_json::Value> = checked
+        .findings
+        .iter()
+        .map(|finding| {
+            let words = finding.rule.words();
+            serde_json::json!({
+                "rule": finding.rule.id(),
+                "severity": finding.rule.severity(),
+                "title": words.title,
+                "file": finding.file,
+                "line": finding.line,
+                "what": finding.what,
+                "effect": words.effect,
+                "remedy": finding.remedy(),
+            })
+        })
+        .collect();
+    let files: Vec<serde_json::Value> = checked
+        .files
+        .iter()
+        .map(|file| {
+            let proof = checked.proofs.iter().find(|proof| proof.file == file.path);
+            serde_json::json!({
+                "file": file.path,
+                "instance": file.instance,
+                "loop_free": proof.map(|proof| proof.holds),
+                "because": proof.map(|proof| proof.because.as_str()),
+            })
+        })
+        .collect();
+    super::json(&serde_json::json!({
+        "version": 1,
+        "files": files,
+        "invalid": checked.invalid,
+        "keepalived_conf": checked.conf,
+        "host": checked.host,
+        "findings": findings,
+    }))
+}
+
+fn place(finding: &Finding) -> String {
+    match (&finding.file, finding.line) {
+        (Some(file), Some(line)) => format!("{}:{line}: ", escaped(file)),
+        (Some(file), None) => format!("{}: ", escaped(file)),
+        (None, _) => "this host: ".to_owned(),
+    }
+}
+
+fn headline(finding: &Finding) -> String {
+    let title = finding.rule.words().title;
+    match finding.what.is_empty() {
+        true => title.to_owned(),
+        false => format!("{title}: {}", escaped(&finding.what)),
+    }
+}
+
+fn numbered(count: usize, word: &str) -> String {
+    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Words of foreign files go to a terminal: what would command it is shown instead.
+fn escaped(text: &str) -> String {
+    let shown = |letter: char| match letter.is_control() {
+        true => letter.escape_default().to_string(),
+        false => letter.to_string(),
+    };
+    text.chars().take(300).map(shown).collect()
+}

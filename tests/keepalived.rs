@@ -1,0 +1,362 @@
+//! The real keepalived with the mistakes that `check` finds: what it really does with them.
+//!
+//! Owns the proof that a rule's consequence is true, and that `check` finds the very file in which it was seen. The
+//! rules' other cases are in `lint`. The judges are keepalived's own messages, `ip`, `nft`, `ipvsadm`, and a
+//! program in lvs-notify's place that writes down how it was called.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use support::{Background, Host, LVS_NOTIFY, wait_for};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const CONF: &str = r#"
+global_defs {
+    script_user root
+    enable_script_security
+    vrrp_higher_prio_send_advert true
+}
+vrrp_instance VI_1 {
+    state BACKUP
+    interface eth0
+    virtual_router_id 51
+    priority 150
+    advert_int 1
+    virtual_ipaddress {
+        192.0.2.100/32 dev lo label lo:0
+    }
+    notify_master "/run/test/lvs-notify master VI_1"
+    notify_backup "/run/test/lvs-notify backup VI_1"
+    notify_fault "/run/test/lvs-notify fault VI_1"
+    notify_stop "/run/test/lvs-notify stop VI_1"
+    notify_master_rx_lower_pri "/run/test/lvs-notify master VI_1"
+}
+"#;
+
+const FILE: &str = "\
+version: 1
+interface: eth0
+vips: [192.0.2.100]
+virtual_services:
+  - {address: 192.0.2.100:80, scheduler: rr, real_servers: [192.0.2.11:80]}
+";
+
+/// A director and the switch that its only interface ends in.
+struct Lab {
+    director: Host,
+    switch: Host,
+    daemon: Option<Background>,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let (director, switch) = (Host::new("director"), Host::new("switch"));
+        director.link("eth0", &switch, "port");
+        director.address("192.0.2.1/24", "eth0");
+        director.desire("VI_1", FILE);
+        // Whoever it is run as, it can write that down.
+        director.write("/run/test/log", "");
+        director.write("/run/test/lvs-notify", "#!/bin/sh\necho \"$(id -u) $*\" >>/run/test/log\n");
+        let mode = |path: &str, mode| {
+            std::fs::set_permissions(director.path(path), std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode("/run/test/log", 0o666);
+        mode("/run/test/lvs-notify", 0o755);
+        Self { director, switch, daemon: None }
+    }
+
+    /// keepalived.conf with pieces replaced; `check` must find exactly these rules in it.
+    fn conf(&self, edits: &[(&str, &str)], rules: &[&str]) {
+        let mut text = CONF.to_owned();
+        for (from, to) in edits {
+            assert!(text.contains(from), "{from}");
+            text = text.replace(from, to);
+        }
+        self.director.write("/run/test/keepalived.conf", &text);
+        let path = self.director.path("/run/test/keepalived.conf");
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let line = format!(
+            "{LVS_NOTIFY} check --json --host --keepalived-conf /run/test/keepalived.conf /etc/lvs-notify/VI_1.yaml"
+        );
+        let told = self.director.run(&line);
+        let json: serde_json::Value = serde_json::from_str(&told.stdout).expect(&told.stderr);
+        let mut found: Vec<&str> =
+            json["findings"].as_array().unwrap().iter().map(|one| one["rule"].as_str().unwrap()).collect();
+        // What the machine of the tests lacks is not keepalived's concern.
+        found.retain(|rule| !["E50", "E51", "I33", "I32"].contains(rule));
+        found.sort_unstable();
+        found.dedup();
+        assert_eq!(found, rules, "{}\n{text}", told.stdout);
+    }
+
+    /// `keepalived -t`: its exit status and what it says.
+    fn verdict(&self) -> (i32, String) {
+        let ran = self.director.run("keepalived --config-test=/run/test/says -f /run/test/keepalived.conf");
+        let says = self.director.read("/run/test/says");
+        self.director.ok("rm -f /run/test/says");
+        (ran.status, says)
+    }
+
+    fn start(&mut self, what: &str) {
+        let line = format!(
+            "keepalived --dont-fork {what} -f /run/test/keepalived.conf -p /run/test/keepalived.pid \
+             -r /run/test/vrrp.pid -c /run/test/checkers.pid"
+        );
+        self.daemon = Some(self.director.start(&line));
+    }
+
+    fn stop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.signal(Signal::SIGTERM);
+            daemon.wait();
+        }
+    }
+
+    /// How the program in lvs-notify's place was called: user and arguments.
+    fn calls(&self) -> Vec<String> {
+        self.director.read("/run/test/log").lines().map(str::to_owned).collect()
+    }
+
+    fn called(&self, line: &str) {
+        wait_for(line, PATIENCE, || self.calls().iter().any(|call| call == line));
+    }
+
+    fn has_vip(&self) -> bool {
+        !self.director.ok("ip -o address show to 192.0.2.100").is_empty()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+const MASTER: &str = "notify_master \"/run/test/lvs-notify master VI_1\"";
+const BACKUP: &str = "notify_backup \"/run/test/lvs-notify backup VI_1\"";
+const FAULT: &str = "    notify_fault \"/run/test/lvs-notify fault VI_1\"\n";
+const STOP: &str = "    notify_stop \"/run/test/lvs-notify stop VI_1\"\n";
+
+#[test]
+#[ignore = "needs root and keepalived: run tests/run"]
+fn what_keepalived_says_of_a_file_is_not_enough() {
+    let lab = Lab::new();
+    let missing = MASTER.replace("/run/test/lvs-notify", "/run/test/nothing/lvs-notify");
+    let bare = MASTER.replace('"', "");
+    let twice = format!("{MASTER}\n    {MASTER}");
+    for (edits, rules, status, says) in [
+        (&[][..], &[][..], 0, ""),
+        (&[(MASTER, missing.as_str())], &["E04"], 0, ""),
+        (&[(MASTER, bare.as_str())], &["E01"], 0, ""),
+        (&[("notify_fault", "notify_falt")], &["E12", "E29"], 5, "Unknown keyword 'notify_falt'"),
+        (&[(MASTER, twice.as_str())], &["E16"], 5, "already specified"),
+        (&[("    enable_script_security\n", "")], &["W19"], 6, "SECURITY VIOLATION"),
+        (&[("    script_user root\n", "")], &["E03"], 5, "Unable to set default user keepalived_script"),
+        (&[("interface eth0", "interface lo")], &["E30", "W40"], 5, "cannot use a loopback interface"),
+        (
+            &[("192.0.2.100/32 dev lo label lo:0", ""), ("state BACKUP", "state BACKUP\n    version 3")],
+            &["E11"],
+            5,
+            "No VIP specified",
+        ),
+    ] {
+        lab.conf(edits, rules);
+        let (found, told) = lab.verdict();
+        println!("{rules:?}: keepalived -t ends with {found}\n{told}");
+        assert!(told.contains(says) && found == status, "{rules:?}, expected {status}: {told}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and keepalived: run tests/run"]
+fn an_unquoted_argument_is_lost_and_there_is_no_shell() {
+    let mut lab = Lab::new();
+    let bare = BACKUP.replace('"', "");
+    let shell = MASTER.replace("VI_1\"", "VI_1 > /run/test/shell\"");
+    lab.conf(&[(BACKUP, &bare), (MASTER, &shell)], &["E01", "E17"]);
+    lab.start("--vrrp");
+    lab.called("0 master VI_1 > /run/test/shell");
+    assert!(!lab.calls().iter().any(|call| call.contains("backup")), "{:?}", lab.calls());
+    assert_eq!(lab.director.run("test -e /run/test/shell").status, 1);
+}
+
+#[test]
+#[ignore = "needs root and keepalived: run tests/run"]
+fn definitions_and_conditions_are_seen_through() {
+    let mut lab = Lab::new();
+    let text = "$WHO=master\n@^nosuchid notify_master \"/run/test/lvs-notify ${WHO} VI_1\"\n\
+                @nosuchid notify_master \"/run/test/lvs-notify backup VI_1\"";
+    lab.conf(&[(MASTER, text)], &[]);
+    lab.start("--vrrp");
+    lab.called("0 master VI_1");
+}
+
+#[test]
+#[ignore = "needs root and keepalived: run tests/run"]
+fn vrrp_strict_drops_what_is_sent_to_the_vip() {
+    for (more, rule) in [("", "E05"), ("    accept\n", "E06")] {
+        let mut lab = Lab::new();
+        let strict = "global_defs {\n    vrrp_strict\n";
+        lab.conf(
+            &[("global_defs {\n", strict), ("    state BACKUP\n", &format!("    state BACKUP\n{more}"))],
+            &[rule],
+        );
+        lab.start("--vrrp");
+        lab.called("0 master VI_1");
+        let rules = lab.director.ok("nft list ruleset");
+        println!("{rule}\n{rules}");
+        assert!(rules.contains("192.0.2.100") && rules.contains("drop"), "{rules}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and keepalived: run tests/run"]
+fn a_lost_link_calls_only_fault_and_an_end_only_stop() {
+    let mut lab = Lab::new();
+    lab.conf(&[(FAULT, ""), (STOP, "")], &["E12", "W13"]);
+    lab.start("--vrrp");
+    lab.called("0 master VI_1");
+    let before = lab.calls().len();
+    lab.switch.ok("ip link set port down");
+    wait_for("keepalived takes its VIP down", PATIENCE, || !lab.has_vip());
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(lab.calls().len(), before, "nobody is told of the lost link: {:?}", lab.calls());
+    lab.switch.ok("ip link set port up");
+    wait_for("keepalived is MASTER again", PATIENCE, || lab.has_vip());
+    let before = lab.calls().len();
+    lab.stop();
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(!lab.has_vip());
+    let after = lab.calls();
+    assert!(after.iter().skip(before).all(|call| call.ends_with("master VI_1")), "{after:?}");
+
+    lab.conf(&[], &[]);
+    lab.start("--vrrp");
+    lab.called("0 master VI_1");
+    lab.switch.ok("ip link set port down");
+    lab.called("0 fault VI_1");
+    lab.stop();
+    lab.called("0 stop VI_1");
+}
+
+#[test]
+#[ignore = "needs root and keepalived: run tests/run"]
+fn an_address_of_its_own_is_removed_at_the_start() {
+    let mut lab = Lab::new();
+    lab.director.desire("VI_1", &FILE.replace("vips", "backup: {vips: keep}\nvips"));
+    lab.director.address("192.0.2.100/32", "lo");
+    // BACKUP for long enough to look.
+    lab.conf(&[("advert_int 1", "advert_int 20")], &["E08"]);
+    lab.start("--vrrp");
+    wait_for("the VIP is gone", PATIENCE, || !lab.has_vip());
+    lab.called("0 backup VI_1");
+    assert!(!lab.has_vip());
+}
+
+#[test]
+#[ignore = "needs root and keepalived: run tests/run"]
+fn an_address_of_its_own_that_is_removed_costs_it_master() {
+    let mut lab = Lab::new();
+    lab.conf(&[("100/32 dev lo", "100/24 dev lo")], &["E35"]);
+    lab.start("--vrrp");
+    lab.called("0 master VI_1");
+    lab.director.ok("ip address del 192.0.2.100/24 dev lo");
+    let masters = |lab: &Lab| lab.calls().iter().filter(|call| call.contains("master")).count();
+    wait_for("keepalived gives up MASTER and takes it again", PATIENCE, || masters(&lab) >= 2);
+    println!("{:?}", lab.calls());
+}
+
+#[test]
+#[ignore = "needs root and keepalived: run tests/run"]
+fn an_address_on_lo_is_announced_by_nobody() {
+    for (device, rules) in [("lo label lo:0", &[][..]), ("eth0", &["W36"])] {
+        let mut lab = Lab::new();
+        lab.conf(&[("dev lo label lo:0", &format!("dev {device}"))], rules);
+        let _tcpdump = lab.switch.start("tcpdump -nU -i port -w /run/test/arp arp");
+        wait_for("tcpdump listens", PATIENCE, || lab.switch.path("/run/test/arp").exists());
+        lab.start("--vrrp");
+        lab.called("0 master VI_1");
+        std::thread::sleep(Duration::from_secs(2));
+        let told = lab.switch.ok("tcpdump -nr /run/test/arp");
+        println!("on {device}: {told}");
+        assert_eq!(told.contains("192.0.2.100"), device == "eth0", "{told}");
+    }
+}
+
+/// Two directors that cannot hear each other are both MASTER; then they can again.
+#[test]
+#[ignore = "needs root and keepalived: run tests/run"]
+fn the_master_that_stays_after_a_split_is_told_by_two_keywords_only() {
+    let script = ("    notify_master_rx_lower_pri \"/run/test/lvs-notify master VI_1\"\n", "");
+    let answer = ("    vrrp_higher_prio_send_advert true\n", "");
+    for edits in [vec![], vec![script], vec![answer]] {
+        let told = edits.is_empty();
+        let (mut one, mut two) = (Lab::new(), Lab::new());
+        one.switch.ok("ip link add bridge type bridge");
+        one.switch.ok("ip link set bridge up");
+        two.director.ok("ip link del eth0");
+        two.director.link("eth0", &one.switch, "port2");
+        two.director.address("192.0.2.2/24", "eth0");
+        one.switch.ok("ip link set port master bridge");
+        let rules: &[&str] = if told { &[] } else { &["I27"] };
+        one.conf(&edits, rules);
+        two.conf(&[&edits[..], &[("priority 150", "priority 100")]].concat(), rules);
+        one.start("--vrrp");
+        two.start("--vrrp");
+        one.called("0 master VI_1");
+        two.called("0 master VI_1");
+        let before = one.calls().len();
+        let lost = two.calls().len();
+        one.switch.ok("ip link set port2 master bridge");
+        wait_for("the second one is BACKUP", PATIENCE, || two.calls().len() > lost);
+        std::thread::sleep(Duration::from_secs(2));
+        println!("{told}: {:?} {:?}", one.calls(), two.calls());
+        // Without an answer it depends on who speaks first: mostly the one that stays.
+        if told || edits.contains(&script) {
+            assert_eq!(one.calls().len() > before, told, "{:?}", one.calls());
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root, keepalived and a kernel with IPVS: run tests/run"]
+fn keepalived_deletes_services_that_both_manage_and_flushes_all() {
+    let server = |address: &str| {
+        format!(
+            "virtual_server {address} 80 {{\n  lvs_sched wrr\n  lvs_method NAT\n  protocol TCP\n  real_server 192.0.2.11 80 {{\n  }}\n}}\n"
+        )
+    };
+    // The second one is keepalived's alone, and shows that it has done its work.
+    let servers = server("192.0.2.100") + &server("192.0.2.101");
+    for (flush, rules) in [("", &["E20"][..]), ("    lvs_flush\n", &["E20", "E21"])] {
+        let mut lab = Lab::new();
+        for line in [
+            "-A -t 192.0.2.100:80 -s rr",
+            "-a -t 192.0.2.100:80 -r 192.0.2.11:80 -m",
+            "-A -t 198.51.100.7:25 -s rr",
+        ] {
+            lab.director.ok(&format!("ipvsadm {line}"));
+        }
+        let globals = format!("global_defs {{\n{flush}");
+        lab.conf(
+            &[("global_defs {\n", &globals), ("vrrp_instance", &format!("{servers}vrrp_instance"))],
+            rules,
+        );
+        lab.start("--check");
+        let table = |lab: &Lab| lab.director.ok("ipvsadm -Sn");
+        wait_for("keepalived has done its work", PATIENCE, || {
+            table(&lab).contains("-a -t 192.0.2.101:80 -r 192.0.2.11:80")
+        });
+        let during = table(&lab);
+        assert_eq!(during.contains("198.51.100.7:25"), flush.is_empty(), "{during}");
+        lab.stop();
+        let after = table(&lab);
+        println!("while keepalived runs:\n{during}after its end:\n{after}");
+        assert!(!after.contains("192.0.2.100:80"), "{after}");
+    }
+}

@@ -1,0 +1,619 @@
+//! `check`: every rule with a configuration that breaks it and one that does not, and what is printed.
+//!
+//! Owns the rules over keepalived.conf, desired-state files and the host, all made up here. What the real
+//! keepalived does with the same files is in `keepalived`. Needs no privileges.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use lvs_notify::config::Source;
+use lvs_notify::desired::Declared;
+use lvs_notify::keepalived_conf::{self, Tree};
+use lvs_notify::kernel::host::{Host, Program};
+use lvs_notify::lint::{self, File, Finding, Input, Rule};
+use lvs_notify::reconcile::declared;
+
+/// What the manual shows.
+const CONF: &str = r#"
+global_defs {
+    script_user root
+    enable_script_security
+    vrrp_higher_prio_send_advert true
+}
+vrrp_instance VI_1 {
+    state BACKUP
+    nopreempt
+    interface eth0
+    virtual_router_id 51
+    priority 150
+    track_interface {
+        eth1
+    }
+    virtual_ipaddress {
+        192.0.2.100/32 dev lo label lo:0
+        198.51.100.254/24 dev eth1
+    }
+    notify_master "/usr/bin/lvs-notify master VI_1"
+    notify_backup "/usr/bin/lvs-notify backup VI_1"
+    notify_fault "/usr/bin/lvs-notify fault VI_1"
+    notify_stop "/usr/bin/lvs-notify stop VI_1"
+    notify_master_rx_lower_pri "/usr/bin/lvs-notify master VI_1"
+}
+"#;
+
+const VIP: &str = "        192.0.2.100/32 dev lo label lo:0\n";
+
+const FILE: &str = "\
+version: 1
+interface: eth0
+vips: [192.0.2.100]
+virtual_services:
+  - address: 192.0.2.100:80
+    scheduler: rr
+    real_servers: [203.0.113.11:80, 203.0.113.12:80]
+";
+
+/// A host on which all of this works.
+fn host() -> Host {
+    let parameters = [
+        ("net/ipv4/ip_forward", "1"),
+        ("net/ipv6/conf/all/forwarding", "1"),
+        ("net/ipv4/conf/all/arp_ignore", "1"),
+    ];
+    let modules = ["ip_vs", "ip_vs_rr", "ip_vs_wlc", "ip_vs_sh", "ip_vs_pe_sip"];
+    Host {
+        interfaces: ["lo", "eth0", "eth1", "tunl0"].map(|name| (name.to_owned(), true)).into(),
+        addresses: vec![
+            ("lo".into(), "127.0.0.1".parse().unwrap(), 8),
+            ("eth0".into(), "192.0.2.1".parse().unwrap(), 24),
+            ("eth0".into(), "2001:db8::1".parse().unwrap(), 64),
+            ("eth1".into(), "198.51.100.1".parse().unwrap(), 24),
+        ],
+        parameters: parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        modules: Some(modules.map(str::to_owned).into()),
+        users: [("root".to_owned(), 0), ("nobody".to_owned(), 65534), ("backup".to_owned(), 34)].into(),
+        programs: [("/usr/bin/lvs-notify".to_owned(), Program::Safe)].into(),
+        unit_spares_scripts: Some(true),
+        listening: Some([("0.0.0.0".parse().unwrap(), 80)].into()),
+        ..Host::default()
+    }
+}
+
+/// A configuration, its files, and the host.
+#[derive(Clone)]
+struct World {
+    conf: String,
+    files: Vec<(&'static str, String)>,
+    host: Host,
+    complete: bool,
+}
+
+fn world() -> World {
+    World { conf: CONF.into(), files: vec![("VI_1", FILE.into())], host: host(), complete: true }
+}
+
+impl World {
+    /// With a piece of keepalived.conf replaced.
+    fn conf(mut self, from: &str, to: &str) -> Self {
+        assert!(self.conf.contains(from), "{from}");
+        self.conf = self.conf.replace(from, to);
+        self
+    }
+
+    /// With a line added to the instance.
+    fn instance(self, line: &str) -> Self {
+        self.conf("    state BACKUP\n", &format!("    state BACKUP\n    {line}\n"))
+    }
+
+    fn global(self, line: &str) -> Self {
+        self.conf("global_defs {\n", &format!("global_defs {{\n    {line}\n"))
+    }
+
+    /// With more blocks at the end.
+    fn block(mut self, text: &str) -> Self {
+        self.conf += text;
+        self
+    }
+
+    /// With a piece of the desired-state file replaced.
+    fn file(mut self, from: &str, to: &str) -> Self {
+        assert!(self.files[0].1.contains(from), "{from}");
+        self.files[0].1 = self.files[0].1.replace(from, to);
+        self
+    }
+
+    /// With a second file and its own instance.
+    fn second(mut self, vip: &str, more: &str) -> Self {
+        let text = FILE.replace("192.0.2.100", vip).replace("version: 1\n", &format!("version: 1\n{more}"));
+        self.files.push(("VI_2", text));
+        let block = CONF.split("vrrp_instance").nth(1).unwrap().replace("192.0.2.100", vip);
+        self.block(&format!("vrrp_instance{}", block.replace("VI_1", "VI_2")))
+    }
+
+    fn host(mut self, change: impl FnOnce(&mut Host)) -> Self {
+        change(&mut self.host);
+        self
+    }
+
+    fn parameter(self, name: &str, value: &str) -> Self {
+        self.host(|host| drop(host.parameters.insert(name.into(), value.into())))
+    }
+
+    fn services(self, text: &str) -> Self {
+        let list = FILE.split_once("virtual_services:").unwrap().1.to_owned();
+        self.file(&list, text)
+    }
+
+    fn input<T>(&self, with: impl FnOnce(Input<'_>) -> T) -> T {
+        let files: Vec<File> = self
+            .files
+            .iter()
+            .map(|(name, text)| File {
+                path: format!("/etc/lvs-notify/{name}.yaml"),
+                instance: (*name).to_owned(),
+                declared: read(text),
+            })
+            .collect();
+        let tree = parse(&self.conf);
+        with(Input { files: &files, complete: self.complete, conf: Some(&tree), host: Some(&self.host) })
+    }
+
+    fn found(&self) -> Vec<Finding> {
+        self.input(lint::findings)
+    }
+
+    fn breaks(&self, rule: Rule) -> bool {
+        self.found().iter().any(|finding| finding.rule == rule)
+    }
+}
+
+fn parse(text: &str) -> Tree {
+    let content = text.as_bytes().to_vec();
+    let mut find = |path: &Path| match path == Path::new("/etc/keepalived/keepalived.conf") {
+        true => vec![(PathBuf::from(path), Ok(content.clone()))],
+        false => Vec::new(),
+    };
+    keepalived_conf::parse(Path::new("/etc/keepalived/keepalived.conf"), "lb1", &mut find)
+}
+
+fn read(text: &str) -> Declared {
+    declared(&Source { name: "VI_1.yaml".into(), text: text.into() })
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+const MASTER: &str = "notify_master \"/usr/bin/lvs-notify master VI_1\"";
+const STOP: &str = "    notify_stop \"/usr/bin/lvs-notify stop VI_1\"\n";
+const KEEP: &str = "backup: {vips: keep}\nvips";
+const WARM: &str = "backup: {services: keep}\nvips";
+const SYNC: &str = "ipvs: {sysctl: {backup_only: 1}, sync_daemon: {interface: eth1}}\n";
+const GROUP: &str = "vrrp_sync_group G1 {\n  group {\n    VI_1\n  }\n";
+const MARK: &str = "[{fwmark: 7, forward: dr, real_servers: [203.0.113.11]}]\n";
+const LOCAL: &str =
+    " [{address: 192.0.2.100:80, forward: dr, scheduler: rr, real_servers: [192.0.2.1:80, 192.0.2.2:80]}]\n";
+
+fn server(head: &str, method: &str, real: &str) -> String {
+    format!(
+        "virtual_server {head} {{\n  lvs_sched rr\n  lvs_method {method}\n  real_server {real} {{\n  }}\n}}\n"
+    )
+}
+
+/// For every rule, what breaks it, and the nearest thing that does not.
+fn cases() -> Vec<(Rule, World, World)> {
+    use Rule::*;
+    let bare = |word: &str| format!("notify_master /usr/bin/lvs-notify {word}");
+    let six = || {
+        world()
+            .file("192.0.2.100]", "192.0.2.100, 2001:db8::100]")
+            .conf(VIP, &format!("{VIP}2001:db8::100/128 dev lo\n"))
+    };
+    let front = |prefix: &str| {
+        world()
+            .file("192.0.2.100]", "192.0.2.100, 2001:db8::100]")
+            .conf(VIP, &format!("{VIP}2001:db8::100{prefix} dev eth0\n"))
+    };
+    let local = || world().file("vips", KEEP).conf(VIP, "").services(LOCAL);
+    vec![
+        (E01, world().conf(MASTER, &bare("backup")), world().conf(MASTER, &format!("{MASTER} root"))),
+        (
+            E02,
+            world().conf("script_user root", "script_user nobody"),
+            world().conf(STOP, &STOP.replace("1\"", "1\" root")),
+        ),
+        (
+            E03,
+            world().conf("    script_user root\n", ""),
+            world().conf("    script_user root\n    enable_script_security\n", ""),
+        ),
+        (
+            E04,
+            world().host(|host| drop(host.programs.insert("/usr/bin/lvs-notify".into(), Program::Missing))),
+            world().conf("    enable_script_security\n", "").host(|host| {
+                let why = Program::Unsafe("/usr belongs to user 7".into());
+                host.programs.insert("/usr/bin/lvs-notify".into(), why);
+            }),
+        ),
+        (
+            E05,
+            world().global("vrrp_strict"),
+            world().global("vrrp_strict").conf("priority 150", "priority 255"),
+        ),
+        (
+            E06,
+            world().global("vrrp_strict").instance("accept"),
+            world().global("vrrp_strict").global("vrrp_version 3").instance("accept"),
+        ),
+        (
+            W07,
+            world().instance("strict_mode on").instance("unicast_peer {\n 192.0.2.2\n }"),
+            world().instance("unicast_peer {\n 192.0.2.2\n }"),
+        ),
+        (E08, world().file("vips", KEEP), world().file("vips", KEEP).conf(VIP, "")),
+        // Without an interface, but in no network of this host: it is routed.
+        (
+            E09,
+            world().file("interface: eth0\n", ""),
+            world().file("interface: eth0\n", "").host(|host| host.addresses.clear()),
+        ),
+        (
+            W10,
+            world().file("vips", "announce: {count: 0}\nvips"),
+            world().file("vips", "announce: {count: 1}\nvips"),
+        ),
+        (
+            E11,
+            world().global("vrrp_version 3").conf("virtual_ipaddress {", "virtual_ipaddress_excluded {"),
+            world().conf("virtual_ipaddress {", "virtual_ipaddress_excluded {"),
+        ),
+        (
+            E12,
+            world().conf("notify_fault", "notify_deleted"),
+            world().conf(
+                "    notify_fault \"/usr/bin/lvs-notify fault VI_1\"\n",
+                "notify \"/usr/bin/lvs-notify notify\"\n",
+            ),
+        ),
+        (W13, world().conf(STOP, ""), world().conf(STOP, "notify \"/usr/bin/lvs-notify notify\"\n")),
+        (
+            W14,
+            world().conf(STOP, "").block(&format!("{GROUP}{STOP}}}\n")),
+            world().block(&format!("{GROUP}}}\n")),
+        ),
+        (W15, world().block(&format!("{GROUP}{MASTER}\n}}\n")), world().block(&format!("{GROUP}}}\n"))),
+        (E16, world().instance(MASTER), world().instance("notify \"/usr/bin/lvs-notify notify\"")),
+        (
+            E17,
+            world().conf("fault VI_1", "fault VI_1 && date"),
+            world().instance("notify_deleted \"/bin/sh -c 'date; date > /dev/null'\""),
+        ),
+        (W18, world().conf("\"/usr/bin/lvs-notify stop", "\"lvs-notify stop"), world()),
+        (W19, world().conf("    enable_script_security\n", ""), world()),
+        (
+            E20,
+            world().block(&server("192.0.2.100 443", "NAT", "203.0.113.11 443")),
+            world().block(&server("192.0.2.101 443", "NAT", "203.0.113.11 443")),
+        ),
+        (E21, world().global("lvs_flush"), world().global("lvs_flush_on_stop VS")),
+        (
+            E22,
+            world().block(&server("192.0.2.101 80", "DR", "192.0.2.1 80")),
+            world()
+                .block(&server("192.0.2.101 80", "DR", "192.0.2.1 80"))
+                .global("lvs_sync_daemon eth1 inst VI_1")
+                .parameter("net/ipv4/vs/backup_only", "1"),
+        ),
+        (W23, world().instance("use_vmac"), world().instance("use_vmac").file("vips", "arp: off\nvips")),
+        (W24, world().block("net_namespace lb\n"), world()),
+        (
+            W25,
+            world().conf("lvs-notify backup", "lvs-notify master"),
+            world().conf("lvs-notify backup VI_1", "lvs-notify -c /etc/lvs-notify/VI_1.yaml backup"),
+        ),
+        (
+            W26,
+            world().instance("notify \"/usr/bin/lvs-notify master\""),
+            world().instance("notify \"/usr/bin/lvs-notify notify\""),
+        ),
+        (
+            I27,
+            world().conf("notify_master_rx_lower_pri", "notify_deleted"),
+            world().conf("    vrrp_higher_prio_send_advert true\n", "").instance("higher_prio_send_advert"),
+        ),
+        (
+            W28,
+            world().conf("state BACKUP", "state MASTER"),
+            world().conf("state BACKUP\n    nopreempt", "state MASTER"),
+        ),
+        (E29, world().instance("notify_maser \"/bin/true\""), world().instance("notify_priority_changes on")),
+        (E30, world().conf("interface eth0", "interface lo"), world()),
+        (
+            E31,
+            world().block(&server("192.0.2.101 80", "nat", "203.0.113.11 80")),
+            world().block(&server("192.0.2.101 80", "TUN", "203.0.113.11 80")),
+        ),
+        (
+            I32,
+            world().host(|host| host.selinux_enforcing = true),
+            world()
+                .host(|host| host.selinux_enforcing = true)
+                .conf("/usr/bin/lvs-notify", "/usr/libexec/keepalived/lvs-notify"),
+        ),
+        (
+            I33,
+            world().host(|host| host.unit_spares_scripts = Some(false)),
+            world().host(|host| host.unit_spares_scripts = None),
+        ),
+        (
+            W34,
+            world().second("192.0.2.101", "").conf("lvs-notify stop VI_2", "lvs-notify stop VI_1"),
+            world().second("192.0.2.101", ""),
+        ),
+        (E35, world().conf("100/32", "100/24"), world().conf("100/32", "100")),
+        (W36, world().conf("dev lo label lo:0", "dev eth0"), world()),
+        (E37, world().conf("notify_backup", "notify_deleted"), world()),
+        (E38, world().block("include /etc/keepalived/conf.d/none\n"), world()),
+        (
+            W39,
+            world().conf(VIP, &format!("{VIP}192.0.2.110/32 dev lo\n")),
+            world().conf(VIP, &format!("{VIP}192.0.2.110/32 dev eth0\n")),
+        ),
+        (
+            W40,
+            world().conf("interface eth0", "interface eth1"),
+            world().conf("interface eth0", "interface eth1").conf("        eth1\n", "        eth0\n"),
+        ),
+        (
+            E41,
+            world().file("vips", &format!("{SYNC}vips")).global("lvs_sync_daemon eth1 inst VI_1"),
+            world().file("vips", &format!("{SYNC}vips")),
+        ),
+        (
+            W42,
+            world().block(&server("192.0.2.101 80", "DR", "203.0.113.11 8080")),
+            world().block(&server("192.0.2.101 80", "NAT", "203.0.113.11 8080")),
+        ),
+        (W43, front("/64"), front("/64 preferred_lft 0")),
+        (E44, world().second("192.0.2.100", ""), world().second("192.0.2.101", "")),
+        (E45, world().conf("VI_1", "VI_9"), world().conf("/usr/bin/lvs-notify", "/usr/local/sbin/wrapper")),
+        (
+            E46,
+            world().second("192.0.2.101", "").conf("VI_2", "VI_9"),
+            World { complete: false, ..world().second("192.0.2.101", "").conf("VI_2", "VI_9") },
+        ),
+        (
+            E47,
+            world().file("vips", &format!("{SYNC}vips")).second("192.0.2.101", ""),
+            world().file("vips", &format!("{SYNC}vips")),
+        ),
+        (
+            W48,
+            world().file("vips", WARM).services(&format!(" {MARK}")),
+            world().file("vips", &format!("{SYNC}{WARM}")).services(&format!(" {MARK}")),
+        ),
+        (E49, world().host(|host| host.interfaces.retain(|name, _| name != "eth0")), world()),
+        (
+            E50,
+            world().parameter("net/ipv4/ip_forward", "0"),
+            world()
+                .parameter("net/ipv4/ip_forward", "0")
+                .file("scheduler: rr", "scheduler: rr\n    forward: dr"),
+        ),
+        (E51, world().file("scheduler: rr", "scheduler: mh"), world().file("scheduler: rr", "scheduler: sh")),
+        (E52, six().parameter("net/ipv6/conf/eth0/disable_ipv6", "1"), six()),
+        (
+            E53,
+            world().file("vips", &format!("arp: off\n{KEEP}")).parameter("net/ipv4/conf/all/arp_ignore", "0"),
+            world()
+                .file("vips", &format!("arp: off\n{KEEP}"))
+                .parameter("net/ipv4/conf/all/arp_ignore", "0")
+                .parameter("net/ipv4/conf/eth0/arp_ignore", "1"),
+        ),
+        (
+            W54,
+            local().file("forward: dr", "forward: tun").parameter("net/ipv4/conf/tunl0/rp_filter", "1"),
+            local().file("forward: dr", "forward: tun").parameter("net/ipv4/conf/tunl0/rp_filter", "2"),
+        ),
+        (E55, world().services(LOCAL), local()),
+        (
+            W56,
+            local().host(|host| host.listening = Some([("127.0.0.1".parse().unwrap(), 80)].into())),
+            local(),
+        ),
+        (
+            W57,
+            world().parameter("net/ipv4/vs/conn_reuse_mode", "0"),
+            world()
+                .parameter("net/ipv4/vs/conn_reuse_mode", "0")
+                .file("vips", "ipvs: {sysctl: {expire_nodest_conn: 1}}\nvips"),
+        ),
+        (W58, world().host(|host| host.directories.push("/etc/sysctl.d: not there".into())), world()),
+        (
+            W59,
+            world().host(|host| host.addresses.push(("lo".into(), "192.0.2.100".parse().unwrap(), 24))),
+            world().host(|host| host.addresses.push(("lo".into(), "192.0.2.100".parse().unwrap(), 32))),
+        ),
+        (W60, world().host(|host| host.interfaces.extend([("eth0".into(), false)])), world()),
+    ]
+}
+
+#[test]
+fn every_rule_has_a_configuration_that_breaks_it_and_one_that_does_not() {
+    let cases = cases();
+    let rules: Vec<Rule> = cases.iter().map(|(rule, ..)| *rule).collect();
+    assert_eq!(rules, Rule::ALL, "one case for each rule, in order");
+    for (rule, broken, fine) in &cases {
+        assert!(broken.breaks(*rule), "{rule:?} is not found; found: {:#?}\n{}", broken.found(), broken.conf);
+        assert!(!fine.breaks(*rule), "{rule:?} is found where it is not broken\n{}", fine.conf);
+    }
+}
+
+#[test]
+fn what_the_manual_shows_is_clean() {
+    assert_eq!(world().found(), []);
+    assert_eq!(world().second("192.0.2.101", "").found(), []);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let example = root.join("examples/failover");
+    let yaml = std::fs::read_to_string(example.join("VI_1.yaml")).unwrap();
+    for name in ["keepalived-lb1.conf", "keepalived-lb2.conf"] {
+        let conf = std::fs::read_to_string(example.join(name)).unwrap();
+        let world = World { conf, files: vec![("VI_1", yaml.clone())], ..world() };
+        assert_eq!(world.found(), [], "{name}");
+    }
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    let conf = readme.split("```\n").find(|block| block.contains("global_defs {")).unwrap();
+    let conf = conf.replace("       ...\n", "interface eth0\n");
+    assert_eq!(World { conf, files: vec![("VI_1", yaml)], ..world() }.found(), [], "README.md");
+}
+
+/// Directors that are real servers keep the VIP, and keepalived must not have it; IPv6 VIPs need no place
+/// in keepalived.conf either.
+#[test]
+fn what_lvs_notify_binds_alone_is_clean() {
+    let local = world().file("vips", KEEP).conf(VIP, "").services(LOCAL);
+    assert_eq!(local.found(), []);
+    let six = world().file("192.0.2.100]", "\"2001:db8::100\"]").conf(VIP, "").services(
+        " [{address: \"[2001:db8::100]:80\", scheduler: rr, real_servers: [\"[2001:db8:1::11]:80\"]}]\n",
+    );
+    assert_eq!(six.found(), []);
+}
+
+#[test]
+fn loops_are_proved_or_not_with_the_reason() {
+    let proof = |world: &World| {
+        let proofs = world.input(lint::loops);
+        (proofs[0].holds, proofs[0].because.clone())
+    };
+    let keep = world().file("vips", KEEP).conf(VIP, "");
+    let warm = world().file("vips", WARM);
+    let both =
+        |daemon: &str| world().file("vips", &format!("{daemon}backup: {{vips: keep, services: keep}}\nvips"));
+    for (world, holds, words) in [
+        (world(), true, "no service"),
+        (keep.clone(), true, "no service"),
+        (warm.clone(), true, "VIP is not here"),
+        (both(SYNC), true, "backup_only"),
+        (both(SYNC).second("192.0.2.101", ""), false, "every instance"),
+        (warm.services(&format!(" {MARK}")), false, "marked packets"),
+        (
+            keep.block(&server("192.0.2.100 80", "DR", "203.0.113.11 80")),
+            false,
+            "keepalived's virtual_server",
+        ),
+    ] {
+        let (found, because) = proof(&world);
+        assert!(found == holds && because.contains(words), "{found} {because}: {words}");
+    }
+    // VIP and services on the BACKUP without backup_only: the file itself is refused.
+    let refused = FILE.replace("vips", "backup: {vips: keep, services: keep}\nvips");
+    let error = declared(&Source { name: "VI_1.yaml".into(), text: refused }).unwrap_err();
+    assert!(error.to_string().contains("bounce packets for ever"), "{error}");
+}
+
+#[test]
+fn two_files_that_want_one_object_are_told() {
+    for (more, words) in [
+        ("ipvs: {sync_daemon: {interface: eth1}}\n", "the sync daemon"),
+        ("ipvs: {exclusive: true}\n", "exclusive"),
+        ("arp: {arp_ignore: 2}\n", "other values"),
+        ("ipvs: {timeouts: {tcp: 5m}, sync_daemon: {interface: eth1}}\n", "the timeouts"),
+    ] {
+        let both = world()
+            .file("vips", "ipvs: {timeouts: {tcp: 10m}, sync_daemon: {interface: eth1}}\nvips")
+            .second("192.0.2.101", more);
+        let found = both.found();
+        let told = found.iter().any(|one| one.rule == Rule::E44 && one.what.contains(words));
+        assert!(told, "{words}: {found:#?}");
+    }
+}
+
+/// Variables, conditions and includes are seen through.
+#[test]
+fn the_text_is_read_as_keepalived_reads_it() {
+    let hidden = world()
+        .block("$STRICT=vrrp_strict\nglobal_defs {\n  @lb1 $STRICT\n  @lb2 lvs_flush\n # lvs_flush\n}\n")
+        .conf(MASTER, "$WHO=master\n    notify_master \"/usr/bin/lvs-notify ${WHO} VI_1\"");
+    let found = hidden.found();
+    assert_eq!(found.iter().map(|one| one.rule).collect::<Vec<_>>(), [Rule::E05], "{found:#?}");
+}
+
+fn run(words: &[&str]) -> (i32, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_lvs-notify"))
+        .args(words)
+        .env_remove("LVS_NOTIFY_CONFIG")
+        .output()
+        .unwrap();
+    (output.status.code().unwrap(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+#[test]
+fn the_command_tells_place_consequence_and_remedy() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("lint-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let write = |name: &str, text: &str| {
+        std::fs::write(folder.join(name), text).unwrap();
+        folder.join(name).to_str().unwrap().to_owned()
+    };
+    let file = write("VI_1.yaml", FILE);
+    let good = write("good.conf", CONF);
+    let strict = CONF.replace("global_defs {", "global_defs {\n vrrp_strict");
+    write("strict.inc", &strict.replace("/32 dev lo", "/24 dev lo").replace(STOP, ""));
+    let bad = write("bad.conf", "include *.inc\n}\n");
+
+    let (status, text) = run(&["check", "--keepalived-conf", &good, &file]);
+    assert_eq!((status, text.lines().last()), (0, Some("Nothing found")), "{text}");
+    assert!(text.contains(&format!("Checked as well: {good}")), "{text}");
+    assert!(text.contains("no packet circles: while not MASTER this host has no service"), "{text}");
+
+    let (status, text) = run(&["check", &file, "--keepalived-conf", &bad]);
+    assert_eq!(status, 3, "{text}");
+    let inc = folder.join("strict.inc").to_str().unwrap().to_owned();
+    assert!(text.contains(&format!("E35 {inc}:18: ")) && text.contains(&format!("E38 {bad}:2: ")), "{text}");
+    let tail = "    do:   add: notify_stop \"/usr/bin/lvs-notify stop VI_1\"\n";
+    assert!(text.contains(tail) && text.ends_with("Found: 3 errors, 1 warning, 0 hints\n"), "{text}");
+    assert!(text.find("E38").unwrap() < text.find("W13").unwrap(), "{text}");
+
+    let (status, json) = run(&["check", "--json", &file, "--keepalived-conf", &bad]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((status, &json["version"], json["findings"].as_array().unwrap().len()), (3, &1.into(), 4));
+    let first = &json["findings"][0];
+    assert_eq!(first["severity"], "error");
+    assert!(first["line"].is_u64() && first["effect"].is_string() && first["remedy"].is_string());
+    assert_eq!(json["files"][0]["loop_free"], true);
+
+    let invalid = write("VI_3.yaml", &FILE.replace("rr", "none"));
+    let (status, text) = run(&["check", "--keepalived-conf", &bad, &file, &invalid]);
+    assert!(status == 4 && text.contains("1 invalid file, 3 errors"), "{status} {text}");
+    assert_eq!(run(&["check", "--keepalived-conf", "/nonexistent/keepalived.conf", &file]).0, 1);
+
+    let odd =
+        write("odd.conf", "vrrp_instance \"a\u{1b}[2Jb\" {\n notify \"/usr/bin/lvs-notify master\"\n}\n");
+    let (_, text) = run(&["check", "--keepalived-conf", &odd, &file]);
+    assert!(!text.contains('\u{1b}') && text.contains("\\u{1b}[2Jb"), "{text}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+proptest::proptest! {
+    /// Whatever is left of a configuration after lines are lost, doubled and moved: no panic, and the same
+    /// findings every time.
+    #[test]
+    fn no_damage_to_a_configuration_makes_it_panic(
+        cuts in proptest::collection::vec((0..200_usize, 0..200_usize, 0..3_u8), 0..12)
+    ) {
+        let whole = world()
+            .block(&server("192.0.2.100 80", "DR", "192.0.2.1 80"))
+            .block(&format!("{GROUP}{STOP}}}\n"))
+            .second("192.0.2.101", "");
+        let mut lines: Vec<String> = whole.conf.lines().map(str::to_owned).collect();
+        for (one, two, act) in cuts {
+            let (one, two) = (one % lines.len().max(1), two % lines.len().max(1));
+            match act {
+                _ if lines.len() < 3 => break,
+                0 => drop(lines.remove(one)),
+                1 => lines.swap(one, two),
+                _ => lines.insert(one, lines[two].clone()),
+            }
+        }
+        let damaged = World { conf: lines.join("\n"), ..whole };
+        proptest::prop_assert_eq!(damaged.found(), damaged.found());
+    }
+}
