@@ -130,10 +130,13 @@ fn without_comment(content: &str) -> Result<&str> {
         Some(at) => content.split_at_checked(at).filter(|(before, _)| before.ends_with(' ')).ok_or(Unsure)?,
     };
     // In a comment any letter may stand, but for those that YAML takes for a line's end or forbids.
-    let letter =
-        |c: char| (c >= ' ' && c < '\u{7f}') || (c >= '\u{a0}' && !"\u{2028}\u{2029}\u{feff}".contains(c));
+    let letter = |c: char| match c {
+        ' '..='~' => true,
+        '\u{2028}' | '\u{2029}' => false,
+        _ => ('\u{a0}'..'\u{d7ff}').contains(&c),
+    };
     let printable = content.bytes().all(|byte| (b' '..0x7f).contains(&byte));
-    if !printable || !comment.chars().all(|c| letter(c) && c < '\u{d7ff}') {
+    if !printable || !comment.chars().all(letter) {
         return Err(Unsure);
     }
     Ok(content.trim_end_matches(' '))

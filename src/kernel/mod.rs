@@ -9,6 +9,7 @@ mod announce;
 mod error;
 mod ipvs;
 mod ipvs_abi;
+mod ipvs_sockopt;
 #[cfg(test)]
 mod live;
 mod netlink;
