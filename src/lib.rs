@@ -21,6 +21,7 @@ pub mod lock;
 pub mod log;
 pub mod model;
 pub mod persist;
+mod plain_yaml;
 pub mod plan;
 pub mod process;
 pub mod reconcile;

@@ -17,7 +17,8 @@ use nix::sys::utsname::uname;
 
 use super::Needs;
 use super::error::{Error, Operation, Result};
-use super::ipvs_abi::{FAMILY, command, daemon, dest, service, top};
+use super::ipvs_abi::{FAMILY, FORWARD_MASK, command, daemon, dest, service, top};
+use super::ipvs_sockopt::Table;
 use super::netlink::{
     Failure, Malformed, Message, Socket, Writer, be16_of, generic_attributes, text_of, u8_of, u16_of, u32_of,
 };
@@ -71,18 +72,24 @@ impl Ipvs {
             .dump(command::GET_SERVICE, Writer::default(), decode_service)
             .map_err(|failure| Error::netlink(Operation::ReadServices, "", &failure))?;
         let mut observed = ObservedIpvs::default();
+        let asked = |key: &ServiceKey| match scope {
+            ServerScope::All => true,
+            ServerScope::Owned(ownership) => ownership.owns(key),
+            ServerScope::Nothing => false,
+        };
+        let shown = |(key, _): &(ServiceKey, Service)| key.family() == Family::Ipv4 && asked(key);
+        let mut table = if services.iter().any(shown) { Table::read() } else { None };
         // The dump's cursor is a position, so that a change between two of its datagrams can show an entry
         // twice: the map keeps one.
         for (key, settings) in services {
             let (mut servers, mut counters) = (BTreeMap::new(), BTreeMap::new());
-            let asked = match scope {
-                ServerScope::All => true,
-                ServerScope::Owned(ownership) => ownership.owns(&key),
-                ServerScope::Nothing => false,
-            };
-            if asked {
-                // Of a service that is gone meanwhile this is an empty list, not an error.
-                for (server, found, counted) in self.servers(&key)? {
+            if asked(&key) {
+                let list = match table.as_mut().and_then(|table| table.servers(&key)) {
+                    Some(list) => list,
+                    // Of a service that is gone meanwhile this is an empty list, not an error.
+                    None => self.servers(&key)?,
+                };
+                for (server, found, counted) in list {
                     servers.insert(server, found);
                     counters.insert(server, counted);
                 }
@@ -99,7 +106,7 @@ impl Ipvs {
         Ok(observed)
     }
 
-    fn servers(&mut self, key: &ServiceKey) -> Result<Vec<(ServerKey, RealServer, Counters)>> {
+    pub(super) fn servers(&mut self, key: &ServiceKey) -> Result<Vec<(ServerKey, RealServer, Counters)>> {
         let mut attributes = Writer::default();
         put_service_key(&mut attributes, key);
         self.dump(command::GET_DEST, attributes, |payload| decode_server(payload, key.family()))
@@ -698,9 +705,6 @@ fn decode_server(payload: &[u8], of: Family) -> Decoded<Option<(ServerKey, RealS
     };
     Ok(Some((key, settings, counters)))
 }
-
-/// `IP_VS_CONN_F_FWD_MASK`
-const FORWARD_MASK: u32 = 0x7;
 
 /// Reads a sync daemon.
 fn decode_daemon(payload: &[u8]) -> Decoded<Option<(DaemonState, SyncDaemon)>> {

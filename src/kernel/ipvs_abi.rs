@@ -1,10 +1,13 @@
 //! Numbers of the IPVS netlink interface, mirrored from the kernel's `include/uapi/linux/ip_vs.h`.
 //!
-//! Owns constants only. Byte order is the host's except where noted. Used by `ipvs`, which knows what the
+//! Owns constants and layouts only. Byte order is the host's except where noted. Used by `ipvs` and `ipvs_sockopt`, which know what the
 //! numbers mean together; flags and forwarding methods are in `model`, since files name them.
 
 /// Name of the generic netlink family, `IPVS_GENL_NAME`.
 pub(super) const FAMILY: &str = "IPVS";
+
+/// The forwarding method among a real server's flags, `IP_VS_CONN_F_FWD_MASK`.
+pub(super) const FORWARD_MASK: u32 = 0x7;
 
 /// Commands, `IPVS_CMD_*`.
 pub(super) mod command {
@@ -98,4 +101,79 @@ pub(super) mod daemon {
     pub(crate) const PORT: u16 = 7;
     /// u8
     pub(crate) const TTL: u16 = 8;
+}
+
+/// The older interface, by socket options of any IPv4 socket: structures instead of attributes, and everything
+/// of a kind in one answer. It knows IPv4 only, and neither tunnels nor persistence engines.
+pub(super) mod sockopt {
+    /// `IP_VS_SO_GET_INFO`, answers with [`Info`]
+    pub(crate) const GET_INFO: i32 = 1153;
+    /// `IP_VS_SO_GET_SERVICES`, [`Services`] and so many [`Service`]s
+    pub(crate) const GET_SERVICES: i32 = 1154;
+    /// `IP_VS_SO_GET_DESTS`, [`Servers`] and so many [`Server`]s
+    pub(crate) const GET_DESTS: i32 = 1156;
+
+    /// `struct ip_vs_getinfo`
+    #[repr(C)]
+    pub(crate) struct Info {
+        pub(crate) version: u32,
+        pub(crate) size: u32,
+        pub(crate) services: u32,
+    }
+
+    /// `struct ip_vs_get_services`
+    #[repr(C)]
+    pub(crate) struct Services {
+        pub(crate) count: u32,
+        pub(crate) entries: [Service; 0],
+    }
+
+    /// `struct ip_vs_service_entry`; address, port and netmask in network order
+    #[repr(C)]
+    pub(crate) struct Service {
+        pub(crate) protocol: u16,
+        pub(crate) address: u32,
+        pub(crate) port: u16,
+        pub(crate) fwmark: u32,
+        pub(crate) scheduler: [u8; 16],
+        pub(crate) flags: u32,
+        pub(crate) timeout: u32,
+        pub(crate) netmask: u32,
+        pub(crate) servers: u32,
+        pub(crate) statistics: Statistics,
+    }
+
+    /// `struct ip_vs_get_dests`
+    #[repr(C)]
+    pub(crate) struct Servers {
+        pub(crate) protocol: u16,
+        pub(crate) address: u32,
+        pub(crate) port: u16,
+        pub(crate) fwmark: u32,
+        pub(crate) count: u32,
+        pub(crate) entries: [Server; 0],
+    }
+
+    /// `struct ip_vs_dest_entry`
+    #[repr(C)]
+    pub(crate) struct Server {
+        pub(crate) address: u32,
+        pub(crate) port: u16,
+        pub(crate) flags: u32,
+        pub(crate) weight: i32,
+        pub(crate) upper_threshold: u32,
+        pub(crate) lower_threshold: u32,
+        pub(crate) active: u32,
+        pub(crate) inactive: u32,
+        pub(crate) persistent: u32,
+        pub(crate) statistics: Statistics,
+    }
+
+    /// `struct ip_vs_stats_user`
+    #[repr(C)]
+    pub(crate) struct Statistics {
+        pub(crate) packets: [u32; 3],
+        pub(crate) bytes: [u64; 2],
+        pub(crate) rates: [u32; 5],
+    }
 }

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use nix::errno::Errno;
 
+use super::ipvs_sockopt::Table;
 use super::tests::in_namespace;
 use super::{Kernel, Linux, Needs, Result};
 use crate::model::{
@@ -333,6 +334,28 @@ fn a_large_table_goes_in_and_comes_back() {
         assert_eq!(found.services.len(), 501);
         assert_eq!(found.services[&key("192.0.2.1", 80)].servers, many);
         assert!((1000..1500).all(|port| found.services[&key("192.0.2.1", port)].servers == few));
+
+        // Both ways to read say the same, in the same order.
+        let mut short = Table::read().unwrap();
+        let ipvs = kernel.ipvs().unwrap().unwrap();
+        for service in [key("192.0.2.1", 80), key("192.0.2.1", 1000), key("192.0.2.1", 1499)] {
+            assert_eq!(short.servers(&service), Some(ipvs.servers(&service).unwrap()));
+        }
+        assert_eq!(short.servers(&key("192.0.2.9", 80)), None);
+        // Nothing is said when the kernel has more or fewer than it counted, or one that is not shown.
+        let service = key("192.0.2.1", 1000);
+        let v6 = RealServer { forward: Forward::TUN, ..real(Forward::NAT, 1) };
+        let (four, six) = (server("192.0.2.99", 80), server("2001:db8::11", 80));
+        let mut change = |change: Change| assert_eq!(kernel.apply(&[change]), [Ok(())]);
+        change(Change::AddServer { service, key: four, new: real(Forward::NAT, 1) });
+        assert_eq!(short.servers(&service), None);
+        change(Change::AddServer { service, key: six, new: v6 });
+        short = Table::read().unwrap();
+        assert_eq!(short.servers(&service), None);
+        for (key, old) in [(six, v6), (four, real(Forward::NAT, 1))] {
+            change(Change::DeleteServer { service, key, old, connections: 0 });
+            assert_eq!(short.servers(&service), None);
+        }
 
         let ours = Ownership { vips: ["192.0.2.2".parse().unwrap()].into(), ..Ownership::default() };
         let scope = Scope { servers: ServerScope::Owned(ours), ..Scope::default() };

@@ -11,6 +11,7 @@ mod frames;
 pub mod host;
 mod ipvs;
 mod ipvs_abi;
+mod ipvs_sockopt;
 #[cfg(test)]
 mod live;
 mod netlink;

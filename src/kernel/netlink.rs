@@ -1,6 +1,6 @@
 //! One netlink socket: requests, dumps and batches, and the bytes of messages and attributes.
 //!
-//! Owns sequence numbers, time limits, lost and interrupted answers, and every length check: what leaves
+//! Owns the way to socket options, sequence numbers, time limits, lost and interrupted answers, and every length check: what leaves
 //! this file is inside its bounds. Knows no address and no service; `addr` and `ipvs` write and read the
 //! payloads. Socket and constants are neli's. Its decoder is not used: it panics on a message shorter than
 //! its header and on a truncated error (`Nlmsghdr::from_bytes`), drops the last byte of a string without
@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::ops::Range;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, RawFd};
 
 use neli::ToBytes;
 use neli::consts::nl::{NlmF, Nlmsg, NlmsgerrAttr};
@@ -17,8 +17,8 @@ use neli::consts::socket::{Msg, NlFamily};
 use neli::socket::NlSocket;
 use neli::utils::Groups;
 use nix::errno::Errno;
-use nix::sys::socket::{NetlinkAddr, connect, setsockopt, sockopt};
-use nix::sys::time::TimeVal;
+use nix::libc;
+use nix::sys::socket::{NetlinkAddr, connect};
 
 /// Size of `struct nlmsghdr`.
 const HEADER: usize = 16;
@@ -31,9 +31,9 @@ const DATAGRAM: usize = 64 * 1024;
 /// No datagram gets longer, unless one message alone does. Well below the default send buffer of 208 KiB.
 const DATAGRAM_MAX: usize = 128 * 1024;
 /// Space for answers. Each error answer occupies 896 bytes of it, and a datagram holds some 900 messages.
-const RECEIVE_QUEUE: usize = 4 * 1024 * 1024;
+const RECEIVE_QUEUE: libc::c_int = 4 * 1024 * 1024;
 /// Seconds until an answer counts as lost. The kernel answers while it takes the request.
-const PATIENCE: i64 = 5;
+const PATIENCE: libc::time_t = 5;
 /// How often a dump is begun again after a change in its middle.
 const DUMP_ATTEMPTS: usize = 5;
 
@@ -383,25 +383,63 @@ fn open(family: NlFamily) -> Result<NlSocket, Failure> {
     let socket = NlSocket::connect(family, None, Groups::empty())
         .map_err(|error| Failure::io("opening a netlink socket", &error))?;
     let raw = socket.as_raw_fd();
-    // SAFETY: `raw` belongs to `socket`, which outlives every use of `fd` in this function. NlSocket has no
-    // AsFd, without which nix's typed socket options cannot be set on it.
-    #[allow(unsafe_code)]
-    let fd = unsafe { BorrowedFd::borrow_raw(raw) };
     // A connected netlink socket takes messages from its peer only (`af_netlink.c`, `netlink_getsockbyportid`):
     // no other process can slip in an answer.
     connect(raw, &NetlinkAddr::new(0, 0))
         .map_err(|errno| Failure::system("connecting to the kernel", errno))?;
-    let patience = TimeVal::new(PATIENCE, 0);
-    setsockopt(&fd, sockopt::ReceiveTimeout, &patience)
-        .and_then(|()| setsockopt(&fd, sockopt::SendTimeout, &patience))
+    // `struct timeval`
+    let microseconds: libc::suseconds_t = 0;
+    let patience = [PATIENCE.to_ne_bytes().as_slice(), &microseconds.to_ne_bytes()].concat();
+    set_option(raw, libc::SOL_SOCKET, libc::SO_RCVTIMEO, &patience)
+        .and_then(|()| set_option(raw, libc::SOL_SOCKET, libc::SO_SNDTIMEO, &patience))
         .map_err(|errno| Failure::system("setting a time limit on the netlink socket", errno))?;
     // Beyond net.core.rmem_max, which CAP_NET_ADMIN allows; who lacks it can read, and reading needs less.
-    if setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE_QUEUE).is_err() {
-        let _ = setsockopt(&fd, sockopt::RcvBuf, &RECEIVE_QUEUE);
+    let queue = RECEIVE_QUEUE.to_ne_bytes();
+    if set_option(raw, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &queue).is_err() {
+        let _ = set_option(raw, libc::SOL_SOCKET, libc::SO_RCVBUF, &queue);
     }
     // Texts for errors, since Linux 4.12. Without them the error number has to do.
     let _ = socket.enable_ext_ack(true);
     Ok(socket)
+}
+
+/// Which way the value of a socket option goes.
+#[derive(Clone, Copy)]
+enum Way {
+    Set,
+    Get,
+}
+
+/// Sets a socket option.
+fn set_option(socket: RawFd, level: i32, name: i32, value: &[u8]) -> nix::Result<()> {
+    option(Way::Set, socket, level, name, &mut value.to_vec()).map(|_| ())
+}
+
+/// Reads a socket option whose value is also a question: `value` holds it, and then the answer.
+pub(super) fn get_option(socket: RawFd, level: i32, name: i32, value: &mut [u8]) -> nix::Result<()> {
+    let length = value.len();
+    match option(Way::Get, socket, level, name, value)? {
+        answered if answered == length => Ok(()),
+        _ => Err(Errno::EMSGSIZE),
+    }
+}
+
+/// The options that nix has no types for: those of IPVS are as long as its table, and neli's socket does not lend
+/// its descriptor as a type that nix takes.
+fn option(way: Way, socket: RawFd, level: i32, name: i32, value: &mut [u8]) -> nix::Result<usize> {
+    let mut length = libc::socklen_t::try_from(value.len()).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: address and length are those of one exclusively borrowed slice, beyond which the kernel neither
+    // reads nor writes, and any bytes that it writes are bytes. `length` lives on this stack for the call. A
+    // descriptor that is none, or another one, is an error of the call and touches no memory.
+    #[allow(unsafe_code)]
+    let result = unsafe {
+        match way {
+            Way::Set => libc::setsockopt(socket, level, name, value.as_ptr().cast(), length),
+            Way::Get => libc::getsockopt(socket, level, name, value.as_mut_ptr().cast(), &mut length),
+        }
+    };
+    Errno::result(result)?;
+    usize::try_from(length).map_err(|_| Errno::EINVAL)
 }
 
 /// Which messages go together in a datagram.
@@ -564,8 +602,15 @@ impl<'a> Iterator for Attributes<'a> {
 }
 
 /// Writes attributes one after the other.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Writer(Vec<u8>);
+
+impl Default for Writer {
+    fn default() -> Self {
+        // As large as a message for one real server: there are fifty thousand of them.
+        Self(Vec::with_capacity(192))
+    }
+}
 
 impl Writer {
     /// Appends an attribute. A value beyond what an attribute can hold makes a request that the kernel refuses.
@@ -579,16 +624,24 @@ impl Writer {
 
     /// Appends a text with the NUL that the kernel wants.
     pub(super) fn put_text(&mut self, kind: u16, value: &str) -> &mut Self {
-        let mut bytes = value.as_bytes().to_vec();
-        bytes.push(0);
-        self.put(kind, &bytes)
+        self.nest(kind, |to| {
+            to.0.extend_from_slice(value.as_bytes());
+            to.0.push(0);
+        })
     }
 
     /// Appends an attribute made of attributes.
     pub(super) fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) -> &mut Self {
-        let mut inner = Self::default();
-        fill(&mut inner);
-        self.put(kind, &inner.0)
+        let start = self.0.len();
+        self.put(kind, &[]);
+        let inside = self.0.len();
+        fill(self);
+        let length = attribute_length(self.0.len().saturating_sub(inside));
+        for (to, from) in self.0.iter_mut().skip(start).zip(length) {
+            *to = from;
+        }
+        pad(&mut self.0);
+        self
     }
 
     /// The bytes written.
