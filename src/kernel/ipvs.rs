@@ -17,16 +17,17 @@ use nix::sys::utsname::uname;
 
 use super::Needs;
 use super::error::{Error, Operation, Result};
-use super::ipvs_abi::{FAMILY, FORWARD_MASK, command, daemon, dest, service, top};
+use super::ipvs_abi::{FAMILY, FORWARD_MASK, command, daemon, dest, service, statistics, top};
 use super::ipvs_sockopt::Table;
 use super::netlink::{
-    Failure, Malformed, Message, Socket, Writer, be16_of, generic_attributes, text_of, u8_of, u16_of, u32_of,
+    Attributes, Failure, Malformed, Message, Socket, Writer, be16_of, generic_attributes, text_of, u8_of,
+    u16_of, u32_of, u64_of,
 };
 use crate::model::{
     DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Service, ServiceKey, SyncDaemon,
     Timeouts, Tunnel, service_flag,
 };
-use crate::plan::{Change, Counters, ObservedIpvs, ObservedService, ServerScope};
+use crate::plan::{Change, Counters, ObservedIpvs, ObservedService, Rates, ServerScope};
 
 /// The scheduler of a service without one, since Linux 4.2 (`ip_vs_ctl.c`, `ip_vs_add_service`).
 const NO_SCHEDULER: &str = "none";
@@ -684,6 +685,7 @@ fn decode_server(payload: &[u8], of: Family) -> Decoded<Option<(ServerKey, RealS
             dest::ACTIVE => counters.active = u32_of(value)?,
             dest::INACTIVE => counters.inactive = u32_of(value)?,
             dest::PERSISTENT => counters.persistent = u32_of(value)?,
+            dest::STATISTICS => counters.rates = decode_rates(value)?,
             dest::TUNNEL_KIND => tunnel.kind = u8_of(value)?,
             dest::TUNNEL_PORT => tunnel.port = be16_of(value)?,
             dest::TUNNEL_FLAGS => tunnel.checksum = u16_of(value)?,
@@ -704,6 +706,20 @@ fn decode_server(payload: &[u8], of: Family) -> Decoded<Option<(ServerKey, RealS
         tunnel: if forward == Forward::TUN { tunnel } else { Tunnel::default() },
     };
     Ok(Some((key, settings, counters)))
+}
+
+fn decode_rates(value: &[u8]) -> Decoded<Rates> {
+    let mut rates = Rates::default();
+    for attribute in Attributes::new(value) {
+        let (kind, value) = attribute?;
+        match kind {
+            statistics::CONNECTIONS => rates.connections = u64_of(value)?,
+            statistics::BYTES_IN => rates.bytes_in = u64_of(value)?,
+            statistics::BYTES_OUT => rates.bytes_out = u64_of(value)?,
+            _ => {}
+        }
+    }
+    Ok(rates)
 }
 
 /// Reads a sync daemon.

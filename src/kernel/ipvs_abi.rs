@@ -75,12 +75,21 @@ pub(super) mod dest {
     pub(crate) const PERSISTENT: u16 = 9;
     /// u16, since Linux 3.18; without it the service's
     pub(crate) const FAMILY: u16 = 11;
+    /// Nested [`super::statistics`], since Linux 4.1
+    pub(crate) const STATISTICS: u16 = 12;
     /// u8, since Linux 5.2
     pub(crate) const TUNNEL_KIND: u16 = 13;
     /// u16, network order, since Linux 5.2
     pub(crate) const TUNNEL_PORT: u16 = 14;
     /// u16, since Linux 5.3
     pub(crate) const TUNNEL_FLAGS: u16 = 15;
+}
+
+/// Attributes of statistics, `IPVS_STATS_ATTR_*`: u64, what passes in a second.
+pub(super) mod statistics {
+    pub(crate) const CONNECTIONS: u16 = 6;
+    pub(crate) const BYTES_IN: u16 = 9;
+    pub(crate) const BYTES_OUT: u16 = 10;
 }
 
 /// Attributes of a sync daemon, `IPVS_DAEMON_ATTR_*`.
@@ -174,6 +183,7 @@ pub(super) mod sockopt {
     pub(crate) struct Statistics {
         pub(crate) packets: [u32; 3],
         pub(crate) bytes: [u64; 2],
+        /// Connections, packets in and out, bytes in and out, each in a second
         pub(crate) rates: [u32; 5],
     }
 }

@@ -18,10 +18,12 @@ use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use super::ipvs_abi::FORWARD_MASK;
-use super::ipvs_abi::sockopt::{GET_DESTS, GET_INFO, GET_SERVICES, Info, Server, Servers, Service, Services};
+use super::ipvs_abi::sockopt::{
+    GET_DESTS, GET_INFO, GET_SERVICES, Info, Server, Servers, Service, Services, Statistics,
+};
 use super::netlink::get_option;
 use crate::model::{Endpoint, Family, Forward, Protocol, RealServer, ServerKey, ServiceKey, Tunnel};
-use crate::plan::Counters;
+use crate::plan::{Counters, Rates};
 
 /// The IPv4 services of the network namespace, each with the number of its real servers.
 pub(super) struct Table {
@@ -104,10 +106,13 @@ fn server(entry: &[u8]) -> Option<(ServerKey, RealServer, Counters)> {
         lower_threshold: field(offset_of!(Server, lower_threshold))?,
         tunnel: Tunnel::default(),
     };
+    let rates = offset_of!(Server, statistics) + offset_of!(Statistics, rates);
+    let rate = |number: usize| field(rates + 4 * number).map(u64::from);
     let counters = Counters {
         active: field(offset_of!(Server, active))?,
         inactive: field(offset_of!(Server, inactive))?,
         persistent: field(offset_of!(Server, persistent))?,
+        rates: Rates { connections: rate(0)?, bytes_in: rate(3)?, bytes_out: rate(4)? },
     };
     let port = port_at(entry, offset_of!(Server, port))?;
     Some((Endpoint { address, port }, settings, counters))

@@ -684,6 +684,11 @@ pub(super) fn u32_of(value: &[u8]) -> Result<u32, Malformed> {
     value.try_into().map(u32::from_ne_bytes).map_err(|_| Malformed)
 }
 
+/// A value of exactly eight bytes in host order.
+pub(super) fn u64_of(value: &[u8]) -> Result<u64, Malformed> {
+    value.try_into().map(u64::from_ne_bytes).map_err(|_| Malformed)
+}
+
 /// A text, up to its NUL or its end.
 pub(super) fn text_of(value: &[u8]) -> Result<String, Malformed> {
     let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
