@@ -259,19 +259,20 @@ fn vrrp(block: &Block<'_>, found: &mut Findings) {
 /// virtual_server blocks, for what is wrong whoever owns the service.
 fn virtual_servers(conf: &Conf<'_>, host: Option<&Host>, found: &mut Findings) {
     for server in conf.tree.all("virtual_server") {
-        let methods: Vec<&Statement> = methods(server).collect();
-        for method in &methods {
+        for method in methods(server) {
             if !["NAT", "DR", "TUN"].contains(&method.value(1)) {
                 found.at(Rule::E31, method, format!("`{} {}`", method.keyword(), method.value(1)));
             }
         }
-        let general = methods.first().map_or("", |method| method.value(1));
+        let method_of = |block: &Statement| {
+            let found = ["lvs_method", "lb_kind"].iter().find_map(|keyword| block.last(keyword));
+            found.map(|line| line.value(1).to_owned())
+        };
         let port = conf.servers.iter().find(|one| std::ptr::eq(one.at, server)).map_or("", |one| one.port);
         let mark = server.value(1) == "fwmark";
         for real in server.all("real_server") {
-            let own = ["lvs_method", "lb_kind"].iter().find_map(|keyword| real.last(keyword));
-            let method = own.map_or(general, |method| method.value(1));
-            if !matches!(method, "DR" | "TUN") {
+            let method = method_of(real).or_else(|| method_of(server)).unwrap_or_default();
+            if !matches!(method.as_str(), "DR" | "TUN") {
                 continue;
             }
             if !mark && server.value(1) != "group" && real.value(2) != port {
