@@ -182,8 +182,9 @@ impl Reader<'_> {
             return self.trouble("files include each other too deeply; the rest is not read");
         }
         let found = (self.find)(pattern);
-        if found.is_empty() {
-            self.trouble(format!("no file is named or matches `{}`; keepalived goes on", pattern.display()));
+        // A pattern may match nothing today; a name is a promise.
+        if found.is_empty() && !pattern.to_string_lossy().contains(['*', '?', '[', '{']) {
+            self.trouble(format!("there is no file `{}`; keepalived goes on without it", pattern.display()));
         }
         for (path, content) in found {
             let text = match content {
