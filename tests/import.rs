@@ -318,6 +318,36 @@ fn a_notify_script_is_read_without_a_shell() {
     }
 }
 
+#[test]
+fn loops_functions_and_tests_of_a_shell() {
+    let script = r#"
+VIPS=(192.0.2.1 192.0.2.2)
+function up { ipvsadm -A -t 192.0.2.1:1
+  for v in ${VIPS[@]}; do ipvsadm -A -t $v:80 -s rr; done
+  msg="several
+lines; ipvsadm -A -f 9"
+  [[ $1 == a || $2 == b ]] && ipvsadm -A -t 192.0.2.1:2
+  for i in 1 2; do for j in 3 4; do ipvsadm -A -f $i$j; done; done
+  if ! ipvsadm -L -n | grep -q 192.0.2.1; then sudo ipvsadm -A -t 192.0.2.1:3; fi
+  x=$((1+2)); ipvsadm -A -t "192.0.2.1:$x"
+  while read rip; do ipvsadm -a -t 192.0.2.1:1 -r $rip; done <rips
+  echo 1 >/proc/sys/net/ipv4/ip_forward
+}"#;
+    let written = yaml(Origin::Script, script);
+    let marks = ["13", "14", "23", "24"].map(|mark| format!("-A -f {mark} -s wlc"));
+    let ports = ["1", "2", "3"].map(|port| format!("-A -t 192.0.2.1:{port} -s wlc"));
+    assert_eq!(rules(&written), [&ports[..], &marks[..]].concat());
+    let told: Vec<&str> = written.lines().filter(|line| line.starts_with("#   ")).collect();
+    let expected = [
+        "source:4: `${VIPS[@]}` has no plain value: for v in ${VIPS[@]}",
+        "source:4: `$v` has no plain value: do ipvsadm -A -t $v:80 -s rr",
+        "source:10: `$x` has no plain value: ipvsadm -A -t \"192.0.2.1:$x\"",
+        "source:11: `$rip` has no plain value: do ipvsadm -a -t 192.0.2.1:1 -r $rip",
+        "source:12: echo 1 >/proc/sys/net/ipv4/ip_forward",
+    ];
+    assert_eq!(told, expected.map(|line| format!("#   {line}")));
+}
+
 const KEEPALIVED: &str = "\
 global_defs {
     lvs_timeouts tcp 1200 udp 60

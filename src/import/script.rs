@@ -27,9 +27,10 @@ const WRAPPERS: [&str; 6] = ["sudo", "exec", "command", "nohup", "env", "builtin
 /// Assign.
 const DECLARATIONS: [&str; 5] = ["export", "local", "readonly", "declare", "typeset"];
 /// Change nothing outside the script.
-const HARMLESS: [&str; 25] = [
+const HARMLESS: [&str; 26] = [
     ":", "true", "false", "test", "[", "[[", "echo", "printf", "exit", "return", "shift", "set", "cd",
     "sleep", "date", "logger", "break", "continue", "read", "unset", "trap", "wait", "umask", "which", "for",
+    "grep",
 ];
 
 /// Reads a script. Never fails: what is not understood is told in the file's comments.
@@ -199,7 +200,8 @@ impl Script<'_> {
                 }
             }
             // But `echo 1 >/proc/sys/net/ipv4/ip_forward`.
-            name if HARMLESS.contains(&name)
+            // And the rest of `[[ a || b ]]`.
+            name if (HARMLESS.contains(&name) || command.last().and_then(shell::plain) == Some("]]"))
                 && !["ipvsadm", "/proc/sys"].iter().any(|word| statement.raw.contains(word)) => {}
             _ => {
                 let line = format!("{}:{}: {}", self.name, statement.line, shown(&statement.raw));
@@ -352,9 +354,10 @@ impl Script<'_> {
 /// A statement's words without the keywords before its command.
 fn command_words(mut words: &[Word]) -> &[Word] {
     while let Some((first, rest)) = words.split_first()
-        && shell::plain(first).is_some_and(|word| KEYWORDS.contains(&word))
+        && let Some(word) = shell::plain(first).filter(|word| KEYWORDS.contains(word))
     {
-        words = rest;
+        // The word after `function` is its name.
+        words = rest.get(usize::from(word == "function")..).unwrap_or_default();
     }
     words
 }
