@@ -307,6 +307,7 @@ fn a_notify_script_is_read_without_a_shell() {
         "source:26: the rules come from elsewhere; import that with `--from ipvsadm-save`",
         "source:33: the service tcp 192.0.2.1:80 exists already: /sbin/ipvsadm -A -t $VIP:$PORT -s rr",
         "removes what is declared: lines 12, 31.",
+        "source:11: echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore",
         "source:10: ip addr add $VIP/32 dev lo label lo:0",
         "source:36: arping -c 3 -U -I eth0 $VIP",
     ] {
@@ -315,6 +316,36 @@ fn a_notify_script_is_read_without_a_shell() {
     for words in ["logger", "start_lvs()", "usage:", "esac"] {
         assert!(!told.contains(words), "{words}\n{written}");
     }
+}
+
+#[test]
+fn loops_functions_and_tests_of_a_shell() {
+    let script = r#"
+VIPS=(192.0.2.1 192.0.2.2)
+function up { ipvsadm -A -t 192.0.2.1:1
+  for v in ${VIPS[@]}; do ipvsadm -A -t $v:80 -s rr; done
+  msg="several
+lines; ipvsadm -A -f 9"
+  [[ $1 == a || $2 == b ]] && ipvsadm -A -t 192.0.2.1:2
+  for i in 1 2; do for j in 3 4; do ipvsadm -A -f $i$j; done; done
+  if ! ipvsadm -L -n | grep -q 192.0.2.1; then sudo ipvsadm -A -t 192.0.2.1:3; fi
+  x=$((1+2)); ipvsadm -A -t "192.0.2.1:$x"
+  while read rip; do ipvsadm -a -t 192.0.2.1:1 -r $rip; done <rips
+  echo 1 >/proc/sys/net/ipv4/ip_forward
+}"#;
+    let written = yaml(Origin::Script, script);
+    let marks = ["13", "14", "23", "24"].map(|mark| format!("-A -f {mark} -s wlc"));
+    let ports = ["1", "2", "3"].map(|port| format!("-A -t 192.0.2.1:{port} -s wlc"));
+    assert_eq!(rules(&written), [&ports[..], &marks[..]].concat());
+    let told: Vec<&str> = written.lines().filter(|line| line.starts_with("#   ")).collect();
+    let expected = [
+        "source:4: `${VIPS[@]}` has no plain value: for v in ${VIPS[@]}",
+        "source:4: `$v` has no plain value: do ipvsadm -A -t $v:80 -s rr",
+        "source:10: `$x` has no plain value: ipvsadm -A -t \"192.0.2.1:$x\"",
+        "source:11: `$rip` has no plain value: do ipvsadm -a -t 192.0.2.1:1 -r $rip",
+        "source:12: echo 1 >/proc/sys/net/ipv4/ip_forward",
+    ];
+    assert_eq!(told, expected.map(|line| format!("#   {line}")));
 }
 
 const KEEPALIVED: &str = "\
@@ -374,6 +405,13 @@ virtual_server fwmark 6 {
 }
 virtual_server group NONE {
 }
+virtual_server fwmark 9 {
+    lvs_sched rr
+    mh-port
+    persistence_granularity 64
+    real_server 2001:db8:1::9 {
+    }
+}
 ";
 
 #[test]
@@ -394,6 +432,8 @@ fn virtual_servers_of_keepalived_are_read() {
             "-a -u [2001:db8::1]:53 -r [2001:db8:1::1]:53 -g -w 0",
             "-A -f 5 -s wlc",
             "-a -f 5 -r 203.0.113.1:443 -g -w 1",
+            "-A -f 9 -6 -s rr -p 360 -M 64",
+            "-a -f 9 -6 -r [2001:db8:1::9]:0 -m -w 1",
         ]
         .map(str::to_owned),
     );
@@ -409,6 +449,7 @@ fn virtual_servers_of_keepalived_are_read() {
         "source:52: not written, source:53: `lb_kind nat` is not understood",
         "source:55: not written, there is no virtual_server_group NONE",
         "Health checks have no counterpart",
+        "No counterpart here: source:59 mh-port",
     ] {
         assert!(told.contains(words), "{words}\n{written}");
     }
@@ -784,22 +825,22 @@ fn load(host: &Host, lines: &[String]) {
     host.sh(&format!("ipvsadm -R <<'END'\n{}\nEND", lines.join("\n")));
 }
 
-/// `import`, then `check` and `plan`, for every source that this table can have: `ipvsadm -S` loses thresholds,
-/// so a table with them has only the kernel.
-fn settled(host: &Host, what: &str, thresholds: bool) {
-    let sources: &[(&str, &str)] = &[
+/// `import`, then `check` and `plan`, for the first so many sources: `ipvsadm -S` loses thresholds, so a table with
+/// them has only the kernel.
+fn settled(host: &Host, what: &str, sources: usize) {
+    let all = [
         ("kernel", "$LVS import"),
         ("numbers", "ipvsadm -Sn | $LVS import --from ipvsadm-save"),
         ("names", "ipvsadm -S | $LVS import --from ipvsadm-save -"),
     ];
-    let sources = if thresholds { &sources[..1] } else { sources };
+    let sources = &all[..sources];
     // One shell for all: in an emulator each process takes its time.
     let mut script = format!("LVS={LVS_NOTIFY}; cd /run/test; set -e -o pipefail\n");
     for (name, source) in sources {
-        script += &format!(
-            "{source} >{name}.yaml; $LVS check {name}.yaml || [ $? = 3 ]; $LVS plan master -c {name}.yaml\n"
-        );
+        script += &format!("{source} >{name}.yaml; $LVS plan master -c {name}.yaml\n");
     }
+    // 3: what `check` may find about this host is not the file's fault.
+    script += "$LVS check kernel.yaml || [ $? = 3 ]\n";
     let ran = host.command("bash").args(["-c", &script]).output().unwrap();
     let told = String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned();
     let empty = told.matches(" MASTER: no differences\n").count();
@@ -828,16 +869,16 @@ fn nothing_differs_after_import_of_any_single_setting() {
         .extend(more.trim().lines().map(|line| line.split(';').map(|part| part.trim().to_owned()).collect()));
     for table in &tables {
         load(&host, table);
-        settled(&host, &table.join("; "), false);
+        settled(&host, &table.join("; "), 3);
     }
     // Marks that `ipvsadm -S` prints as negative numbers.
     host.ok("ipvsadm -C");
     host.ok("ipvsadm -A -f 4294967295 -s rr");
     host.ok("ipvsadm -A -f 2147483648 -6 -s rr");
     assert!(host.ok("ipvsadm -Sn").contains("-f -1 "));
-    settled(&host, "negative marks", false);
+    settled(&host, "negative marks", 3);
     host.ok("ipvsadm -C");
-    settled(&host, "an empty table", false);
+    settled(&host, "an empty table", 3);
     println!("{} tables, each from the kernel, by numbers and by names", tables.len() + 2);
 }
 
@@ -848,7 +889,7 @@ fn nothing_differs_after_import_of_random_tables() {
     for seed in [11, 12] {
         let host = director();
         let mut random = Random(seed);
-        for table in 0..12 {
+        for table in 0..10 {
             let mut expected = Expected::default();
             let chosen: BTreeSet<usize> = (0..random.below(8)).map(|_| random.below(POOL.len())).collect();
             for index in &chosen {
@@ -857,14 +898,14 @@ fn nothing_differs_after_import_of_random_tables() {
             services += chosen.len();
             let what = format!("seed {seed}, table {table}");
             load(&host, &expected.table);
-            settled(&host, &what, false);
+            settled(&host, &what, 2);
             let limited: Vec<String> =
                 expected.table.iter().map(|line| with_thresholds(line, &expected)).collect();
             load(&host, &limited);
-            settled(&host, &what, true);
+            settled(&host, &what, 1);
         }
     }
-    println!("24 tables with {services} services, with and without thresholds");
+    println!("20 tables with {services} services, with and without thresholds");
 }
 
 /// A line of a table with the thresholds that its server should have.
@@ -897,7 +938,7 @@ fn names_of_hosts_and_ports_lead_back() {
     load(&host, &lines.map(str::to_owned));
     let saved = host.ok("ipvsadm -S");
     assert!(saved.contains("-t vip.example.net:http -r rs1.example.net:https"), "{saved}");
-    settled(&host, "names", false);
+    settled(&host, "names", 3);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Owns the reading of `HOST`, `HOST:PORT` and `[V6]:PORT` as ipvsadm reads them (`parse_service` in
 //! `ipvsadm.c`). Leaves the meaning of the endpoint to its caller. Called by `options` and `keepalived`.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, ToSocketAddrs as _};
 
@@ -16,6 +17,8 @@ const SERVICES: &str = "/etc/services";
 pub struct Hosts {
     ports: BTreeMap<(String, String), u16>,
     resolve: fn(&str) -> Vec<IpAddr>,
+    /// A save file names the same hosts over and over, and each question may take seconds.
+    known: RefCell<BTreeMap<String, Vec<IpAddr>>>,
 }
 
 impl Hosts {
@@ -42,7 +45,7 @@ impl Hosts {
                 ports.entry((name.to_owned(), protocol.to_owned())).or_insert(port);
             }
         }
-        Self { ports, resolve }
+        Self { ports, resolve, known: RefCell::default() }
     }
 
     /// Reads an address or a host's name. `six` asks for an IPv6 address of the name, which otherwise is IPv4,
@@ -58,8 +61,11 @@ impl Hosts {
             && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
             // ipvsadm: a number alone is no host.
             && !text.chars().all(|c| c.is_ascii_digit());
-        let found = if named { (self.resolve)(text) } else { Vec::new() };
-        found.into_iter().find(|address| address.is_ipv6() == six).ok_or_else(|| {
+        let mut known = self.known.borrow_mut();
+        let found = known
+            .entry(text.to_owned())
+            .or_insert_with(|| if named { (self.resolve)(text) } else { Vec::new() });
+        found.iter().copied().find(|address| address.is_ipv6() == six).ok_or_else(|| {
             let kind = if six { "IPv6" } else { "IPv4" };
             match named {
                 true => format!("the host `{text}` has no {kind} address here; write the address, or save with `ipvsadm -Sn`"),

@@ -196,9 +196,17 @@ impl Reading<'_> {
                     }
                 }
                 "ops" => common.settings.flags |= service_flag::ONE_PACKET,
-                "flag-1" | "sh-fallback" | "mh-fallback" => common.settings.flags |= service_flag::SCHED1,
-                "flag-2" | "sh-port" | "mh-port" => common.settings.flags |= service_flag::SCHED2,
+                "flag-1" => common.settings.flags |= service_flag::SCHED1,
+                "flag-2" => common.settings.flags |= service_flag::SCHED2,
                 "flag-3" => common.settings.flags |= service_flag::SCHED3,
+                // keepalived ignores those of another scheduler than the one named before.
+                flag @ ("sh-fallback" | "mh-fallback" | "sh-port" | "mh-port")
+                    if flag.split('-').next() == Some(common.settings.scheduler.as_str()) =>
+                {
+                    let fallback = flag.ends_with("fallback");
+                    common.settings.flags |=
+                        if fallback { service_flag::SCHED1 } else { service_flag::SCHED2 };
+                }
                 "persistence_timeout" if value.is_empty() => timeout = Some(PERSISTENCE),
                 "persistence_timeout" => timeout = Some(value.parse().map_err(|_| wrong())?),
                 "persistence_engine" => value.clone_into(&mut common.settings.engine),
@@ -216,9 +224,13 @@ impl Reading<'_> {
             common.settings.flags |= service_flag::PERSISTENT;
             common.settings.timeout = timeout;
         }
-        // A mark's family is that of its real servers, but for tunnels.
-        common.six |= block.all("real_server").any(|server| server.value(1).contains(':'))
-            && block.all("real_server").all(|server| server.value(1).contains(':'));
+        // A mark's family is that of its granularity, or of its real servers.
+        let servers: Vec<bool> =
+            block.all("real_server").map(|server| server.value(1).contains(':')).collect();
+        common.six |= match &common.granularity {
+            Some(text) => !text.contains('.'),
+            None => !servers.is_empty() && servers.iter().all(|six| *six),
+        };
         Ok(common)
     }
 
@@ -379,16 +391,11 @@ fn method(line: &Statement) -> Option<(Forward, Tunnel)> {
     Some((forward, tunnel))
 }
 
-/// A netmask or a prefix length.
+/// A netmask, or for IPv6 a prefix length.
 fn granularity(text: &str, family: Family) -> Option<u32> {
-    let prefix = text.parse::<u32>().ok();
     match family {
-        Family::Ipv6 => prefix.filter(|prefix| (1..=128).contains(prefix)),
-        Family::Ipv4 => match prefix {
-            Some(prefix @ 1..=32) => Some(u32::MAX << (32 - prefix)),
-            Some(_) => None,
-            None => text.parse::<std::net::Ipv4Addr>().ok().map(u32::from),
-        },
+        Family::Ipv6 => text.parse().ok().filter(|prefix| (1..=128).contains(prefix)),
+        Family::Ipv4 => text.parse::<std::net::Ipv4Addr>().ok().map(u32::from),
     }
 }
 

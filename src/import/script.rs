@@ -4,7 +4,7 @@
 //! table, or told with its line. The branches of a script are read one after the other, so that what it takes
 //! away (for BACKUP) is told, not done. Leaves syntax to `shell`, options to `options`. Called by `import`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::hosts::Hosts;
 use super::options::{self, Command};
@@ -14,8 +14,8 @@ use crate::model::DaemonState;
 
 /// Statements carried out, loops unrolled; a script that needs more is no script around ipvsadm.
 const MOST_STEPS: usize = 200_000;
-/// Lines told at most of each kind.
-const MOST_NOTES: usize = 200;
+/// Lines told at most of each kind; more are counted.
+const MOST_NOTES: usize = 1000;
 
 /// Before a command; a `for` is looked at by itself.
 const KEYWORDS: [&str; 15] = [
@@ -27,9 +27,10 @@ const WRAPPERS: [&str; 6] = ["sudo", "exec", "command", "nohup", "env", "builtin
 /// Assign.
 const DECLARATIONS: [&str; 5] = ["export", "local", "readonly", "declare", "typeset"];
 /// Change nothing outside the script.
-const HARMLESS: [&str; 25] = [
+const HARMLESS: [&str; 26] = [
     ":", "true", "false", "test", "[", "[[", "echo", "printf", "exit", "return", "shift", "set", "cd",
     "sleep", "date", "logger", "break", "continue", "read", "unset", "trap", "wait", "umask", "which", "for",
+    "grep",
 ];
 
 /// Reads a script. Never fails: what is not understood is told in the file's comments.
@@ -40,8 +41,9 @@ pub fn read(name: &str, text: &str, hosts: &Hosts) -> Table {
         table: Table { origin: format!("the shell script {name}"), ..Table::default() },
         variables: BTreeMap::new(),
         open: Vec::new(),
-        removing: Vec::new(),
+        removing: BTreeSet::new(),
         others: Vec::new(),
+        told: BTreeSet::new(),
         steps: 0,
     };
     script.run(&shell::statements(text, 1));
@@ -57,9 +59,11 @@ struct Script<'a> {
     /// Lines that were not understood, or say something else than an earlier one
     open: Vec<String>,
     /// Lines that take something away
-    removing: Vec<usize>,
+    removing: BTreeSet<usize>,
     /// Other commands
     others: Vec<String>,
+    /// Every line told, since a loop comes to the same one again
+    told: BTreeSet<String>,
     steps: usize,
 }
 
@@ -83,8 +87,7 @@ impl Script<'_> {
                 .to_owned(),
         ];
         if !self.removing.is_empty() {
-            self.removing.dedup();
-            let lines: Vec<String> = self.removing.iter().take(MOST_NOTES).map(ToString::to_string).collect();
+            let lines: Vec<String> = self.removing.iter().map(ToString::to_string).collect();
             notes.push(format!(
                 "Not needed any more, since leaving MASTER removes what is declared: lines {}.",
                 lines.join(", ")
@@ -116,7 +119,7 @@ impl Script<'_> {
 
     fn odd(&mut self, line: usize, why: &str, raw: &str) {
         let text = self.at(line, why, raw);
-        if self.open.last() != Some(&text) {
+        if self.told.insert(text.clone()) {
             self.open.push(text);
         }
     }
@@ -196,10 +199,13 @@ impl Script<'_> {
                     self.variables.remove(shell::plain(word).unwrap_or_default());
                 }
             }
-            name if HARMLESS.contains(&name) && !statement.raw.contains("ipvsadm") => {}
+            // But `echo 1 >/proc/sys/net/ipv4/ip_forward`.
+            // And the rest of `[[ a || b ]]`.
+            name if (HARMLESS.contains(&name) || command.last().and_then(shell::plain) == Some("]]"))
+                && !["ipvsadm", "/proc/sys"].iter().any(|word| statement.raw.contains(word)) => {}
             _ => {
                 let line = format!("{}:{}: {}", self.name, statement.line, shown(&statement.raw));
-                if !self.others.contains(&line) {
+                if self.told.insert(line.clone()) {
                     self.others.push(line);
                 }
             }
@@ -312,7 +318,10 @@ impl Script<'_> {
             Command::DeleteService(_)
             | Command::DeleteServer(..)
             | Command::Clear
-            | Command::StopDaemon(_) => return self.removing.push(line),
+            | Command::StopDaemon(_) => {
+                self.removing.insert(line);
+                return;
+            }
             Command::EditService(key, settings)
                 if self.table.services.get(key).is_none_or(|known| known.settings != *settings) =>
             {
@@ -345,9 +354,10 @@ impl Script<'_> {
 /// A statement's words without the keywords before its command.
 fn command_words(mut words: &[Word]) -> &[Word] {
     while let Some((first, rest)) = words.split_first()
-        && shell::plain(first).is_some_and(|word| KEYWORDS.contains(&word))
+        && let Some(word) = shell::plain(first).filter(|word| KEYWORDS.contains(word))
     {
-        words = rest;
+        // The word after `function` is its name.
+        words = rest.get(usize::from(word == "function")..).unwrap_or_default();
     }
     words
 }

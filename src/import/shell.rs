@@ -63,7 +63,7 @@ pub fn words(line: &str) -> Vec<String> {
 
 /// Cuts a script into statements. Never fails: what is no shell comes out as odd words.
 pub fn statements(text: &str, first_line: usize) -> Vec<Statement> {
-    let mut cutter = Cutter { rest: text, text, line: first_line, ..Cutter::default() };
+    let mut cutter = Cutter { rest: text, line: first_line, ..Cutter::default() };
     cutter.run();
     cutter.done
 }
@@ -81,7 +81,6 @@ enum Redirection {
 
 #[derive(Default)]
 struct Cutter<'t> {
-    text: &'t str,
     rest: &'t str,
     line: usize,
     done: Vec<Statement>,
@@ -93,8 +92,6 @@ struct Cutter<'t> {
     heredocs: Vec<(String, bool, bool)>,
     /// `case` blocks that are open
     cases: usize,
-    /// Subshells that are open
-    depth: usize,
 }
 
 impl<'t> Cutter<'t> {
@@ -194,7 +191,6 @@ impl<'t> Cutter<'t> {
                 '(' => self.open(),
                 ')' => {
                     self.end_statement();
-                    self.depth = self.depth.saturating_sub(1);
                     self.next();
                 }
                 _ => {
@@ -327,7 +323,6 @@ impl<'t> Cutter<'t> {
             return;
         }
         self.end_statement();
-        self.depth += 1;
     }
 
     /// The pattern of a `case` arm up to its bracket, or the end of the block.
@@ -414,7 +409,6 @@ impl<'t> Cutter<'t> {
                 statement.heredoc = Some(heredoc);
             }
         }
-        debug_assert!(self.rest.len() <= self.text.len());
     }
 }
 

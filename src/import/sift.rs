@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use super::{Place, Table, shown, yaml};
 use crate::config::Source;
 use crate::desired::{Declared, Wanted};
+use crate::model::service_flag::{ONE_PACKET, PERSISTENT, SCHED1, SCHED2, SCHED3};
 use crate::model::{RealServer, ServerKey, Service, ServiceKey, SyncDaemon, Timeouts};
 
 /// A table without what a file cannot say, and that as text.
@@ -122,7 +123,9 @@ impl Sifted {
 
     /// The daemon, without a `max_len` that the file refuses.
     fn daemon(&mut self, daemon: &SyncDaemon) {
-        for max_len in [daemon.max_len, None] {
+        let mut sizes = vec![daemon.max_len, None];
+        sizes.dedup();
+        for max_len in sizes {
             let trial = SyncDaemon { max_len, ..daemon.clone() };
             match (Self { daemon: Some(trial.clone()), ..Self::default() }).check() {
                 Ok(()) => return self.daemon = Some(trial),
@@ -192,17 +195,29 @@ impl Sifted {
 
     fn find_vips(&mut self, table: &Table) {
         for key in self.services.keys() {
-            if let ServiceKey::Endpoint { address, .. } = key {
-                let place = table.places.get(address).cloned().unwrap_or_default();
-                let vips: BTreeMap<_, _> = [(*address, place.clone())].into();
-                let fits = read(&yaml::document(&Self { vips, ..Self::default() })).is_ok();
-                self.vips.insert(*address, if fits { place } else { Place::default() });
+            let ServiceKey::Endpoint { address, .. } = key else { continue };
+            if self.vips.contains_key(address) {
+                continue;
             }
+            let mut place = table.places.get(address).cloned().unwrap_or_default();
+            let vips: BTreeMap<_, _> = [(*address, place.clone())].into();
+            if place != Place::default()
+                && let Err(why) = read(&yaml::document(&Self { vips, ..Self::default() }))
+            {
+                self.refused.push(format!("where {address} stands: {why}"));
+                place = Place::default();
+            }
+            self.vips.insert(*address, place);
         }
     }
 }
 
-/// A service's settings in ipvsadm's words, with what ipvsadm has no word for.
+/// A service's settings in ipvsadm's words, with the flags for which ipvsadm has no word.
 fn settings(service: &Service, key: &ServiceKey) -> String {
-    format!("{} (flags {:#x})", shown(&service.ipvsadm(key.family())), service.flags)
+    let named = PERSISTENT | ONE_PACKET | SCHED1 | SCHED2 | SCHED3;
+    let words = shown(&service.ipvsadm(key.family()));
+    match service.flags & !named {
+        0 => words,
+        unnamed => format!("{words} (and flags {unnamed:#x})"),
+    }
 }
