@@ -72,6 +72,42 @@ pub enum Command {
     /// Reconcile again to the recorded role, after an edit of the file or from a timer
     #[command(after_help = "Example: lvs-notify apply VI_1")]
     Apply(RoleArgs),
+    /// Give a real server no new connections; existing ones live on, until `undrain`
+    ///
+    /// Survives apply, failover and reboot. Without --service it holds in every service of the file.
+    #[command(after_help = "Example: lvs-notify drain 192.0.2.11 --for 10m")]
+    Drain {
+        /// Real server: ADDRESS or ADDRESS:PORT
+        server: String,
+        /// VRRP instance
+        instance: Option<String>,
+        /// Only in this service: VIP:PORT, tcp/VIP:PORT, udp/VIP:PORT, sctp/VIP:PORT or fwmark/MARK
+        #[arg(long = "service", value_name = "SERVICE")]
+        services: Vec<String>,
+        /// Lift it by itself after this time, at the next run: a notification, or `apply` from a timer
+        #[arg(long = "for", value_name = "DURATION")]
+        period: Option<String>,
+    },
+    /// Lift what `drain` has begun
+    #[command(after_help = "Example: lvs-notify undrain 192.0.2.11")]
+    Undrain {
+        /// Real server: ADDRESS or ADDRESS:PORT
+        #[arg(required_unless_present = "all")]
+        server: Option<String>,
+        /// VRRP instance
+        instance: Option<String>,
+        /// Every real server
+        #[arg(long, conflicts_with = "server")]
+        all: bool,
+    },
+    /// Follow keepalived's notify FIFO: the same as the role commands, with events in their order
+    #[command(
+        after_help = "Example, in keepalived.conf:\n  vrrp_notify_fifo /run/keepalived.fifo\n  vrrp_notify_fifo_script \"/usr/bin/lvs-notify fifo\""
+    )]
+    Fifo {
+        /// The FIFO, which keepalived appends to the command
+        path: PathBuf,
+    },
     /// Show what would change, with the equivalent commands; changes nothing
     #[command(after_help = "Example: lvs-notify plan master VI_1")]
     Plan {

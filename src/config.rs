@@ -97,6 +97,8 @@ pub struct Backup {
     pub vips: Option<String>,
     /// keep or remove
     pub services: Option<String>,
+    /// How long connections may live on
+    pub drain: Option<Text>,
 }
 
 /// Settings of IPVS as a whole

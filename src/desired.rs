@@ -73,6 +73,8 @@ pub struct Declared {
     pub keep_vips: bool,
     /// The services stay while not MASTER
     pub keep_services: bool,
+    /// How long connections may live on when MASTER is left in a planned switch
+    pub drain: Duration,
     /// The whole IPVS table belongs to this file
     pub exclusive: bool,
     /// IPVS timeouts
@@ -153,6 +155,10 @@ pub struct Desired {
     pub announce_interval: Duration,
     /// What the file in /etc/sysctl.d must hold
     pub persist: Persist,
+    /// How long connections may live on between the VIP's leaving the interface and the rest
+    pub drain: Duration,
+    /// Real servers drained by hand, with the time at which that ends in seconds since 1970
+    pub drained: BTreeMap<(ServiceKey, ServerKey), Option<u64>>,
 }
 
 /// What becomes of the parameters' file in /etc/sysctl.d.
@@ -206,6 +212,9 @@ impl Declared {
                 (true, false) => Persist::Keep,
                 _ => Persist::Remove,
             };
+        }
+        if role == Role::Backup {
+            desired.drain = self.drain;
         }
         if active || self.keep_services {
             desired.services = self.services.clone();
@@ -331,6 +340,7 @@ impl Check {
             announce: self.announce(document.announce.as_ref()),
             keep_vips: false,
             keep_services: false,
+            drain: Duration::ZERO,
             exclusive: false,
             timeouts: Timeouts::default(),
             ipvs_parameters: BTreeMap::new(),
@@ -341,6 +351,9 @@ impl Check {
             self.within("backup", |check| {
                 declared.keep_vips = check.keep("vips", backup.vips.as_ref());
                 declared.keep_services = check.keep("services", backup.services.as_ref());
+                if let Some(Text(text)) = &backup.drain {
+                    declared.drain = check.within("drain", |check| check.drain(text, &declared));
+                }
             });
         }
         if let Some(ipvs) = &document.ipvs {
@@ -517,6 +530,17 @@ impl Check {
             };
             (count, interval)
         })
+    }
+
+    fn drain(&mut self, text: &str, declared: &Declared) -> Duration {
+        let period = self.duration(text);
+        if period > Duration::from_secs(60) {
+            self.wrong("at most 60s; a newer notification ends it at once");
+        }
+        if declared.keep_vips || declared.keep_services {
+            self.wrong("what is kept is not drained; leave out `drain`, or `keep`");
+        }
+        period
     }
 
     fn keep(&mut self, key: &str, word: Option<&String>) -> bool {
@@ -1002,7 +1026,7 @@ fn unusable_address(address: IpAddr) -> bool {
 }
 
 /// Reads `A`, `A:PORT`, `[A6]`, `[A6]:PORT` or a bare IPv6 address.
-fn parse_endpoint(text: &str) -> Option<(IpAddr, Option<u16>)> {
+pub fn parse_endpoint(text: &str) -> Option<(IpAddr, Option<u16>)> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Some((address, None));
     }

@@ -12,6 +12,8 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod desired;
+pub mod drain;
+pub mod fifo;
 pub mod import;
 pub mod instance;
 pub mod keepalived_conf;
@@ -39,10 +41,12 @@ use clap::Parser as _;
 
 use cli::{Cli, Command, StatusArgs};
 use config::{Invalid, Source};
+use drain::Wish;
 use kernel::Linux;
 use model::Role;
 use plan::{Observed, Plan};
-use reconcile::{Instance, Request};
+use reconcile::{Basis, Instance, Request};
+use record::Store;
 use report::Exit;
 use status::Status;
 
@@ -103,6 +107,19 @@ fn run(cli: &Cli, started: Instant) -> anyhow::Result<Exit> {
             let (role, name) = instance::role_and_name(words)?;
             plan(instance::find(config, name)?, role, *json, current.as_deref())
         }
+        Command::Drain { server, instance, services, period } => {
+            let wish = Wish { server, services, period: period.as_deref() };
+            drained(instance::find(config, instance.as_deref())?, started, |store, basis| {
+                let why = || basis.complaint().unwrap_or_default().to_owned();
+                drain::begin(store, basis.declared().ok_or_else(|| Invalid(why()))?, &wish)
+            })
+        }
+        Command::Undrain { server, instance, .. } => {
+            drained(instance::find(config, instance.as_deref())?, started, |store, _| {
+                drain::lift(store, server.as_deref())
+            })
+        }
+        Command::Fifo { path } => fifo::follow(path, config),
         Command::Status { instance, form } => status(instance::find(config, instance.as_deref())?, form),
         Command::Check { files, keepalived_conf, host, json } => {
             let checked = check::run(files, config, keepalived_conf.as_deref(), *host)?;
@@ -131,13 +148,36 @@ fn carry_out(
     started: Instant,
 ) -> anyhow::Result<Exit> {
     process::finish_whatever_comes();
-    let request = Request { instance: process::settle(instance), role, command: command.to_owned(), started };
+    let request = Request {
+        instance: process::settle(instance),
+        role,
+        command: command.to_owned(),
+        started,
+        stamp: None,
+    };
     let mut kernel = Linux::open()?;
     let outcome = reconcile::run(&mut kernel, &request)?;
     print(&report::outcome(&request.instance.name, &outcome));
     // Told before, because it takes a second in which somebody may look for the log line.
     reconcile::repeat_announcement(&mut kernel, &request.instance, &outcome);
     Ok(report::exit_of(&outcome))
+}
+
+/// Changes the list of drained real servers, then the kernel, when keepalived has called since boot.
+fn drained(
+    instance: Instance,
+    started: Instant,
+    edit: impl FnOnce(&Store, &Basis) -> anyhow::Result<String>,
+) -> anyhow::Result<Exit> {
+    let store = Store::new(&instance.name);
+    let told = edit(&store, &Basis::read(&instance, &store))?;
+    ::log::info!("{}: {}", instance.name, told.trim_end());
+    print(&told);
+    if store.record().is_none() {
+        print("no role is recorded yet; it holds from the next notification on\n");
+        return Ok(Exit::Done);
+    }
+    carry_out(instance, None, "apply", started)
 }
 
 fn plan(instance: Instance, role: Option<Role>, json: bool, current: Option<&Path>) -> anyhow::Result<Exit> {

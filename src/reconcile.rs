@@ -13,9 +13,10 @@ use anyhow::{Context as _, bail};
 
 use crate::config::{Invalid, Source};
 use crate::desired::{Declared, Desired};
+use crate::drain;
 use crate::kernel::{self, Kernel, Needs};
 use crate::lock::{Waited, Waiter};
-use crate::model::{AddressKey, Forward, Parameter, Role, Service, ServiceKey};
+use crate::model::{AddressKey, Forward, Parameter, RealServer, Role, Service, ServiceKey};
 use crate::persist;
 use crate::plan::{Change, Observed, Owned, Phase, Plan, Scope, ServerScope, Step};
 use crate::record::{LastRun, Record, Stamp, Store, now_in_ticks};
@@ -43,6 +44,8 @@ pub struct Request {
     pub command: String,
     /// Start of the process
     pub started: Instant,
+    /// When the notification came; none: when this process was started
+    pub stamp: Option<Stamp>,
 }
 
 /// Where the desired state came from.
@@ -211,7 +214,11 @@ pub fn preview(
         (None, None) => Role::Backup,
     };
     let basis = Basis::read(instance, &store);
-    let desired = basis.desired(role, &owned)?;
+    let mut desired = basis.desired(role, &owned)?;
+    match store.drains() {
+        Ok(list) => drain::lay_over(&list, &mut desired, seconds_now()),
+        Err(error) => log::warn!("{error:#}"),
+    }
     let mut scope = Scope::of(&desired, &owned);
     if everything {
         scope.servers = ServerScope::All;
@@ -228,7 +235,7 @@ pub fn preview(
 /// process that hangs, the kernel cannot be read or lacks what the file needs.
 pub fn run(kernel: &mut dyn Kernel, request: &Request) -> anyhow::Result<Outcome> {
     let store = Store::new(&request.instance.name);
-    let stamp = Stamp::own()?;
+    let stamp = request.stamp.clone().map_or_else(Stamp::own, Ok)?;
     let mut outcome = Outcome { role: request.role, ..Outcome::default() };
     if let Some(role) = request.role
         && let Err(error) = store.announce_role(&stamp, role)
@@ -278,9 +285,22 @@ pub fn run(kernel: &mut dyn Kernel, request: &Request) -> anyhow::Result<Outcome
         ),
     };
     outcome.role = Some(role);
-    let mut run =
-        Run { kernel, request, store: &store, stamp: stamp.clone(), record, outcome, newer: &newer };
-    let desired = basis.desired(role, &run.owned())?;
+    let leaves_master = record.as_ref().is_some_and(|record| record.role == Role::Master);
+    let mut run = Run {
+        kernel,
+        request,
+        store: &store,
+        stamp: stamp.clone(),
+        record,
+        leaves_master,
+        outcome,
+        newer: &newer,
+    };
+    let mut desired = basis.desired(role, &run.owned())?;
+    match store.drains() {
+        Ok(list) => drain::lay_over(&list, &mut desired, seconds_now()),
+        Err(error) => run.outcome.troubles.push(format!("{error:#}")),
+    }
     run.reconcile(role, &desired, &basis)?;
     run.finish(role, &desired, &basis);
     let mut outcome = run.outcome;
@@ -309,6 +329,8 @@ struct Run<'a> {
     store: &'a Store,
     stamp: Stamp,
     record: Option<Record>,
+    /// The role before this run was MASTER.
+    leaves_master: bool,
     outcome: Outcome,
     newer: &'a dyn Fn(&Store) -> Option<String>,
 }
@@ -414,11 +436,18 @@ impl Run<'_> {
         let announces = self.request.role == Some(Role::Master)
             || (desired.active && steps.iter().any(|step| step.phase == Phase::Interface));
         let serving = |step: &Step| !matches!(step.phase, Phase::Daemon | Phase::Restore);
+        let mut quiesces = self.leaves_master && desired.drain > Duration::ZERO;
         let mut to_announce = announces.then(|| steps.iter().rposition(serving).map_or(0, |last| last + 1));
         for (index, step) in steps.into_iter().enumerate() {
             if to_announce == Some(index) {
                 to_announce = None;
                 self.announce(&desired.announce);
+            }
+            if quiesces && step.phase != Phase::Interface {
+                quiesces = false;
+                if !self.quiesce(desired, scope) {
+                    return false;
+                }
             }
             let begun = Instant::now();
             let changes = self.allowed(step.changes);
@@ -438,6 +467,47 @@ impl Run<'_> {
             self.announce(&desired.announce);
         }
         true
+    }
+
+    /// Between the VIP's leaving the interface and the rest: no new connections, and those whose packets
+    /// still come here live on until they end or the time is over. False when a newer notification
+    /// took over.
+    fn quiesce(&mut self, desired: &Desired, scope: &Scope) -> bool {
+        let ServerScope::Owned(ours) = &scope.servers else { return true };
+        let deadline = Instant::now() + desired.drain;
+        let mut drained = false;
+        loop {
+            if let Some(by) = (self.newer)(self.store) {
+                self.outcome.superseded = Some(by);
+                return false;
+            }
+            let Ok(Observed { ipvs: Some(table), .. }) = self.kernel.observe(scope) else { return true };
+            let services = || table.services.iter().filter(|(key, _)| ours.owns(key));
+            if !drained {
+                drained = true;
+                let changes: Vec<Change> = services()
+                    .flat_map(|(service, found)| {
+                        found.servers.iter().map(move |(key, old)| (service, key, old))
+                    })
+                    .filter(|(.., old)| old.weight != 0)
+                    .map(|(service, key, old)| Change::SetServer {
+                        service: *service,
+                        key: *key,
+                        old: *old,
+                        new: RealServer { weight: 0, ..*old },
+                    })
+                    .collect();
+                self.apply(&changes);
+            }
+            let active: u64 = services()
+                .flat_map(|(_, found)| found.counters.values())
+                .map(|counted| u64::from(counted.active))
+                .sum();
+            if active == 0 || Instant::now() >= deadline {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
 
     fn apply(&mut self, changes: &[Change]) {

@@ -1,6 +1,7 @@
 //! What is remembered between runs: the record, the last good file, and who was called last.
 //!
-//! Owns /run/lvs-notify (but for the lock, which is `lock`'s) and /var/lib/lvs-notify (last good files).
+//! Owns /run/lvs-notify (but for the lock, which is `lock`'s) and /var/lib/lvs-notify (last good files,
+//! and servers drained by hand).
 //! All of it is a help: with both directories empty, the same command converges to the same
 //! state. Called by `reconcile` and by `status`.
 
@@ -15,6 +16,7 @@ use nix::libc;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Source, refuse_foreign_writers};
+use crate::drain::Drain;
 use crate::model::Role;
 use crate::plan::{Owned, Phase};
 
@@ -50,6 +52,16 @@ impl Stamp {
         Ok(Self { boot: boot.chars().take(8).collect(), start, pid })
     }
 
+    /// An event that this process was told of just now. Events of one process are a tick apart at least,
+    /// so that they have an order.
+    ///
+    /// # Errors
+    /// When /proc is not there.
+    pub fn now() -> anyhow::Result<Self> {
+        std::thread::sleep(Duration::from_millis(1000 / TICKS));
+        Ok(Self { start: now_in_ticks(), ..Self::own()? })
+    }
+
     /// Whether this process was forked after `other`. Of two in the same tick the higher PID is
     /// the later one, unless the numbers have just started again from the bottom.
     pub fn is_after(&self, other: &Self) -> bool {
@@ -75,9 +87,11 @@ pub(crate) fn now_in_ticks() -> u64 {
     let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
     let seconds: f64 =
         uptime.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(f64::MAX);
-    // USER_HZ is 100 in the kernel's interface on every architecture that runs this.
-    (seconds.min(1e15) * 100.0) as u64 + 1
+    (seconds.min(1e15) * TICKS as f64) as u64 + 1
 }
+
+/// Clock ticks of a second: USER_HZ is 100 in the kernel's interface on every architecture that runs this.
+const TICKS: u64 = 100;
 
 /// Start time of a process in clock ticks since boot.
 pub(crate) fn start_of(pid: u32) -> Option<u64> {
@@ -238,6 +252,42 @@ impl Store {
         own_directory(Path::new(STATE))
             .and_then(|()| replace(&path, source.text.as_bytes(), 0o600, true))
             .with_context(|| format!("keeping the file as {}", path.display()))
+    }
+
+    /// Real servers that are drained by hand; none without the file.
+    ///
+    /// # Errors
+    /// When the list cannot be read, or others could have written it.
+    pub fn drains(&self) -> anyhow::Result<Vec<Drain>> {
+        let path = self.drains_path();
+        let reading = || format!("reading the drained real servers from {}", path.display());
+        let file = match open_own(&path, OpenOptions::new().read(true)) {
+            Err(error)
+                if error.downcast_ref().is_some_and(|e: &std::io::Error| e.kind() == ErrorKind::NotFound) =>
+            {
+                return Ok(Vec::new());
+            }
+            other => other.with_context(reading)?,
+        };
+        let mut text = String::new();
+        file.take(MAX_RECORD).read_to_string(&mut text).with_context(reading)?;
+        serde_json::from_str(&text).with_context(reading)
+    }
+
+    /// Keeps the list over failover and reboot.
+    ///
+    /// # Errors
+    /// When /var/lib cannot be written.
+    pub fn keep_drains(&self, list: &[Drain]) -> anyhow::Result<()> {
+        let path = self.drains_path();
+        let text = serde_json::to_vec(list)?;
+        own_directory(Path::new(STATE))
+            .and_then(|()| replace(&path, &text, 0o644, true))
+            .with_context(|| format!("keeping the drained real servers in {}", path.display()))
+    }
+
+    fn drains_path(&self) -> PathBuf {
+        Path::new(STATE).join(format!("{}.drains.json", self.instance))
     }
 
     /// Tells the other processes of this instance that this one was called, and for which role.

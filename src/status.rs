@@ -130,6 +130,10 @@ pub struct Server {
     pub difference: Option<String>,
     /// Connections and rates
     pub counters: Counters,
+    /// Drained by hand
+    pub drained: bool,
+    /// When that ends by itself, in seconds since 1970
+    pub drained_until: Option<u64>,
 }
 
 impl Status {
@@ -340,7 +344,7 @@ fn services(preview: &Preview) -> (Vec<VirtualService>, Vec<VirtualService>) {
     let mut ours = BTreeMap::new();
     let mut foreign = Vec::new();
     for (key, service) in found {
-        let told = virtual_service(*key, service, marks.get(key).copied(), &server_marks);
+        let told = virtual_service(preview, *key, service, marks.get(key).copied(), &server_marks);
         if preview.desired.ownership.owns(key) || marks.contains_key(key) {
             ours.insert(*key, told);
         } else {
@@ -349,11 +353,8 @@ fn services(preview: &Preview) -> (Vec<VirtualService>, Vec<VirtualService>) {
     }
     for change in marks.values() {
         if let Change::AddService { key, new, servers } = change {
-            let missing = |(key, settings): (&ServerKey, &RealServer)| Server {
-                key: *key,
-                settings: *settings,
-                difference: None,
-                counters: Counters::default(),
+            let missing = |(server, settings): (&ServerKey, &RealServer)| {
+                told(preview, *key, *server, *settings, None, Counters::default())
             };
             ours.entry(*key).or_insert_with(|| VirtualService {
                 key: *key,
@@ -367,25 +368,43 @@ fn services(preview: &Preview) -> (Vec<VirtualService>, Vec<VirtualService>) {
     (ours.into_values().collect(), foreign)
 }
 
+fn told(
+    preview: &Preview,
+    service: ServiceKey,
+    key: ServerKey,
+    settings: RealServer,
+    difference: Option<String>,
+    counters: Counters,
+) -> Server {
+    let drained = preview.desired.drained.get(&(service, key));
+    Server {
+        key,
+        settings,
+        difference,
+        counters,
+        drained: drained.is_some(),
+        drained_until: drained.copied().flatten(),
+    }
+}
+
 fn virtual_service(
+    preview: &Preview,
     key: ServiceKey,
     service: &ObservedService,
     mark: Option<&Change>,
     server_marks: &BTreeMap<(ServiceKey, ServerKey), &Change>,
 ) -> VirtualService {
-    let server = |(server, settings): (&ServerKey, &RealServer)| Server {
-        key: *server,
-        settings: *settings,
-        difference: server_marks.get(&(key, *server)).map(|change| difference(change, key.family())),
-        counters: service.counters.get(server).copied().unwrap_or_default(),
+    let server = |(server, settings): (&ServerKey, &RealServer)| {
+        let mark = server_marks.get(&(key, *server)).map(|change| difference(change, key.family()));
+        let counters = service.counters.get(server).copied().unwrap_or_default();
+        told(preview, key, *server, *settings, mark, counters)
     };
     let mut servers: Vec<Server> = service.servers.iter().map(server).collect();
     let from = (key, ServerKey { address: IpAddr::from([0, 0, 0, 0]), port: 0 });
     for ((_, server), change) in server_marks.range(from..).take_while(|((service, _), _)| *service == key) {
         if let Change::AddServer { new, .. } = change {
-            let counters = Counters::default();
-            let difference = Some("+ missing".to_owned());
-            servers.push(Server { key: *server, settings: *new, difference, counters });
+            let mark = Some("+ missing".to_owned());
+            servers.push(told(preview, key, *server, *new, mark, Counters::default()));
         }
     }
     servers.sort_by_key(|server| server.key);

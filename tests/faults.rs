@@ -156,6 +156,7 @@ impl Bench {
             role: Some(role),
             command: "test".into(),
             started: Instant::now(),
+            stamp: None,
         };
         run(kernel, &request)
     }

@@ -99,6 +99,7 @@ fn declared() -> impl Strategy<Value = Declared> {
             announce: (1, Duration::ZERO),
             keep_vips,
             keep_services,
+            drain: std::time::Duration::ZERO,
             exclusive: false,
             timeouts: Timeouts { tcp: 100, tcp_fin: 0, udp: 0 },
             ipvs_parameters: BTreeMap::new(),

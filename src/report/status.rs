@@ -208,9 +208,12 @@ fn row(text: &mut String, width: usize, server: &Server) {
     let Counters { active, inactive, rates, .. } = server.counters;
     let settings = &server.settings;
     let mut notes = reason(server.difference.as_deref());
-    if settings.weight == 0 && server.difference.is_none() {
-        notes += "  (drained)";
-    }
+    notes += &match (server.drained, server.drained_until) {
+        (true, Some(until)) => format!("  (drained by hand until {})", utc(until)),
+        (true, None) => "  (drained by hand)".to_owned(),
+        _ if settings.weight == 0 && server.difference.is_none() => "  (drained)".to_owned(),
+        _ => String::new(),
+    };
     if settings.upper_threshold != 0 && active.saturating_add(inactive) >= settings.upper_threshold {
         notes += "  (at its upper threshold)";
     }

@@ -1,0 +1,139 @@
+//! keepalived's notify FIFO, written by the real keepalived and by hand.
+//!
+//! Owns the long-lived form of the role commands: order, noise, reload, farewell. The judge is
+//! `ipvsadm`. Leaves what a line means to unit tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use support::{Background, Host, LVS_NOTIFY, wait_for};
+
+const VIP: &str = "192.0.2.100";
+const PATIENCE: Duration = Duration::from_secs(30);
+const TABLE: &str = "-A -t 192.0.2.100:80 -s rr\n-a -t 192.0.2.100:80 -r 203.0.113.11:80 -m -w 1\n";
+
+fn director() -> (Host, Host) {
+    let (lb, neighbour) = (Host::new("lb"), Host::new("neighbour"));
+    lb.link("eth0", &neighbour, "eth0");
+    lb.address("192.0.2.1/24", "eth0");
+    lb.desire(
+        "VI_1",
+        &format!(
+            "version: 1\ninterface: eth0\nvips: [{VIP}]\nvirtual_services:\n  - {{address: \"{VIP}:80\", scheduler: rr, real_servers: [203.0.113.11:80]}}\n"
+        ),
+    );
+    (lb, neighbour)
+}
+
+fn table(lb: &Host) -> String {
+    lb.ok("ipvsadm -Sn")
+}
+
+/// Starts the reader, and opens the FIFO for writing.
+fn followed(lb: &Host) -> (Background, File) {
+    lb.sh("rm -f /run/test/fifo; mkfifo /run/test/fifo");
+    let reader = lb.start(&format!("{LVS_NOTIFY} fifo /run/test/fifo"));
+    // Both directions, as keepalived opens it: it never waits for a reader.
+    let fifo = OpenOptions::new().read(true).write(true).open(lb.path("/run/test/fifo")).unwrap();
+    (reader, fifo)
+}
+
+#[test]
+#[ignore = "needs root and a kernel with IPVS: run tests/run"]
+fn events_are_carried_out_in_their_order() {
+    let (lb, _neighbour) = director();
+    let (mut reader, mut fifo) = followed(&lb);
+    let mut say = |text: &[u8]| fifo.write_all(text).unwrap();
+    say(b"INSTANCE \"VI_1\" BACKUP 100\n");
+    say(b"INSTANCE \"VI_1\" MASTER 100\n");
+    wait_for("MASTER", PATIENCE, || table(&lb) == TABLE);
+    // Noise, other people's instances, half a line that is completed later.
+    say(b"VS [192.0.2.100]:tcp:80 UP\n\0\nINSTANCE \"VI_9\" BACKUP 1\nINSTANCE \"VI_1\" MASTER_PRIORITY 90\n\xff\xfe\nINSTANCE \"VI_1\" FA");
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(table(&lb), TABLE);
+    say(b"ULT 100\n");
+    wait_for("FAULT", PATIENCE, || table(&lb).is_empty());
+    // Many at once: the last one counts, and few are carried out.
+    let mut storm = String::new();
+    for _ in 0..100 {
+        storm += "INSTANCE \"VI_1\" MASTER 100\nINSTANCE \"VI_1\" BACKUP 100\n";
+    }
+    say((storm + "INSTANCE \"VI_1\" MASTER 100\n").as_bytes());
+    wait_for("MASTER after a storm", PATIENCE, || table(&lb) == TABLE && lb.lvs("status").status == 0);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(table(&lb), TABLE);
+    // A hand-run command is ordered among the events.
+    lb.lvs_ok("backup VI_1");
+    assert_eq!(table(&lb), "");
+    say(b"INSTANCE \"VI_1\" MASTER 100\n");
+    wait_for("MASTER after a command", PATIENCE, || table(&lb) == TABLE);
+    // As at keepalived's end: SIGTERM, then the STOP events.
+    reader.signal(Signal::SIGTERM);
+    std::thread::sleep(Duration::from_millis(100));
+    say(b"INSTANCE \"VI_1\" STOP 100\n");
+    assert_eq!(reader.wait(), 0);
+    assert_eq!(table(&lb), "");
+    // What was written meanwhile is read by the next one.
+    say(b"INSTANCE \"VI_1\" MASTER 100\n");
+    let mut next = lb.start(&format!("{LVS_NOTIFY} fifo /run/test/fifo"));
+    wait_for("MASTER by the next reader", PATIENCE, || table(&lb) == TABLE);
+    drop(fifo);
+    assert_eq!(next.wait(), 0, "it ends when every writer has gone");
+}
+
+/// Processes that keepalived has started to follow its FIFO.
+fn readers() -> Vec<String> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    let reads = |path: &std::path::PathBuf| {
+        std::fs::read(path.join("cmdline"))
+            .is_ok_and(|line| line.starts_with(b"/run/test/lvs-notify\0fifo\0"))
+    };
+    let mut list: Vec<String> = processes.filter(reads).map(|path| path.display().to_string()).collect();
+    list.sort();
+    list
+}
+
+#[test]
+#[ignore = "needs root and a kernel with IPVS: run tests/run"]
+fn the_real_keepalived_is_followed_through_reload_and_stop() {
+    let (lb, _neighbour) = director();
+    std::fs::copy(LVS_NOTIFY, lb.path("/run/test/lvs-notify")).unwrap();
+    let configuration = |priority: u32| {
+        format!(
+            "global_defs {{\n script_user root\n enable_script_security\n vrrp_notify_fifo /run/test/keepalived.fifo\n \
+             vrrp_notify_fifo_script \"/run/test/lvs-notify fifo\"\n}}\nvrrp_instance VI_1 {{\n state BACKUP\n interface eth0\n \
+             virtual_router_id 51\n priority {priority}\n advert_int 1\n virtual_ipaddress {{\n {VIP}/32 dev lo label lo:0\n }}\n}}\n"
+        )
+    };
+    lb.write("/run/test/keepalived.conf", &configuration(100));
+    lb.sh("chmod 755 /run/test/lvs-notify; chmod 644 /run/test/keepalived.conf /etc/lvs-notify/*");
+    let mut keepalived = lb.start(
+        "keepalived --dont-fork --vrrp --log-detail -f /run/test/keepalived.conf -p /run/test/keepalived.pid -r /run/test/vrrp.pid",
+    );
+    wait_for("MASTER", PATIENCE, || table(&lb) == TABLE && lb.lvs("status").status == 0);
+    let before = readers();
+    // Reload: keepalived ends the reader and starts another.
+    lb.write("/run/test/keepalived.conf", &configuration(101));
+    keepalived.signal(Signal::SIGHUP);
+    wait_for("another reader", PATIENCE, || {
+        let now = readers();
+        !now.is_empty() && now != before
+    });
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(table(&lb), TABLE, "a reload is no change of role");
+    // A lost link, and back.
+    lb.ok("ip link set eth0 down");
+    wait_for("FAULT", PATIENCE, || table(&lb).is_empty() && lb.lvs("status").stdout.contains("FAULT"));
+    lb.ok("ip link set eth0 up");
+    lb.run("ip address add 192.0.2.1/24 dev eth0");
+    wait_for("MASTER again", PATIENCE, || table(&lb) == TABLE);
+    keepalived.signal(Signal::SIGTERM);
+    keepalived.wait();
+    wait_for("STOP", PATIENCE, || table(&lb).is_empty() && lb.lvs("status").stdout.contains("STOP"));
+    wait_for("the reader's end", PATIENCE, || readers().is_empty());
+}
