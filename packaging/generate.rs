@@ -80,7 +80,9 @@ fn section(man: &Man, render: Render) -> String {
     render(man, &mut text).unwrap();
     let text = String::from_utf8(text).unwrap();
     let body = text.lines().filter(|line| ![".ie ", ".el ", ".SH "].iter().any(|top| line.starts_with(top)));
-    body.map(|line| format!("{}\n", line.trim_end())).filter(|line| line != "\n").collect()
+    let body: String =
+        body.map(|line| format!("{}\n", line.trim_end())).filter(|line| line != "\n").collect();
+    body.replace(".br\n.br\n", ".br\n")
 }
 
 /// The one table of exit statuses as a list of tagged paragraphs.
