@@ -414,11 +414,8 @@ fn the_manuals_example_is_valid_and_has_every_key() {
             assert!(words.contains(&key), "lvs-notify.yaml(5) lacks {key} of {place}");
         }
     }
-    for text in published().iter().filter(|text| text.contains("behind a tunnel")) {
-        read(text).unwrap();
-        return;
-    }
-    panic!("the manual has lost its example");
+    let example = published().into_iter().find(|text| text.contains("behind a tunnel"));
+    read(&example.expect("the manual has lost its example")).unwrap();
 }
 
 fn collect_keys(schema: &serde_json::Value, keys: &mut Vec<String>) {
@@ -480,7 +477,7 @@ fn the_schema_accepts_and_refuses_what_the_parser_does() {
         }
     }
     println!(
-        "{valid} valid files, {} broken ones, {} rules that only the parser knows",
+        "{valid} files as published or at an edge, {} broken ones, {} rules that only the parser knows",
         texts.len() - valid,
         PARSER_ONLY.len()
     );
