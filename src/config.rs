@@ -35,6 +35,7 @@ pub struct Document {
     /// Version of the format: 1
     pub version: u32,
     /// Client-side interface
+    #[serde(default, deserialize_with = "given")]
     pub interface: Option<String>,
     /// Virtual addresses
     pub vips: Vec<ShortOr<Vip>>,
@@ -62,6 +63,7 @@ pub struct Vip {
     /// IPv4 label on lo
     pub label: Option<String>,
     /// Client-side interface of this VIP
+    #[serde(default, deserialize_with = "given")]
     pub interface: Option<String>,
 }
 
@@ -265,6 +267,12 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for ShortOr<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(ScalarOr(PhantomData))
     }
+}
+
+/// A key whose value was forgotten is not the same as a key that is left out: without an interface
+/// nothing is announced.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    String::deserialize(deserializer).map(Some)
 }
 
 /// Takes the place of the long form where there is none.

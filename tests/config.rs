@@ -159,6 +159,9 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ("fwmark: 7", "fwmark: 7\n    protocol: tcp", "38:15", "leave `protocol` out"),
     ("fwmark: 7", "fwmark: 7\n    address: 192.0.2.100:99", "37:13", "not both"),
     ("family: ipv6", "family: v6", "38:13", "did you mean `ipv6`?"),
+    ("services: remove", "drain: 61s", "8:31", "at most 60s"),
+    ("services: remove", "services: keep, drain: 5s", "8:47", "what is kept is not drained"),
+    ("interface: eth0\n", "interface:\n", "2:11", "not an interface name"),
     (
         "192.0.2.100:53\n    protocol: udp\n    one_packet: true\n    real_servers: []",
         "192.0.2.100:0\n    persistence: 60\n    forward: dr\n    real_servers: [203.0.113.9:80]",
@@ -315,4 +318,188 @@ fn the_examples_are_valid() {
         }
     }
     assert!(count > 0, "there is no example");
+}
+
+/// Cases of [`REFUSED`] that a schema cannot know: what is replaced, by what, and why.
+const PARSER_ONLY: &[(&str, &str, &str)] = &[
+    ("interface: eth0", "interface: eth0\ninterface: eth1", "a schema sees the last of two equal keys"),
+    ("conntrack: 0", "expire_nodest_conn: 1", "a schema sees the last of two equal keys"),
+    ("192.0.2.100:80\n", "192.0.2.101:80\n", "which VIPs are declared is another part of the file"),
+    ("203.0.113.11:8080", "203.0.113.12:80", "two spellings of one server are no equal items"),
+    (
+        "203.0.113.12:80\n",
+        "203.0.113.12:81\n",
+        "a schema cannot compare the service's port with the server's",
+    ),
+    ("lower_threshold: 800", "lower_threshold: 1001", "a schema cannot compare two numbers"),
+    (
+        "192.0.2.100:53\n    protocol: udp\n    one_packet: true\n    real_servers: []",
+        "192.0.2.100:0\n    persistence: 60\n    forward: dr\n    real_servers: [203.0.113.9:80]",
+        "a schema cannot compare the two ports",
+    ),
+    ("[2001:db8::11]\n", "[203.0.113.9]\n", "a schema cannot compare the two families"),
+];
+
+/// Pieces of [`WHOLE`] whose replacement is valid, at the edges of what is.
+const ACCEPTED: &[(&str, &str)] = &[
+    ("interface: eth0\n", ""),
+    ("interface: eth0", "interface: eth0.100"),
+    ("192.0.2.100\n", "192.0.2.100/32\n"),
+    ("192.0.2.100\n", "{address: 192.0.2.100, label: lo}\n"),
+    ("arp: {arp_ignore: 1, arp_announce: 2, persist: true, restore: false}", "arp: off"),
+    ("arp: {arp_ignore: 1, arp_announce: 2, persist: true, restore: false}", "arp: {}"),
+    ("arp_ignore: 1", "arp_ignore: 8"),
+    ("200ms", "0"),
+    ("200ms", "60000ms"),
+    ("200ms", "1m"),
+    ("tcp: 15m", "tcp: 31d"),
+    ("tcp: 15m", "tcp: 2678400"),
+    ("tcp: 15m", "tcp: 744h"),
+    ("tcp: 15m", "tcp: 5000ms"),
+    ("conntrack: 0", "sync_threshold: \"3 50\""),
+    ("vips: remove", "vips: keep"),
+    ("services: remove", "services: keep"),
+    ("services: remove", "drain: 10s"),
+    ("services: remove", "services: remove, drain: 1m"),
+    (
+        "backup: {vips: remove, services: remove}\nipvs:\n  exclusive: false\n  timeouts: {tcp: 15m, tcp_fin: 2m, udp: 5m}\n  sysctl: {",
+        "backup: {vips: keep, services: keep}\nipvs:\n  sysctl: {backup_only: 1, ",
+    ),
+    ("group: 224.0.0.81", "group: \"ff02::5\""),
+    ("255.255.255.0", "255.255.240.0"),
+    ("weight: 2", "weight: 0"),
+    ("type: gue, port: 6080, checksum: remcsum", "type: gre, checksum: csum"),
+    ("{type: gue, port: 6080, checksum: remcsum}", "{}"),
+    ("scheduler_flags: [sh-port, sh-fallback]", "scheduler_flags: [flag-1, flag-2, flag-3]"),
+    ("fwmark: 7", "fwmark: 4294967295"),
+    ("192.0.2.100:53\n    protocol: udp\n    one_packet: true", "192.0.2.100:0\n    persistence: 1h"),
+];
+
+/// A file of packaging/ or of the README, as the test's own directory is not the repository's.
+fn repository(name: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+/// The valid files that users see: those of the README, of the examples, and the manual's.
+fn published() -> Vec<String> {
+    let readme = std::fs::read_to_string(repository("README.md")).unwrap();
+    let mut texts: Vec<String> = Vec::new();
+    for block in readme.split("```yaml\n").skip(1).map(|block| block.split("```").next().unwrap()) {
+        let indent = block.chars().take_while(|letter| *letter == ' ').count();
+        let lines = block.lines().map(|line| format!("{}\n", line.get(indent..).unwrap_or_default()));
+        texts.push(lines.collect());
+    }
+    let manual = std::fs::read_to_string(repository("packaging/man/lvs-notify.yaml.5")).unwrap();
+    let example = manual.split(".SH EXAMPLE\n.EX\n").nth(1).unwrap().split(".EE\n").next().unwrap();
+    texts.push(example.replace("\\-", "-"));
+    for example in std::fs::read_dir(repository("examples")).unwrap().flatten() {
+        for entry in std::fs::read_dir(example.path()).into_iter().flatten().flatten() {
+            if entry.path().extension().is_some_and(|ending| ending == "yaml") {
+                texts.push(std::fs::read_to_string(entry.path()).unwrap());
+            }
+        }
+    }
+    texts
+}
+
+#[test]
+fn the_manuals_example_is_valid_and_has_every_key() {
+    let manual = std::fs::read_to_string(repository("packaging/man/lvs-notify.yaml.5")).unwrap();
+    let words: Vec<&str> = manual.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+    let schema = std::fs::read_to_string(repository("packaging/schema/lvs-notify.schema.json")).unwrap();
+    let mut keys = Vec::new();
+    collect_keys(&serde_json::from_str(&schema).unwrap(), &mut keys);
+    assert!(keys.len() > 40, "the schema has lost its keys: {keys:?}");
+    // Every key that the raw document has, found by asking for one that it does not have.
+    for (place, old) in [
+        ("the top level", "interface: eth0"),
+        ("vips", "address: 2001:db8::100/128"),
+        ("arp", "arp_ignore: 1"),
+        ("announce", "count: 5"),
+        ("backup", "vips: remove"),
+        ("ipvs", "exclusive: false"),
+        ("timeouts", "tcp: 15m"),
+        ("sync_daemon", "interface: eth1, id"),
+        ("virtual_services", "protocol: tcp"),
+        ("persistence", "prefix: 64"),
+        ("real_servers", "weight: 2"),
+        ("tunnel", "type: gue"),
+    ] {
+        let error = read(&WHOLE.replacen(old, &format!("x{old}"), 1)).unwrap_err();
+        let known = error.lines().next().unwrap().split(", expected ").nth(1);
+        let known = known.unwrap_or_else(|| panic!("{place}: {error}"));
+        for key in known.split('`').skip(1).step_by(2) {
+            assert!(keys.iter().any(|found| found == key), "the schema lacks {key} of {place}");
+            assert!(words.contains(&key), "lvs-notify.yaml(5) lacks {key} of {place}");
+        }
+    }
+    let example = published().into_iter().find(|text| text.contains("behind a tunnel"));
+    read(&example.expect("the manual has lost its example")).unwrap();
+}
+
+fn collect_keys(schema: &serde_json::Value, keys: &mut Vec<String>) {
+    match schema {
+        serde_json::Value::Object(object) => {
+            if let Some(serde_json::Value::Object(properties)) = object.get("properties") {
+                keys.extend(properties.keys().cloned());
+            }
+            object.values().for_each(|value| collect_keys(value, keys));
+        }
+        serde_json::Value::Array(list) => list.iter().for_each(|value| collect_keys(value, keys)),
+        _ => {}
+    }
+}
+
+#[test]
+#[ignore = "needs python3-jsonschema and python3-yaml; tests/schema runs it"]
+fn the_schema_accepts_and_refuses_what_the_parser_does() {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
+    let mut texts = published();
+    texts.push(WHOLE.to_owned());
+    for (old, new) in ACCEPTED {
+        assert!(WHOLE.contains(old), "the case {old:?} has nothing to replace");
+        texts.push(WHOLE.replacen(old, new, 1));
+        read(texts.last().unwrap()).unwrap_or_else(|error| panic!("{old:?} -> {new:?}: {error}"));
+    }
+    let valid = texts.len();
+    texts.extend(REFUSED.iter().map(|(old, new, ..)| WHOLE.replacen(old, new, 1)));
+    texts.extend(
+        ["", "{}", "[]", "version: 1\n", "version: 1\nvips: [192.0.2.1]\nvirtual_services: []\n"]
+            .map(str::to_owned),
+    );
+    texts.push("version: 1\nvips: []\nallow_empty: true\nvirtual_services: []\n".to_owned());
+
+    let mut validator = Command::new(repository("tests/support/validate"))
+        .arg(repository("packaging/schema/lvs-notify.schema.json"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    validator.stdin.take().unwrap().write_all(&serde_json::to_vec(&texts).unwrap()).unwrap();
+    let output = validator.wait_with_output().unwrap();
+    assert!(output.status.success(), "the validator failed");
+    let answers: Vec<Option<String>> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answers.len(), texts.len());
+
+    let (mut wrong, mut left) = (Vec::new(), PARSER_ONLY.len());
+    for (index, (text, answer)) in texts.iter().zip(&answers).enumerate() {
+        let parser = read(text).err();
+        let excused = (valid..valid + REFUSED.len()).contains(&index) && {
+            let (old, new, ..) = REFUSED[index - valid];
+            PARSER_ONLY.iter().any(|(o, n, _)| (*o, *n) == (old, new))
+        };
+        left -= usize::from(excused);
+        if parser.is_some() != (answer.is_some() || excused) || (excused && answer.is_some()) {
+            wrong.push(format!("parser: {parser:?}\nschema: {answer:?}\n{text}"));
+        }
+    }
+    println!(
+        "{valid} files as published or at an edge, {} broken ones, {} rules that only the parser knows",
+        texts.len() - valid,
+        PARSER_ONLY.len()
+    );
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    assert_eq!(left, 0, "PARSER_ONLY names cases that REFUSED does not have");
 }

@@ -1,0 +1,111 @@
+//! Writes what follows from the command line's definitions: shell completions and lvs-notify(8).
+//!
+//! Owns the form of the generated files; their words are those of `cli`, so that `--help`, manual and
+//! completions cannot disagree, and the manual's other sections stand in `man/lvs-notify.8.in`. Run by
+//! hand after a change of `cli` (`cargo run --example generate`); `tests/packaging.rs` compares.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::path::Path;
+
+use clap::{Command, CommandFactory as _};
+use clap_complete::Shell;
+use clap_mangen::Man;
+use lvs_notify::cli::Cli;
+use lvs_notify::report::EXIT_STATUS;
+
+/// Every generated file below packaging/, with its content.
+pub fn files() -> Vec<(&'static str, String)> {
+    vec![
+        ("completions/lvs-notify.bash", completion(Shell::Bash)),
+        ("completions/_lvs-notify", completion(Shell::Zsh)),
+        ("completions/lvs-notify.fish", completion(Shell::Fish)),
+        ("man/lvs-notify.8", manual()),
+    ]
+}
+
+const ORIGIN: &str = "from the program's own definitions by packaging/generate.rs; do not edit.";
+
+fn completion(shell: Shell) -> String {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "lvs-notify", &mut text);
+    let text = String::from_utf8(text).unwrap();
+    let note = format!("# Completes lvs-notify's commands and options in {shell}. Made {ORIGIN}\n");
+    // The first line of zsh's says what is completed and must stay the first.
+    match text.split_once('\n') {
+        Some((first, rest)) if first.starts_with("#compdef") => format!("{first}\n{note}{rest}"),
+        _ => note + &text,
+    }
+}
+
+fn manual() -> String {
+    // Unbuilt, the parts have neither the help command nor copies of the options for all commands.
+    let whole = Cli::command();
+    let mut commands = String::new();
+    for command in whole.get_subcommands().filter(|command| !command.is_hide_set()) {
+        describe(&mut commands, command, "lvs-notify");
+    }
+    let options =
+        section(&Man::new(whole.clone().disable_help_subcommand(true)), Man::render_options_section);
+    include_str!("man/lvs-notify.8.in")
+        .replace("@VERSION@", env!("CARGO_PKG_VERSION"))
+        .replace("@ORIGIN@", ORIGIN)
+        .replace("@OPTIONS@\n", &options)
+        .replace("@COMMANDS@\n", &commands)
+        .replace("@EXIT_STATUS@\n", &exit_status())
+}
+
+/// A command with its arguments, or the commands below it.
+fn describe(text: &mut String, command: &Command, parent: &str) {
+    let name = format!("{parent} {}", command.get_name());
+    if command.has_subcommands() {
+        return command.get_subcommands().for_each(|command| describe(text, command, &name));
+    }
+    let title = name.trim_start_matches("lvs-notify ").to_owned();
+    let man = Man::new(command.clone().bin_name(&name).disable_help_flag(true));
+    *text += &format!(".SS {}\n{}", escape(&title), section(&man, Man::render_synopsis_section));
+    if let Some(about) = command.get_long_about().or_else(|| command.get_about()) {
+        *text += &format!(".PP\n{}.\n", escape(about.to_string().trim_end_matches('.')));
+    }
+    *text += &section(&man, Man::render_options_section);
+    if let Some(example) = command.get_after_help() {
+        *text += &format!(".PP\n{}\n", escape(&example.to_string()));
+    }
+}
+
+type Render = fn(&Man, &mut dyn std::io::Write) -> Result<(), std::io::Error>;
+
+/// The body of a section, without its heading and what stands at the top of every page.
+fn section(man: &Man, render: Render) -> String {
+    let mut text = Vec::new();
+    render(man, &mut text).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    let body = text.lines().filter(|line| ![".ie ", ".el ", ".SH "].iter().any(|top| line.starts_with(top)));
+    let body: String =
+        body.map(|line| format!("{}\n", line.trim_end())).filter(|line| line != "\n").collect();
+    body.replace(".br\n.br\n", ".br\n")
+}
+
+/// The one table of exit statuses as a list of tagged paragraphs.
+fn exit_status() -> String {
+    let lines = EXIT_STATUS.lines().filter_map(|line| line.trim().split_once("  "));
+    lines.map(|(status, meaning)| format!(".TP\n.B {status}\n{}.\n", escape(meaning))).collect()
+}
+
+fn escape(text: &str) -> String {
+    text.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq").replace('"', "\\(dq")
+}
+
+#[allow(dead_code)]
+fn main() -> std::io::Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging");
+    for (name, text) in files() {
+        let path = folder.join(name);
+        if std::fs::read_to_string(&path).is_ok_and(|found| found == text) {
+            continue;
+        }
+        std::fs::create_dir_all(path.parent().unwrap_or(&folder))?;
+        std::fs::write(&path, text)?;
+        println!("{}", path.display());
+    }
+    Ok(())
+}
