@@ -69,7 +69,7 @@ impl<'de> Reader<'de> {
         while !self.rest.is_empty() {
             let (line, rest) = self.rest.split_once('\n').unwrap_or((self.rest, ""));
             self.rest = rest;
-            let content = line.trim_start_matches(' ');
+            let content = without_blanks(line);
             self.column = line.len() - content.len();
             self.line = without_comment(content)?;
             if !self.line.is_empty() {
@@ -92,7 +92,7 @@ impl<'de> Reader<'de> {
             self.next_line()?;
             return if self.column > column && !self.line.is_empty() { Ok(true) } else { Err(Unsure) };
         }
-        let content = after.trim_start_matches(' ');
+        let content = without_blanks(after);
         if content.len() == after.len() {
             return Err(Unsure);
         }
@@ -122,24 +122,35 @@ impl<'de> Reader<'de> {
 
 /// Without the comment at its end, and the blanks before that.
 fn without_comment(content: &str) -> Result<&str> {
-    let (content, comment) = match content.find('#') {
-        None => (content, ""),
-        Some(0) => ("", content),
-        // Part of a quoted text, or of a plain one.
-        Some(_) if content.contains(['"', '\'']) => return Err(Unsure),
-        Some(at) => content.split_at_checked(at).filter(|(before, _)| before.ends_with(' ')).ok_or(Unsure)?,
+    // Nearly every line has nothing but printable signs, none of which begins a comment.
+    let content = match content.bytes().position(|byte| byte == b'#' || !(b' '..=b'~').contains(&byte)) {
+        None => content,
+        Some(at) => before_comment(content, at)?,
     };
+    Ok(content.trim_end_matches(' '))
+}
+
+/// The part of a line before its comment, which begins `at` this byte, or nowhere.
+fn before_comment(content: &str, at: usize) -> Result<&str> {
+    let (before, comment) = content.split_at_checked(at).ok_or(Unsure)?;
     // In a comment any letter may stand, but for those that YAML takes for a line's end or forbids.
     let letter = |c: char| match c {
         ' '..='~' => true,
         '\u{2028}' | '\u{2029}' => false,
         _ => ('\u{a0}'..'\u{d7ff}').contains(&c),
     };
-    let printable = content.bytes().all(|byte| (b' '..0x7f).contains(&byte));
-    if !printable || !comment.chars().all(letter) {
+    // Otherwise it is part of a plain text, or perhaps of a quoted one.
+    let begins = comment.starts_with('#') && (before.is_empty() || before.ends_with(' '));
+    if !begins || before.contains(['"', '\'']) || !comment.chars().all(letter) {
         return Err(Unsure);
     }
-    Ok(content.trim_end_matches(' '))
+    Ok(before)
+}
+
+/// Without the blanks at its start.
+fn without_blanks(text: &str) -> &str {
+    let blanks = text.bytes().take_while(|byte| *byte == b' ').count();
+    text.get(blanks..).unwrap_or_default()
 }
 
 fn is_dash(line: &str) -> bool {
@@ -153,7 +164,7 @@ fn key(line: &str) -> Option<(&str, &str)> {
         .position(|byte| !(byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'))?;
     let (key, after) = line.split_at_checked(end)?;
     let after = after.strip_prefix(':')?;
-    let value = after.trim_start_matches(' ');
+    let value = without_blanks(after);
     let separated = value.is_empty() || value.len() < after.len();
     (separated && key.starts_with(|c: char| c.is_ascii_lowercase())).then_some((key, value))
 }
@@ -341,7 +352,7 @@ impl<'de> Flow<'de> {
     /// Takes this sign and the blanks after it, when it is next.
     fn take(&mut self, sign: char) -> bool {
         let after = self.0.strip_prefix(sign);
-        self.0 = after.map_or(self.0, |after| after.trim_start_matches(' '));
+        self.0 = after.map_or(self.0, |after| without_blanks(after));
         after.is_some()
     }
 
@@ -353,7 +364,7 @@ impl<'de> Flow<'de> {
             bytes => bytes.iter().position(|byte| b",]}".contains(byte)).ok_or(Unsure)?,
         };
         let (scalar, after) = self.0.split_at_checked(end).ok_or(Unsure)?;
-        self.0 = after.trim_start_matches(' ');
+        self.0 = without_blanks(after);
         Scalar::read(scalar.trim_end_matches(' '))
     }
 }
