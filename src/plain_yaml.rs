@@ -67,11 +67,21 @@ impl<'de> Reader<'de> {
     fn next_line(&mut self) -> Result<()> {
         self.line = "";
         while !self.rest.is_empty() {
-            let (line, rest) = self.rest.split_once('\n').unwrap_or((self.rest, ""));
-            self.rest = rest;
+            // One pass finds the end of nearly every line: most have nothing but printable signs, none of which
+            // begins a comment.
+            let ordinary = |byte: &u8| byte.wrapping_sub(b' ') <= b'~' - b' ' && *byte != b'#';
+            let end = self.rest.as_bytes().iter().position(|byte| !ordinary(byte)).unwrap_or(self.rest.len());
+            let (mut line, mut rest) = self.rest.split_at_checked(end).ok_or(Unsure)?;
+            if !rest.is_empty() && !rest.starts_with('\n') {
+                (line, rest) = self.rest.split_once('\n').unwrap_or((self.rest, ""));
+                line = before_comment(line, end)?;
+                self.rest = rest;
+            } else {
+                self.rest = rest.get(1..).unwrap_or_default();
+            }
             let content = without_blanks(line);
             self.column = line.len() - content.len();
-            self.line = without_comment(content)?;
+            self.line = content.trim_ascii_end();
             if !self.line.is_empty() {
                 break;
             }
@@ -118,16 +128,6 @@ impl<'de> Reader<'de> {
         let inside = self.column > column || (self.column == column && is_dash(self.line));
         if inside && !self.line.is_empty() { Ok(Some(key)) } else { Err(Unsure) }
     }
-}
-
-/// Without the comment at its end, and the blanks before that.
-fn without_comment(content: &str) -> Result<&str> {
-    // Nearly every line has nothing but printable signs, none of which begins a comment.
-    let content = match content.bytes().position(|byte| byte == b'#' || !(b' '..=b'~').contains(&byte)) {
-        None => content,
-        Some(at) => before_comment(content, at)?,
-    };
-    Ok(content.trim_end_matches(' '))
 }
 
 /// The part of a line before its comment, which begins `at` this byte, or nowhere.
@@ -208,17 +208,27 @@ impl<'de> Scalar<'de> {
     }
 
     fn read_number(text: &'de str) -> Result<Self> {
-        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, unit) = text.split_at_checked(digits).ok_or(Unsure)?;
-        match unit {
-            "" if digits <= 18 && (digits == 1 || !text.starts_with('0')) => {
-                Ok(Self::Number(number.parse().map_err(|_| Unsure)?, text))
+        let (mut digits, mut separators, mut plain) = (0, 0, true);
+        for byte in text.bytes() {
+            match byte {
+                b'0'..=b'9' => digits += 1,
+                b'.' | b':' => separators += 1,
+                _ => plain &= is_plain_sign(byte),
             }
+        }
+        // With a colon or a second dot it is no number of any kind.
+        if separators > 1 && plain && !text.ends_with(':') {
+            return Ok(Self::Text(text));
+        }
+        if digits == text.len() {
+            let ordinary = digits <= 18 && (digits == 1 || !text.starts_with('0'));
+            return match text.parse() {
+                Ok(number) if ordinary => Ok(Self::Number(number, text)),
+                _ => Err(Unsure),
+            };
+        }
+        match text.trim_start_matches(|c: char| c.is_ascii_digit()) {
             "ms" | "s" | "m" | "h" | "d" => Ok(Self::Text(text)),
-            // With a colon or a second dot it is no number of any kind.
-            _ if is_plain(text) && text.bytes().filter(|byte| matches!(byte, b'.' | b':')).count() > 1 => {
-                Ok(Self::Text(text))
-            }
             _ => Err(Unsure),
         }
     }
@@ -241,8 +251,11 @@ impl<'de> Scalar<'de> {
 /// Letters and signs that mean nothing to YAML wherever they stand between the first and the last, but for a
 /// colon at the end.
 fn is_plain(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b':' | b'_' | b'-' | b'/'))
-        && !text.ends_with(':')
+    text.bytes().all(|byte| is_plain_sign(byte) || byte == b':') && !text.ends_with(':')
+}
+
+fn is_plain_sign(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'/')
 }
 
 /// The value that begins where the reader stands.

@@ -436,11 +436,15 @@ fn encode(batch: &mut Batch, family: u16, change: &Change) {
             whole(command::NEW_SERVICE, &|to| put_service(to, key, new, NO_SCHEDULER));
             // The kernel puts each at the head of its list (ip_vs_ctl.c, ip_vs_add_dest), and sh and mh go by
             // the list's order: descending here is ascending there, on every director.
-            for (server, settings) in servers.iter().rev() {
+            let mut servers = servers.iter().rev();
+            if let Some((server, settings)) = servers.next() {
                 batch.generic(family, command::NEW_DEST, true, |to| {
                     put_service_key(to, key);
                     put_server(to, server, settings);
                 });
+            }
+            for (server, settings) in servers {
+                batch.alike(true, |to| put_server(to, server, settings));
             }
             batch.generic(family, command::SET_SERVICE, true, |to| {
                 put_service(to, key, new, &new.scheduler);

@@ -156,12 +156,31 @@ impl Batch {
     /// Appends a request to a generic netlink family.
     pub(super) fn generic(&mut self, family: u16, command: u8, joined: bool, fill: impl FnOnce(&mut Writer)) {
         let start = self.bytes.len();
-        let mut writer = Writer(std::mem::take(&mut self.bytes));
         let mut head = [0; HEADER + GENERIC_HEADER];
         set(&mut head, 4, &family.to_ne_bytes());
         set(&mut head, 6, &NlmF::REQUEST.bits().to_ne_bytes());
         set(&mut head, HEADER, &[command, GENERIC_VERSION]);
-        writer.0.extend_from_slice(&head);
+        self.bytes.extend_from_slice(&head);
+        self.finish(start, joined, fill);
+    }
+
+    /// Appends a request that begins like the one before it, up to the first nested attribute's end: a real
+    /// server's, which names its service first.
+    pub(super) fn alike(&mut self, joined: bool, fill: impl FnOnce(&mut Writer)) {
+        let Some(last) = self.messages.last().copied() else { return };
+        let nest = last.start + HEADER + GENERIC_HEADER;
+        let length = self.bytes.get(nest..).and_then(|bytes| bytes.first_chunk()).copied();
+        let end = nest + aligned(usize::from(u16::from_ne_bytes(length.unwrap_or_default())));
+        let start = self.bytes.len();
+        if end > start {
+            return;
+        }
+        self.bytes.extend_from_within(last.start..end);
+        self.finish(start, joined, fill);
+    }
+
+    fn finish(&mut self, start: usize, joined: bool, fill: impl FnOnce(&mut Writer)) {
+        let mut writer = Writer(std::mem::take(&mut self.bytes));
         fill(&mut writer);
         self.bytes = writer.0;
         let length = self.bytes.len() - start;
@@ -673,9 +692,12 @@ impl Default for Writer {
 
 impl Writer {
     /// Appends an attribute. A value beyond what an attribute can hold makes a request that the kernel refuses.
+    // Always, because with the lengths known this is a few stores; there are half a million in a large table.
+    #[inline(always)]
     pub(super) fn put(&mut self, kind: u16, value: &[u8]) -> &mut Self {
-        self.0.extend_from_slice(&attribute_length(value.len()));
-        self.0.extend_from_slice(&kind.to_ne_bytes());
+        self.0.reserve(ATTRIBUTE_HEADER + aligned(value.len()));
+        let ([l0, l1], [k0, k1]) = (attribute_length(value.len()), kind.to_ne_bytes());
+        self.0.extend_from_slice(&[l0, l1, k0, k1]);
         self.0.extend_from_slice(value);
         pad(&mut self.0);
         self
@@ -708,8 +730,11 @@ impl Writer {
     }
 }
 
+/// Size of `struct nlattr`.
+const ATTRIBUTE_HEADER: usize = 4;
+
 fn attribute_length(value: usize) -> [u8; 2] {
-    u16::try_from(value.saturating_add(4)).unwrap_or(u16::MAX).to_ne_bytes()
+    u16::try_from(value.saturating_add(ATTRIBUTE_HEADER)).unwrap_or(u16::MAX).to_ne_bytes()
 }
 
 /// Lengths are multiples of four in netlink (`NLMSG_ALIGN`, `NLA_ALIGN`).
@@ -718,7 +743,9 @@ fn aligned(length: usize) -> usize {
 }
 
 fn pad(bytes: &mut Vec<u8>) {
-    bytes.resize(aligned(bytes.len()), 0);
+    if bytes.len() % 4 != 0 {
+        bytes.resize(aligned(bytes.len()), 0);
+    }
 }
 
 /// A value of exactly one byte.
