@@ -1027,6 +1027,10 @@ fn unusable_address(address: IpAddr) -> bool {
 
 /// Reads `A`, `A:PORT`, `[A6]`, `[A6]:PORT` or a bare IPv6 address.
 pub fn parse_endpoint(text: &str) -> Option<(IpAddr, Option<u16>)> {
+    // Nearly all are of this form, which is none of the others.
+    if let Ok(socket) = text.parse::<std::net::SocketAddrV4>() {
+        return Some((IpAddr::V4(*socket.ip()), Some(socket.port())));
+    }
     if let Ok(address) = text.parse::<IpAddr>() {
         return Some((address, None));
     }

@@ -67,11 +67,21 @@ impl<'de> Reader<'de> {
     fn next_line(&mut self) -> Result<()> {
         self.line = "";
         while !self.rest.is_empty() {
-            let (line, rest) = self.rest.split_once('\n').unwrap_or((self.rest, ""));
-            self.rest = rest;
-            let content = line.trim_start_matches(' ');
+            // One pass finds the end of nearly every line: most have nothing but printable signs, none of which
+            // begins a comment.
+            let ordinary = |byte: &u8| byte.wrapping_sub(b' ') <= b'~' - b' ' && *byte != b'#';
+            let end = self.rest.as_bytes().iter().position(|byte| !ordinary(byte)).unwrap_or(self.rest.len());
+            let (mut line, mut rest) = self.rest.split_at_checked(end).ok_or(Unsure)?;
+            if !rest.is_empty() && !rest.starts_with('\n') {
+                (line, rest) = self.rest.split_once('\n').unwrap_or((self.rest, ""));
+                line = before_comment(line, end)?;
+                self.rest = rest;
+            } else {
+                self.rest = rest.get(1..).unwrap_or_default();
+            }
+            let content = without_blanks(line);
             self.column = line.len() - content.len();
-            self.line = without_comment(content)?;
+            self.line = content.trim_ascii_end();
             if !self.line.is_empty() {
                 break;
             }
@@ -92,7 +102,7 @@ impl<'de> Reader<'de> {
             self.next_line()?;
             return if self.column > column && !self.line.is_empty() { Ok(true) } else { Err(Unsure) };
         }
-        let content = after.trim_start_matches(' ');
+        let content = without_blanks(after);
         if content.len() == after.len() {
             return Err(Unsure);
         }
@@ -120,26 +130,27 @@ impl<'de> Reader<'de> {
     }
 }
 
-/// Without the comment at its end, and the blanks before that.
-fn without_comment(content: &str) -> Result<&str> {
-    let (content, comment) = match content.find('#') {
-        None => (content, ""),
-        Some(0) => ("", content),
-        // Part of a quoted text, or of a plain one.
-        Some(_) if content.contains(['"', '\'']) => return Err(Unsure),
-        Some(at) => content.split_at_checked(at).filter(|(before, _)| before.ends_with(' ')).ok_or(Unsure)?,
-    };
+/// The part of a line before its comment, which begins `at` this byte, or nowhere.
+fn before_comment(content: &str, at: usize) -> Result<&str> {
+    let (before, comment) = content.split_at_checked(at).ok_or(Unsure)?;
     // In a comment any letter may stand, but for those that YAML takes for a line's end or forbids.
     let letter = |c: char| match c {
         ' '..='~' => true,
         '\u{2028}' | '\u{2029}' => false,
         _ => ('\u{a0}'..'\u{d7ff}').contains(&c),
     };
-    let printable = content.bytes().all(|byte| (b' '..0x7f).contains(&byte));
-    if !printable || !comment.chars().all(letter) {
+    // Otherwise it is part of a plain text, or perhaps of a quoted one.
+    let begins = comment.starts_with('#') && (before.is_empty() || before.ends_with(' '));
+    if !begins || before.contains(['"', '\'']) || !comment.chars().all(letter) {
         return Err(Unsure);
     }
-    Ok(content.trim_end_matches(' '))
+    Ok(before)
+}
+
+/// Without the blanks at its start.
+fn without_blanks(text: &str) -> &str {
+    let blanks = text.bytes().take_while(|byte| *byte == b' ').count();
+    text.get(blanks..).unwrap_or_default()
 }
 
 fn is_dash(line: &str) -> bool {
@@ -153,7 +164,7 @@ fn key(line: &str) -> Option<(&str, &str)> {
         .position(|byte| !(byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'))?;
     let (key, after) = line.split_at_checked(end)?;
     let after = after.strip_prefix(':')?;
-    let value = after.trim_start_matches(' ');
+    let value = without_blanks(after);
     let separated = value.is_empty() || value.len() < after.len();
     (separated && key.starts_with(|c: char| c.is_ascii_lowercase())).then_some((key, value))
 }
@@ -197,17 +208,27 @@ impl<'de> Scalar<'de> {
     }
 
     fn read_number(text: &'de str) -> Result<Self> {
-        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, unit) = text.split_at_checked(digits).ok_or(Unsure)?;
-        match unit {
-            "" if digits <= 18 && (digits == 1 || !text.starts_with('0')) => {
-                Ok(Self::Number(number.parse().map_err(|_| Unsure)?, text))
+        let (mut digits, mut separators, mut plain) = (0, 0, true);
+        for byte in text.bytes() {
+            match byte {
+                b'0'..=b'9' => digits += 1,
+                b'.' | b':' => separators += 1,
+                _ => plain &= is_plain_sign(byte),
             }
+        }
+        // With a colon or a second dot it is no number of any kind.
+        if separators > 1 && plain && !text.ends_with(':') {
+            return Ok(Self::Text(text));
+        }
+        if digits == text.len() {
+            let ordinary = digits <= 18 && (digits == 1 || !text.starts_with('0'));
+            return match text.parse() {
+                Ok(number) if ordinary => Ok(Self::Number(number, text)),
+                _ => Err(Unsure),
+            };
+        }
+        match text.trim_start_matches(|c: char| c.is_ascii_digit()) {
             "ms" | "s" | "m" | "h" | "d" => Ok(Self::Text(text)),
-            // With a colon or a second dot it is no number of any kind.
-            _ if is_plain(text) && text.bytes().filter(|byte| matches!(byte, b'.' | b':')).count() > 1 => {
-                Ok(Self::Text(text))
-            }
             _ => Err(Unsure),
         }
     }
@@ -230,8 +251,11 @@ impl<'de> Scalar<'de> {
 /// Letters and signs that mean nothing to YAML wherever they stand between the first and the last, but for a
 /// colon at the end.
 fn is_plain(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b':' | b'_' | b'-' | b'/'))
-        && !text.ends_with(':')
+    text.bytes().all(|byte| is_plain_sign(byte) || byte == b':') && !text.ends_with(':')
+}
+
+fn is_plain_sign(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'/')
 }
 
 /// The value that begins where the reader stands.
@@ -341,7 +365,7 @@ impl<'de> Flow<'de> {
     /// Takes this sign and the blanks after it, when it is next.
     fn take(&mut self, sign: char) -> bool {
         let after = self.0.strip_prefix(sign);
-        self.0 = after.map_or(self.0, |after| after.trim_start_matches(' '));
+        self.0 = after.map_or(self.0, |after| without_blanks(after));
         after.is_some()
     }
 
@@ -353,7 +377,7 @@ impl<'de> Flow<'de> {
             bytes => bytes.iter().position(|byte| b",]}".contains(byte)).ok_or(Unsure)?,
         };
         let (scalar, after) = self.0.split_at_checked(end).ok_or(Unsure)?;
-        self.0 = after.trim_start_matches(' ');
+        self.0 = without_blanks(after);
         Scalar::read(scalar.trim_end_matches(' '))
     }
 }

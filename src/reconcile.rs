@@ -450,13 +450,13 @@ impl Run<'_> {
                 }
             }
             let begun = Instant::now();
-            let changes = self.allowed(step.changes);
-            for group in changes.chunks(GROUP) {
+            let mut changes = self.allowed(step.changes).into_iter().peekable();
+            while changes.peek().is_some() {
                 if let Some(by) = (self.newer)(self.store) {
                     self.outcome.superseded = Some(by);
                     return false;
                 }
-                self.apply(group);
+                self.apply(changes.by_ref().take(GROUP).collect());
             }
             if step.phase == Phase::Services && desired.active {
                 self.withhold(desired, scope, owned);
@@ -497,7 +497,7 @@ impl Run<'_> {
                         new: RealServer { weight: 0, ..*old },
                     })
                     .collect();
-                self.apply(&changes);
+                self.apply(changes);
             }
             let active: u64 = services()
                 .flat_map(|(_, found)| found.counters.values())
@@ -510,12 +510,12 @@ impl Run<'_> {
         }
     }
 
-    fn apply(&mut self, changes: &[Change]) {
-        let results = self.kernel.apply(changes);
-        for (change, result) in changes.iter().zip(results) {
+    fn apply(&mut self, changes: Vec<Change>) {
+        let results = self.kernel.apply(&changes);
+        for (change, result) in changes.into_iter().zip(results) {
             self.outcome.run.changes += usize::from(result.is_ok());
             self.outcome.run.failed += usize::from(result.is_err());
-            self.outcome.done.push((change.clone(), result.err()));
+            self.outcome.done.push((change, result.err()));
         }
     }
 
@@ -542,7 +542,7 @@ impl Run<'_> {
             Ok(observed) => {
                 let again = Plan::between(desired, &observed, owned);
                 if let Some(step) = again.steps.into_iter().find(|step| step.phase == Phase::Services) {
-                    self.apply(&step.changes);
+                    self.apply(step.changes);
                 }
                 self.kernel.observe(scope).unwrap_or(observed)
             }
@@ -588,7 +588,7 @@ impl Run<'_> {
             return Ok(());
         }
         for step in plan.steps {
-            self.apply(&step.changes);
+            self.apply(step.changes);
         }
         self.outcome.remaining = read_back(self)?.changes().cloned().collect();
         Ok(())

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use nix::libc;
+use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Source, refuse_foreign_writers};
@@ -84,10 +85,11 @@ fn pid_max() -> u32 {
 /// The present in clock ticks since boot. A damaged file could name a time to come, which must not
 /// supersede everything until then.
 pub(crate) fn now_in_ticks() -> u64 {
-    let uptime = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
-    let seconds: f64 =
-        uptime.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(f64::MAX);
-    (seconds.min(1e15) * TICKS as f64) as u64 + 1
+    // The clock of field 22 of /proc/PID/stat, without opening a file.
+    let Ok(uptime) = clock_gettime(ClockId::CLOCK_BOOTTIME) else {
+        return u64::MAX;
+    };
+    (Duration::from(uptime).as_millis() / u128::from(1000 / TICKS)) as u64 + 1
 }
 
 /// Clock ticks of a second: USER_HZ is 100 in the kernel's interface on every architecture that runs this.

@@ -30,7 +30,13 @@ pub(super) fn announce(addresses: &[AddressKey]) -> Vec<Result<()>> {
     let opened = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)
         .and_then(|socket| Ok((socket, links()?)));
     match opened {
-        Ok((socket, links)) => addresses.iter().map(|address| one(&socket, &links, address)).collect(),
+        Ok((socket, links)) => {
+            let results = addresses.iter().map(|address| one(&socket, &links, address)).collect();
+            // Closing a packet socket waits for an RCU grace period, some ten milliseconds (af_packet.c,
+            // packet_release). The run has better things to do; at its end the wait is over.
+            let _ = std::thread::Builder::new().stack_size(64 * 1024).spawn(move || drop(socket));
+            results
+        }
         Err(errno) => {
             addresses.iter().map(|address| Err(Error::new(Operation::Announce, address, errno))).collect()
         }

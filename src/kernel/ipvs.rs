@@ -20,8 +20,8 @@ use super::error::{Error, Operation, Result};
 use super::ipvs_abi::{FAMILY, FORWARD_MASK, command, daemon, dest, service, statistics, top};
 use super::ipvs_sockopt::Table;
 use super::netlink::{
-    Attributes, Failure, Malformed, Message, Socket, Writer, be16_of, generic_attributes, text_of, u8_of,
-    u16_of, u32_of, u64_of,
+    Attributes, Batch, Failure, Malformed, Message, Socket, Writer, be16_of, generic_attributes, text_of,
+    u8_of, u16_of, u32_of, u64_of,
 };
 use crate::model::{
     DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Service, ServiceKey, SyncDaemon,
@@ -147,14 +147,13 @@ impl Ipvs {
             }
             fits
         });
-        let messages: Vec<Message> = probes
-            .iter()
-            .map(|(_, _, scheduler, engine)| {
-                Message::generic(self.family, command::NEW_SERVICE, probe(scheduler, engine))
-            })
-            .collect();
-        for ((kind, name, ..), result) in probes.iter().zip(self.socket.batch(&messages)) {
-            match result {
+        let mut batch = Batch::default();
+        for (_, _, scheduler, engine) in &probes {
+            batch.generic(self.family, command::NEW_SERVICE, false, |to| probe(to, scheduler, engine));
+        }
+        let mut failures: BTreeMap<usize, Failure> = self.socket.batch(batch).into_iter().collect();
+        for (index, (kind, name, ..)) in probes.iter().enumerate() {
+            match failures.remove(&index).map_or(Ok(()), Err) {
                 Err(Failure::Refused {
                     errno: Errno::EINVAL | Errno::EEXIST | Errno::EAFNOSUPPORT, ..
                 }) => {}
@@ -196,22 +195,28 @@ impl Ipvs {
 
     /// Carries out changes of IPVS, in order, in batches. Any other change is passed over as done.
     pub(super) fn apply(&mut self, changes: &[Change]) -> Vec<Result<()>> {
-        let mut steps = Vec::new();
-        let mut messages = Vec::new();
-        let mut fates = vec![Fate::default(); changes.len()];
-        for ((index, change), fate) in changes.iter().enumerate().zip(&mut fates) {
-            if let Some(error) = nonsense(change) {
-                fate.error = Some(error);
+        let mut batch = Batch::default();
+        let mut fates = Vec::with_capacity(changes.len());
+        // The messages of each change.
+        let mut spans = Vec::with_capacity(changes.len());
+        for change in changes {
+            let start = batch.len();
+            let error = nonsense(change);
+            if error.is_none() {
+                encode(&mut batch, self.family, change);
+            }
+            fates.push(Fate { error, ..Fate::default() });
+            spans.push(start..batch.len());
+        }
+        let mut failures = self.socket.batch(batch).into_iter().peekable();
+        for ((change, span), fate) in changes.iter().zip(spans).zip(&mut fates) {
+            // Nothing went wrong with nearly all of them.
+            if failures.peek().is_none_or(|(index, _)| *index >= span.end) {
                 continue;
             }
-            for (step, message) in encode(self.family, change) {
-                steps.push((index, change, step));
-                messages.push(message);
-            }
-        }
-        for ((index, change, step), result) in steps.iter().zip(self.socket.batch(&messages)) {
-            if let Some(fate) = fates.get_mut(*index) {
-                fate.note(change, *step, result);
+            for (step, index) in steps(change).zip(span) {
+                let failure = failures.next_if(|(failed, _)| *failed == index);
+                fate.note(change, step, failure.map_or(Ok(()), |(_, failure)| Err(failure)));
             }
         }
         changes.iter().zip(fates).map(|(change, fate)| self.conclude(change, fate)).collect()
@@ -387,7 +392,7 @@ const PROBE: ServiceKey = ServiceKey::Endpoint {
 /// length, of which 0 is EINVAL, and only then does it make anything. Without IPv6 in IPVS the address family is
 /// refused before all that (`ip_vs_genl_parse_service`, EAFNOSUPPORT): then nothing is known and the best is
 /// assumed, since the batch would tell.
-fn probe(scheduler: &str, engine: &str) -> Writer {
+fn probe(to: &mut Writer, scheduler: &str, engine: &str) {
     let settings = Service {
         scheduler: scheduler.to_owned(),
         flags: service_flag::PERSISTENT,
@@ -395,73 +400,82 @@ fn probe(scheduler: &str, engine: &str) -> Writer {
         netmask: 0,
         engine: engine.to_owned(),
     };
-    let mut attributes = Writer::default();
-    put_service(&mut attributes, &PROBE, &settings, scheduler);
-    attributes
+    put_service(to, &PROBE, &settings, scheduler);
 }
 
-/// The messages that carry out a change, in order.
-fn encode(family: u16, change: &Change) -> Vec<(Step, Message)> {
-    let message = |command: u8, fill: &dyn Fn(&mut Writer)| {
-        let mut attributes = Writer::default();
-        fill(&mut attributes);
-        Message::generic(family, command, attributes)
+/// What the messages of a change do, in their order.
+fn steps(change: &Change) -> Box<dyn Iterator<Item = Step> + '_> {
+    let operation = match change {
+        Change::AddService { servers, .. } => {
+            let fill = servers.keys().rev().map(|server| Step::Fill(*server));
+            return Box::new(std::iter::once(Step::Create).chain(fill).chain([Step::Schedule]));
+        }
+        Change::SetService { .. } => Operation::SetService,
+        Change::DeleteService { .. } => Operation::DeleteService,
+        Change::AddServer { .. } => Operation::AddServer,
+        Change::SetServer { .. } => Operation::SetServer,
+        Change::DeleteServer { .. } => Operation::DeleteServer,
+        Change::SetTimeouts { .. } => Operation::SetTimeouts,
+        Change::StartDaemon { .. } => Operation::StartDaemon,
+        Change::StopDaemon { .. } => Operation::StopDaemon,
+        Change::SetParameter { .. } | Change::AddAddress { .. } | Change::RemoveAddress { .. } => {
+            return Box::new(std::iter::empty());
+        }
     };
-    let whole = |operation: Operation, command: u8, fill: &dyn Fn(&mut Writer)| {
-        vec![(Step::Whole(operation), message(command, fill))]
-    };
+    Box::new(std::iter::once(Step::Whole(operation)))
+}
+
+/// Writes the messages that carry out a change, one for each of its [`steps`].
+fn encode(batch: &mut Batch, family: u16, change: &Change) {
+    let mut whole = |command: u8, fill: &dyn Fn(&mut Writer)| batch.generic(family, command, false, fill);
     match change {
         // First without a scheduler, which then builds its tables once and from the complete list: for mh a
         // factor of forty, and no client meets half a service. SET_SERVICE from `none` waits for no RCU grace
         // period (ip_vs_ctl.c, ip_vs_edit_service). It replaces everything, so everything is in it.
         Change::AddService { key, new, servers } => {
-            let create = message(command::NEW_SERVICE, &|to| put_service(to, key, new, NO_SCHEDULER));
-            let mut messages = vec![(Step::Create, create)];
+            whole(command::NEW_SERVICE, &|to| put_service(to, key, new, NO_SCHEDULER));
             // The kernel puts each at the head of its list (ip_vs_ctl.c, ip_vs_add_dest), and sh and mh go by
             // the list's order: descending here is ascending there, on every director.
-            for (server, settings) in servers.iter().rev() {
-                let fill = message(command::NEW_DEST, &|to| {
+            let mut servers = servers.iter().rev();
+            if let Some((server, settings)) = servers.next() {
+                batch.generic(family, command::NEW_DEST, true, |to| {
                     put_service_key(to, key);
                     put_server(to, server, settings);
                 });
-                messages.push((Step::Fill(*server), fill.joined()));
             }
-            let schedule = message(command::SET_SERVICE, &|to| put_service(to, key, new, &new.scheduler));
-            messages.push((Step::Schedule, schedule.joined()));
-            messages
+            for (server, settings) in servers {
+                batch.alike(true, |to| put_server(to, server, settings));
+            }
+            batch.generic(family, command::SET_SERVICE, true, |to| {
+                put_service(to, key, new, &new.scheduler);
+            });
         }
-        Change::SetService { key, new, .. } => whole(Operation::SetService, command::SET_SERVICE, &|to| {
-            put_service(to, key, new, &new.scheduler)
-        }),
+        Change::SetService { key, new, .. } => {
+            whole(command::SET_SERVICE, &|to| put_service(to, key, new, &new.scheduler));
+        }
         Change::DeleteService { key, .. } => {
-            whole(Operation::DeleteService, command::DEL_SERVICE, &|to| put_service_key(to, key))
+            whole(command::DEL_SERVICE, &|to| put_service_key(to, key));
         }
-        Change::AddServer { service, key, new } => whole(Operation::AddServer, command::NEW_DEST, &|to| {
+        Change::AddServer { service, key, new } => whole(command::NEW_DEST, &|to| {
             put_service_key(to, service);
             put_server(to, key, new);
         }),
-        Change::SetServer { service, key, new, .. } => {
-            whole(Operation::SetServer, command::SET_DEST, &|to| {
-                put_service_key(to, service);
-                put_server(to, key, new);
-            })
-        }
-        Change::DeleteServer { service, key, .. } => {
-            whole(Operation::DeleteServer, command::DEL_DEST, &|to| {
-                put_service_key(to, service);
-                to.nest(top::DEST, |to| put_server_key(to, key));
-            })
-        }
-        Change::SetTimeouts { new, .. } => {
-            whole(Operation::SetTimeouts, command::SET_CONFIG, &|to| put_timeouts(to, *new))
-        }
+        Change::SetServer { service, key, new, .. } => whole(command::SET_DEST, &|to| {
+            put_service_key(to, service);
+            put_server(to, key, new);
+        }),
+        Change::DeleteServer { service, key, .. } => whole(command::DEL_DEST, &|to| {
+            put_service_key(to, service);
+            to.nest(top::DEST, |to| put_server_key(to, key));
+        }),
+        Change::SetTimeouts { new, .. } => whole(command::SET_CONFIG, &|to| put_timeouts(to, *new)),
         Change::StartDaemon { state, daemon } => {
-            whole(Operation::StartDaemon, command::NEW_DAEMON, &|to| put_daemon(to, *state, Some(daemon)))
+            whole(command::NEW_DAEMON, &|to| put_daemon(to, *state, Some(daemon)));
         }
         Change::StopDaemon { state, .. } => {
-            whole(Operation::StopDaemon, command::DEL_DAEMON, &|to| put_daemon(to, *state, None))
+            whole(command::DEL_DAEMON, &|to| put_daemon(to, *state, None));
         }
-        Change::SetParameter { .. } | Change::AddAddress { .. } | Change::RemoveAddress { .. } => Vec::new(),
+        Change::SetParameter { .. } | Change::AddAddress { .. } | Change::RemoveAddress { .. } => {}
     }
 }
 
@@ -978,17 +992,48 @@ mod tests {
 
     #[test]
     fn a_new_service_gets_its_servers_last_first_and_its_scheduler_at_the_end() {
-        let messages = encode(30, &new_service());
-        let steps: Vec<String> = messages
-            .iter()
-            .map(|(step, _)| match step {
+        let change = new_service();
+        let mut batch = Batch::default();
+        encode(&mut batch, 30, &change);
+        let told: Vec<String> = steps(&change)
+            .map(|step| match step {
                 Step::Fill(server) => server.to_string(),
                 other => format!("{other:?}"),
             })
             .collect();
-        assert_eq!(steps, ["Create", "192.0.2.13:80", "192.0.2.12:80", "192.0.2.11:80", "Schedule"]);
-        let scheduler = |index: usize| decode_service(messages[index].1.body()).unwrap().unwrap().1.scheduler;
+        assert_eq!(told, ["Create", "192.0.2.13:80", "192.0.2.12:80", "192.0.2.11:80", "Schedule"]);
+        assert_eq!(batch.len(), told.len());
+        let scheduler = |index: usize| decode_service(batch.body(index)).unwrap().unwrap().1.scheduler;
         assert_eq!((scheduler(0).as_str(), scheduler(4).as_str()), ("none", "rr"));
+        for (index, step) in steps(&change).enumerate() {
+            if let Step::Fill(server) = step {
+                let (key, ..) = decode_server(batch.body(index), Family::Ipv4).unwrap().unwrap();
+                assert_eq!(key, server);
+            }
+        }
+    }
+
+    #[test]
+    fn every_change_has_a_message_for_each_of_its_steps() {
+        let (key, server) = (vip(), Endpoint { address: Ipv4Addr::new(192, 0, 2, 11).into(), port: 80 });
+        let daemon =
+            SyncDaemon { interface: "eth1".into(), id: 1, max_len: None, group: None, port: None, ttl: None };
+        let (old, new) = (settings("rr"), settings("sh"));
+        for change in [
+            new_service(),
+            Change::SetService { key, old: old.clone(), new },
+            Change::DeleteService { key, old, connections: 0 },
+            Change::AddServer { service: key, key: server, new: nat() },
+            Change::SetServer { service: key, key: server, old: nat(), new: nat() },
+            Change::DeleteServer { service: key, key: server, old: nat(), connections: 0 },
+            Change::SetTimeouts { old: Timeouts::default(), new: Timeouts::default() },
+            Change::StartDaemon { state: DaemonState::Master, daemon: daemon.clone() },
+            Change::StopDaemon { state: DaemonState::Master, daemon },
+        ] {
+            let mut batch = Batch::default();
+            encode(&mut batch, 30, &change);
+            assert_eq!(batch.len(), steps(&change).count(), "{change:?}");
+        }
     }
 
     fn refused(errno: Errno) -> std::result::Result<(), Failure> {
@@ -999,7 +1044,7 @@ mod tests {
     fn fate(answers: [std::result::Result<(), Failure>; 5]) -> Fate {
         let change = new_service();
         let mut fate = Fate::default();
-        for ((step, _), answer) in encode(30, &change).into_iter().zip(answers) {
+        for (step, answer) in steps(&change).zip(answers) {
             fate.note(&change, step, answer);
         }
         fate
@@ -1072,7 +1117,7 @@ mod tests {
 
     #[test]
     fn the_probe_s_prefix_length_is_one_that_the_kernel_refuses() {
-        let payload = Message::generic(30, command::NEW_SERVICE, probe("wlc", "")).body().to_vec();
+        let payload = reply(|to| probe(to, "wlc", ""));
         let (key, settings) = decode_service(&payload).unwrap().unwrap();
         assert_eq!((key.family(), settings.netmask), (Family::Ipv6, 0));
     }

@@ -7,7 +7,7 @@
 //! NUL, and allocates per attribute, which 50,000 real servers with ten attributes each would pay.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -18,7 +18,7 @@ use neli::socket::NlSocket;
 use neli::utils::Groups;
 use nix::errno::Errno;
 use nix::libc;
-use nix::sys::socket::{NetlinkAddr, connect};
+use nix::sys::socket::{MsgFlags, NetlinkAddr, connect, sendmsg};
 
 /// Size of `struct nlmsghdr`.
 const HEADER: usize = 16;
@@ -98,8 +98,6 @@ pub(super) struct Message {
     kind: u16,
     flags: NlmF,
     body: Vec<u8>,
-    /// Belongs into one datagram with the message before it, as far as that fits.
-    joined: bool,
 }
 
 impl Message {
@@ -109,30 +107,20 @@ impl Message {
         payload
             .to_bytes(&mut cursor)
             .map_err(|error| Failure::Broken { errno: None, text: format!("encoding a request: {error}") })?;
-        Ok(Self { kind, flags, body: cursor.into_inner(), joined: false })
+        Ok(Self { kind, flags, body: cursor.into_inner() })
     }
 
     /// A request to a generic netlink family.
     pub(super) fn generic(family: u16, command: u8, attributes: Writer) -> Self {
         let mut body = attributes.0;
         body.splice(0..0, [command, GENERIC_VERSION, 0, 0]);
-        Self { kind: family, flags: NlmF::empty(), body, joined: false }
-    }
-
-    /// The same message, to be sent in one datagram with the one before it.
-    pub(super) fn joined(mut self) -> Self {
-        self.joined = true;
-        self
+        Self { kind: family, flags: NlmF::empty(), body }
     }
 
     /// What comes after the header: for generic netlink the form that a reply has, too.
     #[cfg(test)]
     pub(super) fn body(&self) -> &[u8] {
         &self.body
-    }
-
-    fn length(&self) -> usize {
-        HEADER + aligned(self.body.len())
     }
 
     fn write(&self, to: &mut Vec<u8>, extra: NlmF, sequence: u32) {
@@ -145,6 +133,94 @@ impl Message {
         to.extend_from_slice(&0u32.to_ne_bytes());
         to.extend_from_slice(&self.body);
         pad(to);
+    }
+}
+
+/// Requests that go together, written one behind the other as they will be sent.
+#[derive(Default)]
+pub(super) struct Batch {
+    bytes: Vec<u8>,
+    messages: Vec<Placed>,
+}
+
+/// A message of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Placed {
+    start: usize,
+    length: usize,
+    /// Belongs into one datagram with the message before it, as far as that fits.
+    joined: bool,
+}
+
+impl Batch {
+    /// Appends a request to a generic netlink family.
+    pub(super) fn generic(&mut self, family: u16, command: u8, joined: bool, fill: impl FnOnce(&mut Writer)) {
+        let start = self.bytes.len();
+        let mut head = [0; HEADER + GENERIC_HEADER];
+        set(&mut head, 4, &family.to_ne_bytes());
+        set(&mut head, 6, &NlmF::REQUEST.bits().to_ne_bytes());
+        set(&mut head, HEADER, &[command, GENERIC_VERSION]);
+        self.bytes.extend_from_slice(&head);
+        self.finish(start, joined, fill);
+    }
+
+    /// Appends a request that begins like the one before it, up to the first nested attribute's end: a real
+    /// server's, which names its service first.
+    pub(super) fn alike(&mut self, joined: bool, fill: impl FnOnce(&mut Writer)) {
+        let Some(last) = self.messages.last().copied() else { return };
+        let nest = last.start + HEADER + GENERIC_HEADER;
+        let length = self.bytes.get(nest..).and_then(|bytes| bytes.first_chunk()).copied();
+        let end = nest + aligned(usize::from(u16::from_ne_bytes(length.unwrap_or_default())));
+        let start = self.bytes.len();
+        if end > start {
+            return;
+        }
+        self.bytes.extend_from_within(last.start..end);
+        self.finish(start, joined, fill);
+    }
+
+    fn finish(&mut self, start: usize, joined: bool, fill: impl FnOnce(&mut Writer)) {
+        let mut writer = Writer(std::mem::take(&mut self.bytes));
+        fill(&mut writer);
+        self.bytes = writer.0;
+        let length = self.bytes.len() - start;
+        set(&mut self.bytes, start, &u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes());
+        self.messages.push(Placed { start, length, joined });
+    }
+
+    /// How many messages it has.
+    pub(super) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    fn number(&mut self, index: usize, sequence: u32) {
+        if let Some(message) = self.messages.get(index) {
+            set(&mut self.bytes, message.start + 8, &sequence.to_ne_bytes());
+        }
+    }
+
+    /// The bytes of neighbouring messages.
+    fn bytes_of(&self, range: &Range<usize>) -> &[u8] {
+        let of = self.messages.get(range.clone()).unwrap_or_default();
+        match (of.first(), of.last()) {
+            (Some(first), Some(last)) => {
+                self.bytes.get(first.start..last.start + last.length).unwrap_or_default()
+            }
+            _ => &[],
+        }
+    }
+
+    /// What comes after a message's header.
+    #[cfg(test)]
+    pub(super) fn body(&self, index: usize) -> &[u8] {
+        self.bytes_of(&(index..index + 1)).get(HEADER..).unwrap_or_default()
+    }
+}
+
+/// Writes over bytes that are there.
+fn set(to: &mut [u8], at: usize, value: &[u8]) {
+    if let Some(to) = to.get_mut(at..).and_then(|to| to.get_mut(..value.len())) {
+        to.copy_from_slice(value);
     }
 }
 
@@ -212,51 +288,52 @@ impl Socket {
         Err(Failure::Broken { errno: None, text })
     }
 
-    /// Sends many requests, in order, in as few datagrams as is good; one result for each.
+    /// Sends many requests, in order, in as few datagrams as is good. Returns those without a good end, by their
+    /// place in the batch, in order.
     ///
     /// The kernel carries out a datagram message by message before `send` returns, a refused message does
     /// not stop the next, and only errors are answered, besides what asks for an ACK (`af_netlink.c`,
     /// `netlink_rcv_skb`). That is an empty message behind the last: once its ACK is here, silence about a
     /// message is its success. Not the last message itself, because an operation that ends with EINTR is never
     /// answered at all: so it is when a sync daemon is stopped before its thread first ran (`kthread_stop`).
-    pub(super) fn batch(&mut self, messages: &[Message]) -> Vec<Result<(), Failure>> {
-        let mut results = Vec::with_capacity(messages.len());
-        for range in datagrams(messages) {
-            let part = messages.get(range).unwrap_or_default();
-            match self.datagram(part) {
-                Ok(some) => results.extend(some),
-                Err(failure) => results.extend(part.iter().map(|_| Err(failure.clone()))),
+    pub(super) fn batch(&mut self, mut batch: Batch) -> Vec<(usize, Failure)> {
+        let mut failures = Vec::new();
+        for range in datagrams(&batch.messages) {
+            match self.datagram(&mut batch, range.clone()) {
+                Ok(some) => failures.extend(some),
+                Err(failure) => failures.extend(range.map(|index| (index, failure.clone()))),
             }
         }
-        results
+        failures
     }
 
-    fn datagram(&mut self, messages: &[Message]) -> Result<Vec<Result<(), Failure>>, Failure> {
+    fn datagram(&mut self, batch: &mut Batch, range: Range<usize>) -> Result<Vec<(usize, Failure)>, Failure> {
         self.begin()?;
         let first = self.sequence;
-        let mut bytes = Vec::with_capacity(HEADER + messages.iter().map(Message::length).sum::<usize>());
-        for message in messages {
+        for index in range.clone() {
             let sequence = self.next_sequence();
-            message.write(&mut bytes, NlmF::empty(), sequence);
+            batch.number(index, sequence);
         }
         let last = self.next_sequence();
-        let end = Message { kind: Nlmsg::Noop.into(), flags: NlmF::ACK, body: Vec::new(), joined: true };
-        end.write(&mut bytes, NlmF::empty(), last);
-        self.send(&bytes)?;
-        let (mut errors, lost) = self.collect(first, last);
+        let end = Message { kind: Nlmsg::Noop.into(), flags: NlmF::ACK, body: Vec::new() };
+        let mut trailer = Vec::with_capacity(HEADER);
+        end.write(&mut trailer, NlmF::empty(), last);
+        self.send(&[IoSlice::new(batch.bytes_of(&range)), IoSlice::new(&trailer)])?;
+        let (mut answers, lost) = self.collect(first, last);
         if lost.is_some() {
             self.spoilt = true;
         }
-        let result = |sequence: u32| match errors.remove(&sequence) {
-            Some(Some(failure)) => Err(failure),
-            Some(None) => Ok(()),
-            None => lost.clone().map_or(Ok(()), Err),
-        };
+        if answers.len() == 1 && lost.is_none() {
+            // Only the ACK.
+            return Ok(Vec::new());
+        }
         // Sequence numbers wrap; their number does not depend on it.
-        Ok((0..messages.len())
-            .scan(first, |at, _| Some(std::mem::replace(at, after(*at))))
-            .map(result)
-            .collect())
+        let sequences = std::iter::successors(Some(first), |at| Some(after(*at)));
+        let failure = |sequence| match answers.remove(&sequence) {
+            Some(answer) => answer,
+            None => lost.clone(),
+        };
+        Ok(range.zip(sequences.map(failure)).filter_map(|(index, failure)| Some((index, failure?))).collect())
     }
 
     /// The answers to a datagram by sequence number, and why answers are missing, if some are.
@@ -340,18 +417,19 @@ impl Socket {
 
     fn send_one(&mut self, message: &Message, extra: NlmF) -> Result<u32, Failure> {
         let sequence = self.next_sequence();
-        let mut bytes = Vec::with_capacity(message.length());
+        let mut bytes = Vec::with_capacity(HEADER + message.body.len());
         message.write(&mut bytes, extra, sequence);
-        self.send(&bytes)?;
+        self.send(&[IoSlice::new(&bytes)])?;
         Ok(sequence)
     }
 
-    fn send(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+    /// Sends one datagram.
+    fn send(&mut self, parts: &[IoSlice<'_>]) -> Result<(), Failure> {
         loop {
-            match self.socket.send(bytes, Msg::empty()) {
+            match sendmsg::<()>(self.socket.as_raw_fd(), parts, &[], MsgFlags::empty(), None) {
                 Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Failure::io("sending the request", &error)),
+                Err(Errno::EINTR) => {}
+                Err(errno) => return Err(Failure::system("sending the request", errno)),
             }
         }
     }
@@ -443,17 +521,17 @@ fn option(way: Way, socket: RawFd, level: i32, name: i32, value: &mut [u8]) -> n
 }
 
 /// Which messages go together in a datagram.
-fn datagrams(messages: &[Message]) -> Vec<Range<usize>> {
+fn datagrams(messages: &[Placed]) -> Vec<Range<usize>> {
     let mut ranges = Vec::new();
     let mut start = 0;
     let mut used = 0;
     for (index, message) in messages.iter().enumerate() {
-        let length = message.length();
+        let length = message.length;
         let full = if message.joined {
             used + length > DATAGRAM_MAX
         } else {
             let followers = messages.iter().skip(index + 1).take_while(|message| message.joined);
-            let group = length + followers.map(Message::length).sum::<usize>();
+            let group = length + followers.map(|message| message.length).sum::<usize>();
             used + group > DATAGRAM
         };
         if full && index > start {
@@ -614,9 +692,12 @@ impl Default for Writer {
 
 impl Writer {
     /// Appends an attribute. A value beyond what an attribute can hold makes a request that the kernel refuses.
+    // Always, because with the lengths known this is a few stores; there are half a million in a large table.
+    #[inline(always)]
     pub(super) fn put(&mut self, kind: u16, value: &[u8]) -> &mut Self {
-        self.0.extend_from_slice(&attribute_length(value.len()));
-        self.0.extend_from_slice(&kind.to_ne_bytes());
+        self.0.reserve(ATTRIBUTE_HEADER + aligned(value.len()));
+        let ([l0, l1], [k0, k1]) = (attribute_length(value.len()), kind.to_ne_bytes());
+        self.0.extend_from_slice(&[l0, l1, k0, k1]);
         self.0.extend_from_slice(value);
         pad(&mut self.0);
         self
@@ -637,9 +718,7 @@ impl Writer {
         let inside = self.0.len();
         fill(self);
         let length = attribute_length(self.0.len().saturating_sub(inside));
-        for (to, from) in self.0.iter_mut().skip(start).zip(length) {
-            *to = from;
-        }
+        set(&mut self.0, start, &length);
         pad(&mut self.0);
         self
     }
@@ -651,8 +730,11 @@ impl Writer {
     }
 }
 
+/// Size of `struct nlattr`.
+const ATTRIBUTE_HEADER: usize = 4;
+
 fn attribute_length(value: usize) -> [u8; 2] {
-    u16::try_from(value.saturating_add(4)).unwrap_or(u16::MAX).to_ne_bytes()
+    u16::try_from(value.saturating_add(ATTRIBUTE_HEADER)).unwrap_or(u16::MAX).to_ne_bytes()
 }
 
 /// Lengths are multiples of four in netlink (`NLMSG_ALIGN`, `NLA_ALIGN`).
@@ -661,7 +743,9 @@ fn aligned(length: usize) -> usize {
 }
 
 fn pad(bytes: &mut Vec<u8>) {
-    bytes.resize(aligned(bytes.len()), 0);
+    if !bytes.len().is_multiple_of(4) {
+        bytes.resize(aligned(bytes.len()), 0);
+    }
 }
 
 /// A value of exactly one byte.
@@ -719,13 +803,13 @@ mod tests {
 
     use super::*;
 
-    fn message(length: usize, joined: bool) -> Message {
-        Message { kind: 16, flags: NlmF::empty(), body: vec![0; length - HEADER], joined }
+    fn message(length: usize, joined: bool) -> Placed {
+        Placed { start: 0, length, joined }
     }
 
     fn reply(kind: u16, flags: NlmF, sequence: u32, payload: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let message = Message { kind, flags: NlmF::empty(), body: payload.to_vec(), joined: false };
+        let message = Message { kind, flags: NlmF::empty(), body: payload.to_vec() };
         message.write(&mut bytes, flags, sequence);
         bytes
     }
@@ -802,13 +886,13 @@ mod tests {
     #[test]
     fn a_group_goes_into_one_datagram_when_it_fits() {
         // 60 KiB of single messages, then a group of 10 KiB, which is not torn.
-        let mut messages: Vec<Message> = (0..60).map(|_| message(1024, false)).collect();
+        let mut messages: Vec<Placed> = (0..60).map(|_| message(1024, false)).collect();
         messages.push(message(1024, false));
         messages.extend((0..9).map(|_| message(1024, true)));
         assert_eq!(datagrams(&messages), [0..60, 60..70]);
         // A group of 100 KiB is one datagram, one of 200 KiB two.
         let group =
-            |count: usize| -> Vec<Message> { (0..count).map(|index| message(1024, index > 0)).collect() };
+            |count: usize| -> Vec<Placed> { (0..count).map(|index| message(1024, index > 0)).collect() };
         assert_eq!(datagrams(&group(100)), vec![0..100]);
         assert_eq!(datagrams(&group(200)), [0..128, 128..200]);
         assert_eq!(datagrams(&[]), Vec::<Range<usize>>::new());
@@ -819,14 +903,14 @@ mod tests {
         fn every_message_is_in_exactly_one_datagram_of_bounded_size(
             lengths in proptest::collection::vec((16usize..4000, any::<bool>()), 0..300)
         ) {
-            let messages: Vec<Message> = lengths.iter().map(|(length, joined)| message(*length, *joined)).collect();
+            let messages: Vec<Placed> = lengths.iter().map(|(length, joined)| message(*length, *joined)).collect();
             let ranges = datagrams(&messages);
             let mut next = 0;
             for range in ranges {
                 prop_assert_eq!(range.start, next);
                 prop_assert!(range.end > range.start);
                 next = range.end;
-                prop_assert!(messages[range].iter().map(Message::length).sum::<usize>() <= DATAGRAM_MAX);
+                prop_assert!(messages[range].iter().map(|message| message.length).sum::<usize>() <= DATAGRAM_MAX);
             }
             prop_assert_eq!(next, messages.len());
         }
@@ -865,9 +949,7 @@ mod tests {
 
     /// A command that the controller does not have: refused at once, unlike an unknown family, for which the
     /// kernel first looks for a module.
-    fn unknown() -> Message {
-        Message::generic(GenlId::Ctrl.into(), 200, Writer::default())
-    }
+    const UNKNOWN: u8 = 200;
 
     #[test]
     fn the_real_kernel_answers_requests_dumps_and_batches() {
@@ -878,16 +960,16 @@ mod tests {
         assert!(!socket.dump(&all, |payload| Ok(Some(payload.len()))).unwrap().is_empty());
 
         // Every third is refused, in several datagrams; each refusal comes back to its own message.
-        let messages: Vec<Message> =
-            (0..6000).map(|index| if index % 3 == 2 { unknown() } else { family("nlctrl") }).collect();
-        let results = socket.batch(&messages);
-        assert_eq!(results.len(), messages.len());
-        for (index, result) in results.iter().enumerate() {
-            match index % 3 {
-                2 => assert!(result.as_ref().unwrap_err().is(Errno::EOPNOTSUPP), "{index}: {result:?}"),
-                _ => assert_eq!(*result, Ok(()), "{index}"),
-            }
+        let mut batch = Batch::default();
+        for index in 0..6000 {
+            let command = if index % 3 == 2 { UNKNOWN } else { CtrlCmd::Getfamily.into() };
+            batch.generic(GenlId::Ctrl.into(), command, index % 7 == 1, |to| {
+                to.put_text(CtrlAttr::FamilyName.into(), "nlctrl");
+            });
         }
+        let failures = socket.batch(batch);
+        assert!(failures.iter().map(|(index, _)| *index).eq((2..6000).step_by(3)), "{failures:?}");
+        assert!(failures.iter().all(|(_, failure)| failure.is(Errno::EOPNOTSUPP)), "{failures:?}");
         // And the socket is as good as before.
         assert!(socket.request(&family("nlctrl")).unwrap().is_some());
     }
@@ -896,12 +978,14 @@ mod tests {
     fn lost_answers_are_told_and_the_socket_recovers() {
         let mut socket = Socket::open(NlFamily::Generic).unwrap();
         socket.socket.set_recv_buffer_size(2048).unwrap();
-        let messages: Vec<Message> = (0..500).map(|_| unknown()).collect();
-        let results = socket.batch(&messages);
-        assert_eq!(results.len(), messages.len());
-        assert!(results[0].as_ref().unwrap_err().is(Errno::EOPNOTSUPP), "{:?}", results[0]);
-        assert_eq!(results[499].as_ref().unwrap_err().errno(), Some(Errno::ENOBUFS));
-        assert!(results.iter().all(Result::is_err));
+        let mut batch = Batch::default();
+        for _ in 0..500 {
+            batch.generic(GenlId::Ctrl.into(), UNKNOWN, false, |_| ());
+        }
+        let failures = socket.batch(batch);
+        assert!(failures.iter().map(|(index, _)| *index).eq(0..500));
+        assert!(failures[0].1.is(Errno::EOPNOTSUPP), "{:?}", failures[0]);
+        assert_eq!(failures[499].1.errno(), Some(Errno::ENOBUFS));
         assert!(socket.request(&family("nlctrl")).unwrap().is_some());
     }
 }

@@ -4,12 +4,12 @@
 //! value is wanted, and whether writing is needed at all, is the plan's. Called by `kernel` and, for the
 //! forwarding flag of an interface, by `announce`.
 //!
-//! Names go through the `sysctl` crate, which turns every dot into a slash: it cannot name eth0.100. A name
-//! with a dot in one of its parts goes by its path.
+//! Values are set through the `sysctl` crate, which turns every dot into a slash: it cannot name eth0.100. A name
+//! with a dot in one of its parts goes by its path, and so does all reading.
 
 use std::fs;
 use std::io;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 
 use ::sysctl::{Ctl, Sysctl as _, SysctlError};
@@ -28,21 +28,24 @@ pub(super) fn read(parameter: &Parameter) -> Result<Option<String>> {
 
 /// Reads the parameter with this name, given in parts.
 pub(super) fn read_parts(parts: &[&str]) -> io::Result<Option<String>> {
-    let way = match way(parts) {
-        Some(way) => way,
-        None => return Ok(None),
-    };
-    let value = match &way {
-        Way::Name(name) => {
-            Ctl::new(name).and_then(|ctl| ctl.value_string()).map_err(|error| honest(error, &path(parts)))
-        }
-        Way::Path(path) => fs::read_to_string(path).map(|text| text.trim().to_owned()),
-    };
+    if way(parts).is_none() {
+        return Ok(None);
+    }
+    // By its path: the crate opens every file twice, and a takeover reads a dozen.
+    let value = read_file(&path(parts));
     match value {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+fn read_file(path: &PathBuf) -> io::Result<String> {
+    // No parameter is longer than a page, and one read gets all of it (kernel/sysctl.c).
+    let mut bytes = [0; 4096];
+    let length = fs::File::open(path)?.read(&mut bytes)?;
+    let text = String::from_utf8_lossy(bytes.get(..length).unwrap_or_default());
+    Ok(text.trim().to_owned())
 }
 
 /// Sets a parameter and makes sure that the kernel has it: of `2 3` it would take the 2 and call it done.

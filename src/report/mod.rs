@@ -48,6 +48,11 @@ pub fn exit_of(outcome: &Outcome) -> Exit {
     }
 }
 
+/// So many changes of one run does the log name. A syslog daemon takes its lines one by one: with ten thousand a
+/// run would spend more time on its log than on its table, and journald drops what exceeds its rate limit.
+/// Standard output has them all.
+const LOGGED: usize = 100;
+
 /// Tells a run on standard output and in the log: one line a change, and one that sums up.
 pub fn outcome(instance: &str, outcome: &Outcome) -> String {
     let mut text = String::new();
@@ -62,11 +67,19 @@ pub fn outcome(instance: &str, outcome: &Outcome) -> String {
         };
         tell(log::Level::Error, format!("the desired-state file is not usable, {used}:\n{why}"));
     }
+    let mut made: usize = 0;
     for (change, error) in &outcome.done {
         match error {
-            None => tell(log::Level::Info, format!("{} {change}", change.sign())),
+            None => {
+                made += 1;
+                let level = if made > LOGGED { log::Level::Debug } else { log::Level::Info };
+                tell(level, format!("{} {change}", change.sign()));
+            }
             Some(error) => tell(log::Level::Error, format!("failed: {error}")),
         }
+    }
+    if made > LOGGED {
+        log::info!("{instance}: and {} more changes", made - LOGGED);
     }
     for vip in &outcome.withheld {
         tell(
