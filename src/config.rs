@@ -428,6 +428,15 @@ impl Source {
         serde_yaml::from_str(&self.text).map_err(|error| self.structural(&error))
     }
 
+    /// Whether both readers take the text for the same document, where the plain one is sure. For fuzzing.
+    #[cfg(fuzzing)]
+    pub fn readers_agree(&self) -> bool {
+        match plain_yaml::read::<Document>(&self.text) {
+            Ok(plain) => self.full_document().is_ok_and(|full| full == plain),
+            Err(plain_yaml::Unsure) => true,
+        }
+    }
+
     /// Where brackets are nested beyond the limit. Not exact about quotes and comments at the end of a line; a key at the
     /// margin starts anew, since nothing can be open there.
     fn too_deep(&self) -> Option<(usize, usize)> {

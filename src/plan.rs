@@ -495,7 +495,10 @@ fn service_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec
             Some(found) => server_changes(*key, wanted, found, &mut changed, &mut removed),
         }
     }
-    for (key, found) in table {
+    // Last first. The kernel keeps removed real servers for two minutes and more, the newest first, and looks
+    // through them for every one that is added (ip_vs_ctl.c, ip_vs_trash_get_dest): a takeover soon after adds
+    // in the order in which it then finds each at the head. The other way round it takes the square of the time.
+    for (key, found) in table.iter().rev() {
         if !desired.services.contains_key(key) && ownership.owns(key) {
             removed.push(Change::DeleteService {
                 key: *key,

@@ -15,7 +15,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use support::{Host, LVS_NOTIFY, wait_for};
+use support::{Host, LVS_NOTIFY, netlink_messages, wait_for};
 use tables::{A, Expected, POOL, R, Random, cases, random_service};
 
 const VIP: &str = "203.0.113.10";
@@ -81,18 +81,20 @@ fn settled(host: &Host, what: &str) {
 /// Runs `lvs-notify COMMAND` under strace; gives the IPVS commands (numbers of `linux/ip_vs.h`) that
 /// change something, in order, with the family of their service.
 fn ipvs_commands(host: &Host, command: &str) -> Vec<(u8, u8)> {
-    host.ok(&format!("strace -f -s 200000 -xx -e trace=sendto -o /run/test/trace {LVS_NOTIFY} {command}"));
-    let trace = host.read("/run/test/trace");
-    assert!(trace.contains("nlmsg_type=IPVS"), "{trace}");
-    let byte = |text: &str, at: usize| u8::from_str_radix(&text[4 * at + 2..4 * at + 4], 16).unwrap();
-    let messages = trace.split("nlmsg_type=IPVS").skip(1).map(|rest| rest.split("}, \"").nth(1).unwrap());
-    let commands = messages.map(|bytes| {
-        let command = byte(bytes, 0);
-        // generic header (4), nest (4), attribute header (4), family
-        (command, if command < 8 && command != 4 { byte(bytes, 12) } else { 0 })
-    });
+    host.ok(&format!("strace -f -s 200000 -xx -e trace=sendmsg -o /run/test/trace {LVS_NOTIFY} {command}"));
+    let messages = netlink_messages(&host.read("/run/test/trace"));
+    // The controller's kind is 16; rtnetlink has no version 1 in the second byte.
+    let generic = messages.iter().filter(|(kind, body)| *kind > 16 && body.get(1..4) == Some(&[1, 0, 0]));
+    let commands: Vec<(u8, u8)> = generic
+        .map(|(_, body)| {
+            let command = body[0];
+            // generic header (4), nest (4), attribute header (4), family
+            (command, if command < 8 && command != 4 { body[12] } else { 0 })
+        })
+        .collect();
+    assert!(!commands.is_empty(), "not even a dump");
     // Dumps and queries are 4, 8, 11, 13 and 15.
-    commands.filter(|(command, _)| ![4, 8, 11, 13, 15].contains(command)).collect()
+    commands.into_iter().filter(|(command, _)| ![4, 8, 11, 13, 15].contains(command)).collect()
 }
 
 #[test]

@@ -11,7 +11,7 @@ mod support;
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, SystemTime};
 
-use support::{Background, Host, wait_for};
+use support::{Background, Host, netlink_messages, wait_for};
 
 const VIP: &str = "192.0.2.100";
 const VIP6: &str = "2001:db8::100";
@@ -450,27 +450,33 @@ fn a_second_master_changes_nothing() {
     let (director, _neighbour) = wired("");
     let traced = || {
         director.ok(&format!(
-            "strace -f -s 64 -o /run/test/trace -e trace=sendto,sendmsg,openat,open,write,rename,renameat,renameat2 {} master",
+            "strace -f -xx -s 200000 -o /run/test/trace -e trace=sendmsg,openat,open,rename,renameat,renameat2 {} master",
             support::LVS_NOTIFY
         ));
         director.read("/run/test/trace")
     };
-    let writes = |trace: &str| -> Vec<String> {
-        let changes = |line: &&str| {
-            ["RTM_NEWADDR", "RTM_DELADDR", "RTM_NEWLINK", "RTM_SETLINK", "/etc/sysctl.d/90"]
-                .iter()
-                .any(|word| line.contains(word) && !line.contains("O_RDONLY"))
-                || (line.contains("/proc/sys") && (line.contains("O_WRONLY") || line.contains("O_RDWR")))
-        };
-        trace.lines().filter(changes).map(str::to_owned).collect()
+    // linux/rtnetlink.h
+    let requests = |trace: &str, kinds: &[u16]| {
+        netlink_messages(trace).iter().filter(|(kind, _)| kinds.contains(kind)).count()
+    };
+    const NEWADDR: u16 = 20;
+    const CHANGES: [u16; 6] = [16, 17, 19, NEWADDR, 21, 24];
+    const GETADDR: u16 = 22;
+    let hex = |text: &str| text.bytes().map(|byte| format!("\\x{byte:02x}")).collect::<String>();
+    let files = |trace: &str, directory: &str| {
+        let writing =
+            |line: &&str| line.contains("O_WRONLY") || line.contains("O_RDWR") || line.contains("rename");
+        trace.lines().filter(writing).filter(|line| line.contains(&hex(directory))).count()
     };
     // The first run shows that strace would see it.
-    let first = writes(&traced());
-    assert_eq!(first.iter().filter(|line| line.contains("RTM_NEWADDR")).count(), 4, "{first:#?}");
-    assert_eq!(first.iter().filter(|line| line.contains("/proc/sys")).count(), 6, "{first:#?}");
-    let trace = traced();
-    assert!(trace.contains("RTM_GETADDR"), "{trace}");
-    assert_eq!(writes(&trace), [""; 0]);
+    let first = traced();
+    assert_eq!(requests(&first, &[NEWADDR]), 4, "{first}");
+    assert_eq!(files(&first, "/proc/sys/"), 6, "{first}");
+    assert!(files(&first, "/etc/sysctl.d/") > 0, "{first}");
+    let second = traced();
+    assert!(requests(&second, &[GETADDR]) > 0, "{second}");
+    assert_eq!(requests(&second, &CHANGES), 0, "{second}");
+    assert_eq!(files(&second, "/proc/sys/") + files(&second, "/etc/sysctl.d/"), 0, "{second}");
 
     // A new link tells when its carrier has been noticed and its own link-local address has been checked
     // for duplicates, up to two seconds after it came up.

@@ -150,7 +150,7 @@ fn stopped_before_exec(host: &Host, role: &str) -> Background {
 /// A run that is stopped at a netlink request while it holds the lock; gives its process id.
 fn stopped_holder(lb: &Host, arguments: &str) -> String {
     let strace = lb.start(&format!(
-        "strace -o /run/test/trace -e trace=sendto -e inject=sendto:signal=STOP:when=3 {LVS_NOTIFY} {arguments}"
+        "strace -o /run/test/trace -e trace=sendmsg -e inject=sendmsg:signal=STOP:when=3 {LVS_NOTIFY} {arguments}"
     ));
     let mut held: Option<(String, Instant)> = None;
     wait_for("a holder that hangs", Duration::from_secs(30), || {

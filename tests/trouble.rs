@@ -237,10 +237,10 @@ fn sigterm_lets_a_run_finish() {
     for when in 1..=12 {
         for role in ["master", "stop"] {
             let ran = lb.run(&format!(
-                "strace -o /run/test/trace -e trace=sendto -e inject=sendto:signal=TERM:when={when} {LVS_NOTIFY} {role} VI_1"
+                "strace -o /run/test/trace -e trace=sendmsg -e inject=sendmsg:signal=TERM:when={when} {LVS_NOTIFY} {role} VI_1"
             ));
             assert_eq!(ran.status, 0, "SIGTERM at request {when} of {role}: {}", ran.all());
-            finished += usize::from(lb.read("/run/test/trace").matches("sendto(").count() >= when);
+            finished += usize::from(lb.read("/run/test/trace").matches("sendmsg(").count() >= when);
             match role {
                 "master" => assert_serves(&lb, "after SIGTERM"),
                 _ => assert_gone(&lb, "after SIGTERM"),

@@ -2,7 +2,14 @@
 //!
 //! Owns namespaces, commands inside them, and waiting with a deadline. The judges (`ip`,
 //! `ipvsadm`, `arping`) are run by the tests themselves. Used by every test that needs a kernel.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -215,4 +222,24 @@ pub fn wait_for(what: &str, patience: Duration, mut condition: impl FnMut() -> b
         assert!(Instant::now() < deadline, "waited {patience:?} in vain for: {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// Every netlink message that a program sent: its kind (`nlmsg_type`) and what follows its header. From the
+/// output of `strace -xx -s 200000 -e trace=sendmsg`, which does not decode what a connected socket sends.
+pub fn netlink_messages(trace: &str) -> Vec<(u16, Vec<u8>)> {
+    let unhex = |text: &str| -> Vec<u8> {
+        text.split("\\x").skip(1).map(|byte| u8::from_str_radix(byte, 16).expect("hexadecimal")).collect()
+    };
+    let mut list = Vec::new();
+    for line in trace.lines().filter(|line| line.contains("sendmsg(")) {
+        let parts = line.split("iov_base=\"").skip(1).map(|part| part.split('"').next().unwrap_or_default());
+        let bytes: Vec<u8> = parts.flat_map(unhex).collect();
+        let mut rest = bytes.as_slice();
+        while let Some((header, _)) = rest.split_first_chunk::<16>() {
+            let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
+            list.push((u16::from_ne_bytes([header[4], header[5]]), rest[16..length].to_vec()));
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+    }
+    list
 }

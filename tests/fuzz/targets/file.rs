@@ -9,7 +9,9 @@ use lvs_notify::reconcile::declared;
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    match declared(&Source { name: "file".to_owned(), text: text.to_owned() }) {
+    let source = Source { name: "file".to_owned(), text: text.to_owned() };
+    assert!(source.readers_agree(), "the plain reader takes it for something else");
+    match declared(&source) {
         Ok(declared) => {
             for role in [Role::Master, Role::Backup] {
                 let plan = Plan::between(&declared.for_role(role), &Observed::default(), &Owned::default());
