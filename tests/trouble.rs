@@ -283,6 +283,33 @@ fn an_interface_in_trouble_is_named() {
 
 #[test]
 #[ignore = "needs root and a kernel with IPVS: run tests/run"]
+fn others_that_change_addresses_and_services_hold_nothing_up() {
+    let (lb, _neighbour) = director("");
+    // Long lists, which take the kernel several steps to tell, and which change all the time.
+    let many: String =
+        (0..1000).map(|n| format!("address add 198.18.{}.{}/32 dev lo\n", n / 250, n % 250 + 1)).collect();
+    lb.write("/run/test/many", &many);
+    lb.ok("ip -batch /run/test/many");
+    lb.write(
+        "/run/test/churn",
+        "while :; do ip address add 198.18.99.1/32 dev lo; ip address del 198.18.99.1/32 dev lo
+            ipvsadm -A -t 198.51.100.8:80; ipvsadm -D -t 198.51.100.8:80; done\n",
+    );
+    let churn = lb.start("bash /run/test/churn");
+    for round in 0..8 {
+        for role in ["master", "backup"] {
+            let ran = lb.lvs(&format!("{role} VI_1"));
+            assert_eq!(ran.status, 0, "round {round}, {role}: {}", ran.all());
+        }
+    }
+    lb.lvs_ok("master VI_1");
+    drop(churn);
+    lb.sh("ipvsadm -D -t 198.51.100.8:80 2>/dev/null || true");
+    assert_serves(&lb, "after the others' changes");
+}
+
+#[test]
+#[ignore = "needs root and a kernel with IPVS: run tests/run"]
 fn without_ipv6_the_ipv4_vip_is_served() {
     let (lb, _neighbour) = director("");
     lb.desire("VI_1", &file("").replace(&format!("[{VIP}]"), &format!("[{VIP}, \"2001:db8::100\"]")));

@@ -265,27 +265,28 @@ impl Socket {
     /// Sends a dump request and returns what `decode` makes of its replies; it may pass over some.
     ///
     /// Begun again when the kernel says that something changed meanwhile, since then entries can be missing
-    /// or double (`NLM_F_DUMP_INTR`).
+    /// or double (`NLM_F_DUMP_INTR`). A list that never comes to rest is taken as it was read last: adding what
+    /// is there and removing what is gone are successes, everything is read back afterwards, and a takeover
+    /// cannot wait for somebody else to come to an end.
     pub(super) fn dump<T>(
         &mut self,
         message: &Message,
         mut decode: impl FnMut(&[u8]) -> Result<Option<T>, Malformed>,
     ) -> Result<Vec<T>, Failure> {
+        let mut found = Vec::new();
         for _ in 0..DUMP_ATTEMPTS {
             self.begin()?;
             let sequence = self.send_one(message, NlmF::DUMP)?;
-            let mut found = Vec::new();
+            found.clear();
             let result = self.exchange(sequence, |payload| {
                 found.extend(decode(payload)?);
                 Ok(())
             });
-            let interrupted = self.note(result)?;
-            if !interrupted {
-                return Ok(found);
+            if !self.note(result)? {
+                break;
             }
         }
-        let text = format!("it kept changing while it was read, {DUMP_ATTEMPTS} times");
-        Err(Failure::Broken { errno: None, text })
+        Ok(found)
     }
 
     /// Sends many requests, in order, in as few datagrams as is good. Returns those without a good end, by their
