@@ -182,12 +182,12 @@ fn table(text: &mut String, title: &str, services: &[VirtualService]) {
         .map(|server| server.key.to_string().len())
         .max()
         .unwrap_or(0)
-        .max(title.len().saturating_sub(5))
+        .max(title.len().saturating_sub(4))
         .max(22);
     let _ = writeln!(
         text,
         "\n{title:<0$}  forward  weight  active  inactive  conn/s  B/s in  B/s out",
-        width + 5
+        width + 4
     );
     for service in services {
         let mark = sign(service.difference.as_deref());
