@@ -176,6 +176,9 @@ impl Lab {
         let sent = Cell::new(0);
         let mut lab = Self { method, daemons, _servers: servers, machines, directors, client, switch, sent };
         lab.start(0);
+        // Before the other starts: without preemption the first to be MASTER stays it.
+        let (interfaces, lines) = method.expected(true);
+        wait_for("lb1 to be MASTER", PATIENCE, || lab.kernel(0) == (interfaces.to_owned(), lines));
         lab.start(1);
         lab.judge(0);
         lab
