@@ -452,12 +452,23 @@ fn what_the_manual_shows_is_clean() {
     assert_eq!(world().found(), []);
     assert_eq!(world().second("192.0.2.101", "").found(), []);
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let example = root.join("examples/failover");
-    let yaml = std::fs::read_to_string(example.join("VI_1.yaml")).unwrap();
-    for name in ["keepalived-lb1.conf", "keepalived-lb2.conf"] {
-        let conf = std::fs::read_to_string(example.join(name)).unwrap();
-        let world = World { conf, files: vec![("VI_1", yaml.clone())], ..world() };
-        assert_eq!(world.found(), [], "{name}");
+    let mut yaml = String::new();
+    for example in std::fs::read_dir(root.join("examples")).unwrap().flatten() {
+        let read = |path: PathBuf| (std::fs::read_to_string(&path).unwrap_or_default(), path);
+        let entries = std::fs::read_dir(example.path()).into_iter().flatten().flatten();
+        let (confs, files): (Vec<_>, Vec<_>) = entries
+            .map(|entry| read(entry.path()))
+            .filter(|(_, path)| path.extension().is_some_and(|end| end == "conf" || end == "yaml"))
+            .partition(|(_, path)| path.extension().is_some_and(|end| end == "conf"));
+        let name = |path: &Path| path.file_stem().unwrap().to_string_lossy().into_owned().leak() as &str;
+        let files: Vec<_> = files.into_iter().map(|(text, path)| (name(&path), text)).collect();
+        for (conf, path) in confs {
+            let world = World { conf, files: files.clone(), ..world() };
+            assert_eq!(world.found(), [], "{}", path.display());
+        }
+        if example.file_name() == "failover" {
+            yaml = files[0].1.clone();
+        }
     }
     let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
     let conf = readme.split("```\n").find(|block| block.contains("global_defs {")).unwrap();
