@@ -61,7 +61,7 @@ fn host() -> Host {
         ("net/ipv6/conf/all/forwarding", "1"),
         ("net/ipv4/conf/all/arp_ignore", "1"),
     ];
-    let modules = ["ip_vs", "ip_vs_rr", "ip_vs_wlc", "ip_vs_sh", "ip_vs_pe_sip"];
+    let modules = ["ip_vs", "ip_vs_rr", "ip_vs_wlc", "ip_vs_sh", "ip_vs_mh", "ip_vs_pe_sip"];
     Host {
         interfaces: ["lo", "eth0", "eth1", "tunl0"].map(|name| (name.to_owned(), true)).into(),
         addresses: vec![
@@ -398,7 +398,7 @@ fn cases() -> Vec<(Rule, World, World)> {
                 .parameter("net/ipv4/ip_forward", "0")
                 .file("scheduler: rr", "scheduler: rr\n    forward: dr"),
         ),
-        (E51, world().file("scheduler: rr", "scheduler: mh"), world().file("scheduler: rr", "scheduler: sh")),
+        (E51, world().file("scheduler: rr", "scheduler: dh"), world().file("scheduler: rr", "scheduler: sh")),
         (E52, six().parameter("net/ipv6/conf/eth0/disable_ipv6", "1"), six()),
         (
             E53,
