@@ -34,7 +34,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Builds the example's network, installs its files, starts keepalived on both directors.
+    /// Builds the example's network and installs its files.
     pub fn new(example: &str, servers: &[(&str, u16)]) -> Self {
         println!("\n=== {example}");
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples").join(example);
@@ -54,10 +54,9 @@ impl Stage {
         }
         assert!(hosts.contains_key("lb2"), "{example}: its network could not be built");
         let servers = servers.iter().map(|(name, port)| Server::on(&hosts[*name], *port)).collect();
-        let mut stage = Self { folder, keepalived: BTreeMap::new(), _servers: servers, hosts, builder };
+        let stage = Self { folder, keepalived: BTreeMap::new(), _servers: servers, hosts, builder };
         for director in ["lb1", "lb2"] {
             stage.install(director);
-            stage.start(director);
         }
         stage
     }
