@@ -61,7 +61,7 @@ fn host() -> Host {
         ("net/ipv6/conf/all/forwarding", "1"),
         ("net/ipv4/conf/all/arp_ignore", "1"),
     ];
-    let modules = ["ip_vs", "ip_vs_rr", "ip_vs_wlc", "ip_vs_sh", "ip_vs_pe_sip"];
+    let modules = ["ip_vs", "ip_vs_rr", "ip_vs_wlc", "ip_vs_sh", "ip_vs_mh", "ip_vs_pe_sip"];
     Host {
         interfaces: ["lo", "eth0", "eth1", "tunl0"].map(|name| (name.to_owned(), true)).into(),
         addresses: vec![
@@ -398,7 +398,7 @@ fn cases() -> Vec<(Rule, World, World)> {
                 .parameter("net/ipv4/ip_forward", "0")
                 .file("scheduler: rr", "scheduler: rr\n    forward: dr"),
         ),
-        (E51, world().file("scheduler: rr", "scheduler: mh"), world().file("scheduler: rr", "scheduler: sh")),
+        (E51, world().file("scheduler: rr", "scheduler: dh"), world().file("scheduler: rr", "scheduler: sh")),
         (E52, six().parameter("net/ipv6/conf/eth0/disable_ipv6", "1"), six()),
         (
             E53,
@@ -452,12 +452,23 @@ fn what_the_manual_shows_is_clean() {
     assert_eq!(world().found(), []);
     assert_eq!(world().second("192.0.2.101", "").found(), []);
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let example = root.join("examples/failover");
-    let yaml = std::fs::read_to_string(example.join("VI_1.yaml")).unwrap();
-    for name in ["keepalived-lb1.conf", "keepalived-lb2.conf"] {
-        let conf = std::fs::read_to_string(example.join(name)).unwrap();
-        let world = World { conf, files: vec![("VI_1", yaml.clone())], ..world() };
-        assert_eq!(world.found(), [], "{name}");
+    let mut yaml = String::new();
+    for example in std::fs::read_dir(root.join("examples")).unwrap().flatten() {
+        let read = |path: PathBuf| (std::fs::read_to_string(&path).unwrap_or_default(), path);
+        let entries = std::fs::read_dir(example.path()).into_iter().flatten().flatten();
+        let (confs, files): (Vec<_>, Vec<_>) = entries
+            .map(|entry| read(entry.path()))
+            .filter(|(_, path)| path.extension().is_some_and(|end| end == "conf" || end == "yaml"))
+            .partition(|(_, path)| path.extension().is_some_and(|end| end == "conf"));
+        let name = |path: &Path| path.file_stem().unwrap().to_string_lossy().into_owned().leak() as &str;
+        let files: Vec<_> = files.into_iter().map(|(text, path)| (name(&path), text)).collect();
+        for (conf, path) in confs {
+            let world = World { conf, files: files.clone(), ..world() };
+            assert_eq!(world.found(), [], "{}", path.display());
+        }
+        if example.file_name() == "failover" {
+            yaml = files[0].1.clone();
+        }
     }
     let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
     let conf = readme.split("```\n").find(|block| block.contains("global_defs {")).unwrap();

@@ -49,14 +49,19 @@ switch() {
 }
 
 # link HOST INTERFACE SWITCH ADDRESS/PREFIX: a cable. The MAC address ends in the IP address, so that
-# 02:00:c0:a8:0a:01 is seen to be 192.168.10.1.
+# 02:00:c0:a8:0a:01 is seen to be 192.168.10.1; of an IPv6 address in its last digits.
 link() {
-    local mac
+    local mac nodad="" last=${4%/*}
+    last=${last##*:}
     # shellcheck disable=SC2046,SC2086  # four numbers are four words
-    mac=$(IFS=. && printf '02:00:%02x:%02x:%02x:%02x' ${4%/*})
+    case $4 in
+    *:*) mac=$(printf '02:00:00:00:%02x:%02x' "${2//[!0-9]/}" "0x$last") nodad=nodad ;;
+    *) mac=$(IFS=. && printf '02:00:%02x:%02x:%02x:%02x' ${4%/*}) ;;
+    esac
     ip link add "$1-$2" type veth peer name "$2" address "$mac" netns "${host_process[$1]}"
     ip link set "$1-$2" master "$3" up
-    on "$1" ip address add "$4" dev "$2"
+    # shellcheck disable=SC2086  # a word or none
+    on "$1" ip address add "$4" dev "$2" $nodad
     on "$1" ip link set "$2" up
 }
 

@@ -21,7 +21,8 @@ use crate::model::Parameter;
 /// Reads a parameter; `None` when there is none of this name.
 pub(super) fn read(parameter: &Parameter) -> Result<Option<String>> {
     match read_parts(&parameter.parts()) {
-        Ok(value) => Ok(value),
+        // Several numbers come with tabs between them; people and files have blanks.
+        Ok(value) => Ok(value.map(|value| value.replace('\t', " "))),
         Err(error) => Err(failed(Operation::ReadParameter, parameter, &error)),
     }
 }

@@ -26,7 +26,9 @@ pub const LVS_NOTIFY: &str = env!("CARGO_BIN_EXE_lvs-notify");
 /// /etc/lvs-notify and /etc/sysctl.d. It ends with the value.
 pub struct Host {
     name: String,
-    holder: Child,
+    pid: u32,
+    /// what ends with the value; nothing when somebody else keeps the namespaces
+    holder: Option<Child>,
 }
 
 /// What a command did.
@@ -71,7 +73,12 @@ impl Host {
         std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line)
             .expect("the namespace's answer");
         assert_eq!(line, "ready\n", "host {name} could not be made; these tests need root");
-        Self { name: name.to_owned(), holder }
+        Self { name: name.to_owned(), pid: holder.id(), holder: Some(holder) }
+    }
+
+    /// The machine whose namespaces this process keeps.
+    pub fn of(name: &str, pid: u32) -> Self {
+        Self { name: name.to_owned(), pid, holder: None }
     }
 
     pub fn name(&self) -> &str {
@@ -80,7 +87,7 @@ impl Host {
 
     /// Process id that stands for the host's namespaces.
     pub fn pid(&self) -> u32 {
-        self.holder.id()
+        self.pid
     }
 
     /// A command inside the host, to be configured further.
@@ -177,8 +184,10 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
+        if let Some(holder) = &mut self.holder {
+            let _ = holder.kill();
+            let _ = holder.wait();
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A client and real servers' programs inside hosts, and how the client's requests ended.
 //!
-//! Owns sockets of other namespaces; knows nothing of directors. Used by `system`.
+//! Owns sockets of other namespaces; knows nothing of directors. Used by `system` and `examples`.
 #![allow(missing_docs)]
 
 use std::collections::BTreeMap;
@@ -24,8 +24,12 @@ pub struct Server(TcpListener);
 
 impl Server {
     pub fn new(host: &Host) -> Self {
+        Self::on(host, 80)
+    }
+
+    pub fn on(host: &Host, port: u16) -> Self {
         let name = host.name().to_owned();
-        let listener = host.inside(|| TcpListener::bind("[::]:80").unwrap()).join().unwrap();
+        let listener = host.inside(move || TcpListener::bind(("::", port)).unwrap()).join().unwrap();
         let accepting = listener.try_clone().unwrap();
         thread::spawn(move || {
             while let Ok((mut stream, _)) = accepting.accept() {
