@@ -72,7 +72,7 @@ pub fn lay_over(list: &[Drain], desired: &mut Desired, now: u64) {
 pub struct Wish<'a> {
     /// ADDRESS or ADDRESS:PORT
     pub server: &'a str,
-    /// As [`parse_service`] takes them; empty: every service
+    /// `VIP:PORT`, `PROTOCOL/VIP:PORT` or `fwmark/MARK`; empty: every service
     pub services: &'a [String],
     /// A duration
     pub period: Option<&'a str>,
