@@ -138,9 +138,10 @@ fn the_readme_says_what_the_program_does() {
         blocks += 1;
     }
     assert!(blocks >= 2, "the README has lost its examples");
-    for command in
-        ["master", "backup", "fault", "stop", "notify", "apply", "plan", "status", "check", "import"]
-    {
+    for command in [
+        "master", "backup", "fault", "stop", "notify", "apply", "plan", "status", "check", "import", "drain",
+        "undrain", "fifo",
+    ] {
         assert!(readme.contains(&format!("`{command}")), "the README does not name {command}");
         let help = Command::new(env!("CARGO_BIN_EXE_lvs-notify")).args([command, "--help"]).output().unwrap();
         let help = String::from_utf8_lossy(&help.stdout).into_owned();
