@@ -51,7 +51,7 @@ pub fn exit_of(outcome: &Outcome) -> Exit {
 /// So many changes of one run does the log name. A syslog daemon takes its lines one by one: with ten thousand a
 /// run would spend more time on its log than on its table, and journald drops what exceeds its rate limit.
 /// Standard output has them all.
-const LOGGED: usize = 100;
+const LOGGED: usize = 1000;
 
 /// Tells a run on standard output and in the log: one line a change, and one that sums up.
 pub fn outcome(instance: &str, outcome: &Outcome) -> String {
