@@ -91,9 +91,17 @@ fn a_storm_ends_in_the_role_called_last() {
         }
         total += processes.len();
         let statuses: Vec<i32> = processes.iter_mut().map(Background::wait).collect();
-        assert!(statuses.iter().all(|status| *status == 0), "a process failed: {statuses:?}");
+        // Of a hundred at once on a busy machine, one may hold the lock for so long that a newer one takes it
+        // for hanging, and ends it.
+        let ended = statuses.iter().filter(|status| **status == -1).count();
+        assert!(statuses.iter().all(|status| [0, -1].contains(status)), "a process failed: {statuses:?}");
+        let log = std::fs::read_to_string("/var/log/messages").unwrap_or_default();
+        assert!(
+            log.matches("killing lvs-notify process").count() >= ended,
+            "{ended} ended, and nobody says why"
+        );
         println!(
-            "round {round}: 100 processes in {:.1} s, the last was {last}",
+            "round {round}: 100 processes in {:.1} s, {ended} ended by newer ones, the last was {last}",
             begun.elapsed().as_secs_f32()
         );
         assert_role(&lb, last, &full, &format!("round {round}"));
