@@ -123,7 +123,10 @@ fn run(cli: &Cli, started: Instant) -> anyhow::Result<Exit> {
         Command::Status { instance, form } => status(instance::find(config, instance.as_deref())?, form),
         Command::Check { files, keepalived_conf, host, json } => {
             let checked = check::run(files, config, keepalived_conf.as_deref(), *host)?;
-            print(&if *json { report::check::as_json(&checked) } else { report::check::text(&checked) });
+            match json {
+                true => print(&report::check::as_json(&checked)),
+                false => tell(&report::check::text(&checked)),
+            };
             Ok(report::check::exit(&checked))
         }
         Command::Import { from: import::Origin::Kernel, file: Some(file) } => {
@@ -157,7 +160,7 @@ fn carry_out(
     };
     let mut kernel = Linux::open()?;
     let outcome = reconcile::run(&mut kernel, &request)?;
-    print(&report::outcome(&request.instance.name, &outcome));
+    tell(&report::outcome(&request.instance.name, &outcome));
     // Told before, because it takes a second in which somebody may look for the log line.
     reconcile::repeat_announcement(&mut kernel, &request.instance, &outcome);
     Ok(report::exit_of(&outcome))
@@ -170,11 +173,15 @@ fn drained(
     edit: impl FnOnce(&Store, &Basis) -> anyhow::Result<String>,
 ) -> anyhow::Result<Exit> {
     let store = Store::new(&instance.name);
-    let told = edit(&store, &Basis::read(&instance, &store))?;
+    let told = {
+        // Two who change the list at once would lose one's change.
+        let _lock = lock::hold(&instance.name)?;
+        edit(&store, &Basis::read(&instance, &store))?
+    };
     ::log::info!("{}: {}", instance.name, told.trim_end());
-    print(&told);
+    tell(&told);
     if store.record().is_none() {
-        print("no role is recorded yet; it holds from the next notification on\n");
+        tell("no role is recorded yet; it holds from the next notification on\n");
         return Ok(Exit::Done);
     }
     carry_out(instance, None, "apply", started)
@@ -192,10 +199,10 @@ fn plan(instance: Instance, role: Option<Role>, json: bool, current: Option<&Pat
             (preview.role, preview.plan)
         }
     };
-    print(&match json {
-        true => report::plan::as_json(&instance.name, role, &plan),
-        false => report::plan::text(&instance.name, role, &plan),
-    });
+    match json {
+        true => print(&report::plan::as_json(&instance.name, role, &plan)),
+        false => tell(&report::plan::text(&instance.name, role, &plan)),
+    };
     Ok(if plan.is_empty() { Exit::Done } else { Exit::Differences })
 }
 
@@ -227,29 +234,27 @@ fn status(instance: Instance, form: &StatusArgs) -> anyhow::Result<Exit> {
             // Home, and clear to the end.
             let _ = std::io::stdout().write_all(b"\x1b[H\x1b[2J");
         }
-        let text = match (form.json, form.prometheus) {
-            (true, _) => report::status::as_json(&status, &preview.observed),
-            (_, true) => report::prometheus::text(&status),
-            _ => report::status::text(&status),
+        let read = match (form.json, form.prometheus) {
+            (true, _) => print(&report::status::as_json(&status, &preview.observed)),
+            (_, true) => print(&report::prometheus::text(&status)),
+            _ => tell(&report::status::text(&status)),
         };
-        let read = print(&text);
         match form.watch.filter(|_| read) {
             Some(seconds) => std::thread::sleep(Duration::from_secs(seconds.max(1))),
-            None => {
-                return Ok(match (&status.file_problem, status.healthy) {
-                    (Some(_), _) => Exit::Invalid,
-                    (None, true) => Exit::Done,
-                    (None, false) => Exit::Differences,
-                });
-            }
+            None => return Ok(report::status::exit(&status)),
         }
     }
 }
 
-/// Writes to standard output and tells whether somebody reads it; a closed pipe is nobody's error.
-fn print(text: &str) -> bool {
+/// Writes a text for people: nothing in it can command their terminal, and what needs attention has a
+/// colour there.
+fn tell(text: &str) -> bool {
     let clean = report::clean(text);
     let colours = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let text = if colours { report::paint(&clean) } else { clean };
+    print(&if colours { report::paint(&clean) } else { clean })
+}
+
+/// Writes to standard output as it is and tells whether somebody reads it; a closed pipe is nobody's error.
+fn print(text: &str) -> bool {
     std::io::stdout().write_all(text.as_bytes()).is_ok()
 }

@@ -16,6 +16,8 @@ use nix::unistd::Pid;
 
 use crate::record::{RUN, Stamp, open_own, own_directory, start_of};
 
+/// How long a run waits that has no shorter time limit.
+pub const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a killed holder may take to be gone.
 const LAST_BREATH: Duration = Duration::from_secs(1);
 
@@ -40,6 +42,18 @@ pub struct Waiter<'a> {
     pub patience: Duration,
     /// Whether it carries a notification, which overrules older runs of its instance
     pub overrules: bool,
+}
+
+/// Holds the lock for a change of an instance's own files, which overrules nobody.
+///
+/// # Errors
+/// When a run of this instance does not let go of it.
+pub fn hold(instance: &str) -> anyhow::Result<Lock> {
+    let waiter = Waiter { stamp: &Stamp::own()?, instance, patience: PATIENCE, overrules: false };
+    match waiter.wait(|| false)? {
+        Waited::Held(lock) => Ok(lock),
+        Waited::GivenUp => Ok(Lock(None)),
+    }
 }
 
 impl Waiter<'_> {

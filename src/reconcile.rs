@@ -15,7 +15,7 @@ use crate::config::{Invalid, Source};
 use crate::desired::{Declared, Desired};
 use crate::drain;
 use crate::kernel::{self, Kernel, Needs};
-use crate::lock::{Waited, Waiter};
+use crate::lock::{self, Waited, Waiter};
 use crate::model::{AddressKey, Forward, Parameter, RealServer, Role, Service, ServiceKey};
 use crate::persist;
 use crate::plan::{Change, Observed, Owned, Phase, Plan, Scope, ServerScope, Step};
@@ -99,6 +99,11 @@ impl Basis {
             Self::File { declared, .. } | Self::LastGood { declared, .. } => Some(declared),
             Self::Record { .. } => None,
         }
+    }
+
+    /// The file wants the values found before put back on leaving MASTER.
+    fn restores(&self) -> bool {
+        self.declared().and_then(|declared| declared.arp).is_some_and(|arp| arp.restore)
     }
 
     /// The state wanted in a role.
@@ -248,7 +253,7 @@ pub fn run(kernel: &mut dyn Kernel, request: &Request) -> anyhow::Result<Outcome
     let patience = match request.role {
         // keepalived gives its stop scripts one second in all.
         Some(Role::Stop) => Duration::from_millis(400),
-        _ => Duration::from_secs(5),
+        _ => lock::PATIENCE,
     };
     let newer = |store: &Store| newer_than(&stamp, store);
     let waiter =
@@ -342,7 +347,7 @@ impl Run<'_> {
 
     fn reconcile(&mut self, role: Role, desired: &Desired, basis: &Basis) -> anyhow::Result<()> {
         let mut owned = self.owned();
-        let others = if self.restores(desired, basis) { self.store.others() } else { Vec::new() };
+        let others = if desired.restore || basis.restores() { self.store.others() } else { Vec::new() };
         if desired.restore {
             // What another instance wants set stays set; the last one to leave restores it.
             owned.originals.retain(|parameter, _| {
@@ -374,10 +379,6 @@ impl Run<'_> {
             Err(error) => self.outcome.troubles.push(format!("{error:#}")),
         }
         Ok(())
-    }
-
-    fn restores(&self, desired: &Desired, basis: &Basis) -> bool {
-        desired.restore || basis.declared().and_then(|declared| declared.arp).is_some_and(|arp| arp.restore)
     }
 
     /// Observes; a director that leaves takes its VIPs down even when IPVS cannot be read.
@@ -674,8 +675,7 @@ fn owned_after(
     );
     after.addresses.extend(desired.interface.iter().cloned());
     after.daemon |= desired.daemon.is_some();
-    let restores = basis.declared().and_then(|declared| declared.arp).is_some_and(|arp| arp.restore);
-    if restores {
+    if basis.restores() {
         for parameter in desired.parameters.keys() {
             // Found is what another instance has set, when it came first.
             let before = others.iter().find_map(|record| record.owned.originals.get(parameter));

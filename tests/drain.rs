@@ -145,6 +145,20 @@ fn a_drain_can_be_narrow_and_short() {
 
 #[test]
 #[ignore = "needs root and a kernel with IPVS: run tests/run"]
+fn drains_at_once_lose_none() {
+    let lab = lab("");
+    for round in 0..5 {
+        let mut both = ["203.0.113.11", "203.0.113.12"]
+            .map(|server| lab.lb.start(&format!("{LVS_NOTIFY} drain {server}")));
+        assert_eq!(both.each_mut().map(|process| process.wait()), [0, 0], "round {round}");
+        lab.lb.lvs_ok("apply");
+        assert_eq!(lab.weights(), ["0", "0", "0"], "round {round}");
+        lab.lb.lvs_ok("undrain --all");
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with IPVS: run tests/run"]
 fn leaving_lets_connections_end() {
     let lab = lab("backup: {drain: 20s}");
     let mut open = lab.connect(80).unwrap();

@@ -155,9 +155,5 @@ fn numbered(count: usize, word: &str) -> String {
 
 /// Words of foreign files go to a terminal: what would command it is shown instead.
 fn escaped(text: &str) -> String {
-    let shown = |letter: char| match letter.is_control() {
-        true => letter.escape_default().to_string(),
-        false => letter.to_string(),
-    };
-    text.chars().take(300).map(shown).collect()
+    super::one_line(&text.chars().take(300).collect::<String>())
 }

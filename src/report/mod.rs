@@ -119,24 +119,40 @@ fn figures(run: &LastRun) -> String {
     text
 }
 
+/// JSON with its own escapes for what could command a terminal; it stands in strings only.
 fn json(value: &serde_json::Value) -> String {
     let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
     text.push('\n');
-    text
+    escape(&text, |c, out| {
+        let _ = write!(out, "\\u{:04x}", u32::from(c));
+    })
+}
+
+/// What could command a terminal or reorder what it shows.
+fn hidden(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Text of files and of the kernel on its way to people: control characters and those that reorder
 /// text are shown as escapes, so that no name can rewrite what a terminal shows.
 pub fn clean(text: &str) -> String {
-    let hidden = |c: char| {
-        (c.is_control() && c != '\n') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
+    escape(text, |c, out| out.extend(c.escape_default()))
+}
+
+/// The same on its way into one line.
+fn one_line(text: &str) -> String {
+    clean(text).replace('\n', "\\n")
+}
+
+/// Replaces what is hidden, but for ends of lines.
+fn escape(text: &str, put: impl Fn(char, &mut String)) -> String {
+    let hidden = |c: char| hidden(c) && c != '\n';
     if !text.contains(hidden) {
         return text.to_owned();
     }
     text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
         if hidden(c) {
-            out.extend(c.escape_default())
+            put(c, &mut out)
         } else {
             out.push(c)
         }
@@ -172,12 +188,25 @@ pub fn paint(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{clean, paint};
+    use super::{clean, json, one_line, paint};
 
     #[test]
     fn no_name_reaches_the_terminal_as_it_is() {
         assert_eq!(clean("VI_1: \u{1b}[2Jx\r\u{202e}y\n"), "VI_1: \\u{1b}[2Jx\\r\\u{202e}y\n");
         assert_eq!(clean("plain, 日本\n"), "plain, 日本\n");
+    }
+
+    #[test]
+    fn json_stays_json_whatever_stands_in_it() {
+        let value = serde_json::json!({ "name": "a\u{202e}b\u{7f}\n\u{1b}" });
+        let text = json(&value);
+        assert!(text.contains(r"a\u202eb\u007f\n\u001b"), "{text}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).ok(), Some(value));
+    }
+
+    #[test]
+    fn one_line_stays_one_line() {
+        assert_eq!(one_line("a\nb\u{1b}"), "a\\nb\\u{1b}");
     }
 
     #[test]

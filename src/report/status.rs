@@ -5,11 +5,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::{figures, json};
+use super::{Exit, figures, json};
 use crate::model::{Family, Role, Service};
 use crate::plan::{Counters, Observed};
 use crate::reconcile::seconds_now;
 use crate::status::{Server, Status, Vip, VirtualService};
+
+/// How `status` ends.
+pub fn exit(status: &Status) -> Exit {
+    match (&status.file_problem, status.healthy) {
+        (Some(_), _) => Exit::Invalid,
+        (None, true) => Exit::Done,
+        (None, false) => Exit::Differences,
+    }
+}
 
 /// The JSON form, with `observed`, which is what `plan --current` reads.
 pub fn as_json(status: &Status, observed: &Observed) -> String {
