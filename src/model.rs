@@ -4,6 +4,7 @@
 //! between two versions of one object) and their text form, which is ipvsadm's and iproute2's.
 //! Reads nothing, decides nothing, imports nothing local. Used by every other file.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -534,6 +535,12 @@ impl fmt::Display for AddressKey {
         write!(f, "{} on {}", self.address, self.interface)
     }
 }
+
+/// A link-layer address.
+pub type Mac = [u8; 6];
+
+/// Who answers for addresses on the wire: the link-layer addresses, or why asking failed.
+pub type Claims = BTreeMap<AddressKey, Result<Vec<Mac>, String>>;
 
 /// A kernel parameter that this tool may set. Typed, because an interface name may hold dots,
 /// which a dotted name could not tell from its own.

@@ -9,17 +9,12 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::model::{AddressKey, Family, Parameter, RealServer, Role, ServerKey, Service, ServiceKey};
+use crate::model::{
+    AddressKey, Claims, Family, Mac, Parameter, RealServer, Role, ServerKey, Service, ServiceKey,
+};
 use crate::plan::{Change, Counters, Interface, Observed, ObservedService};
 use crate::reconcile::Preview;
 use crate::record::LastRun;
-
-/// A link-layer address.
-pub type Mac = [u8; 6];
-
-/// Who answers for the VIPs on the wire: per VIP and interface the link-layer addresses, or why
-/// asking failed.
-pub type Claims = BTreeMap<AddressKey, Result<Vec<Mac>, String>>;
 
 /// The state of an instance. Its JSON form is `status --json`, version 1
 /// (packaging/schema/status.schema.json): fields are added, never renamed or removed.

@@ -20,9 +20,8 @@ mod sysctl;
 
 use std::collections::BTreeSet;
 
-use crate::model::AddressKey;
+use crate::model::{AddressKey, Claims};
 use crate::plan::{Change, Observed, Scope, ServerScope};
-use crate::status::Claims;
 
 use addr::Addresses;
 use error::Operation;

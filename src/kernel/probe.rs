@@ -20,8 +20,7 @@ use nix::sys::time::TimeVal;
 use super::announce::{links, send};
 use super::error::{Error, Operation};
 use super::frames::{arp_request, claim, neighbour_solicitation};
-use crate::model::AddressKey;
-use crate::status::{Claims, Mac};
+use crate::model::{AddressKey, Claims, Mac};
 
 /// How long answers are waited for; asked twice in that time.
 const PATIENCE: Duration = Duration::from_millis(1000);
