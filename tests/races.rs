@@ -14,7 +14,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use support::{Background, Host, LVS_NOTIFY, wait_for};
+use support::{Background, Host, LVS_NOTIFY, behind_nat, wait_for};
 
 const VIP: &str = "192.0.2.100";
 const FOREIGN: &str = "-A -t 198.51.100.7:25 -s wlc\n-a -t 198.51.100.7:25 -r 203.0.113.250:25 -m -w 7\n";
@@ -287,15 +287,7 @@ fn a_kill_at_every_system_call_converges() {
 #[test]
 #[ignore = "needs root and a kernel with IPVS: run tests/run"]
 fn an_open_connection_lives_through_storm_and_kills() {
-    let (lb, client, server) = (Host::new("lb"), Host::new("client"), Host::new("server"));
-    lb.link("eth0", &client, "eth0");
-    lb.link("eth1", &server, "eth0");
-    lb.address("192.0.2.1/24", "eth0");
-    lb.address("203.0.113.1/24", "eth1");
-    client.address("192.0.2.9/24", "eth0");
-    server.address("203.0.113.9/24", "eth0");
-    server.ok("ip route add default via 203.0.113.1");
-    lb.ok("sysctl -qw net.ipv4.ip_forward=1");
+    let (lb, client, server) = behind_nat("203.0.113.9");
     let yaml = |extra: &str| {
         format!(
             "version: 1\ninterface: eth0\nannounce: {{count: 1}}\nvips: [{VIP}]\nvirtual_services:\n  - address: {VIP}:80\n    scheduler: rr\n    real_servers: [\"203.0.113.9:80\"]\n{extra}"

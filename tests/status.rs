@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{Host, LVS_NOTIFY, wait_for};
+use support::{Host, LVS_NOTIFY, behind_nat, wait_for};
 
 const VIP: &str = "192.0.2.100";
 const VIP6: &str = "2001:db8::100";
@@ -205,15 +205,7 @@ fn two_hosts_that_claim_a_vip_are_seen() {
 #[test]
 #[ignore = "needs root and a kernel with IPVS: run tests/run"]
 fn figures_are_those_of_ipvsadm() {
-    let (lb, client, server) = (Host::new("lb"), Host::new("client"), Host::new("server"));
-    lb.link("eth0", &client, "eth0");
-    lb.link("eth1", &server, "eth0");
-    lb.address("192.0.2.1/24", "eth0");
-    lb.address("203.0.113.1/24", "eth1");
-    client.address("192.0.2.9/24", "eth0");
-    server.address("203.0.113.11/24", "eth0");
-    server.ok("ip route add default via 203.0.113.1");
-    lb.ok("sysctl -qw net.ipv4.ip_forward=1");
+    let (lb, client, server) = behind_nat("203.0.113.11");
     lb.desire("VI_1", &FILE.replace(", 203.0.113.12:80", ""));
     lb.lvs_ok("master VI_1");
     let _httpd = server.start("busybox httpd -f -p 80 -h /etc");

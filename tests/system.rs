@@ -392,6 +392,8 @@ fn a_flapping_link_leaves_no_trace() {
     let lab = Lab::new(Method::Nat, true);
     let runs = || fs::read_to_string("/var/log/messages").unwrap_or_default().matches("VI_1: ").count();
     let before = runs();
+    let load = Load::new(&lab.client, lab.method.socket());
+    load.served(20);
     for flap in 0..15_u64 {
         lab.cable(0, "down");
         thread::sleep(Duration::from_millis(200 + 311 * flap % 1200));
@@ -400,9 +402,12 @@ fn a_flapping_link_leaves_no_trace() {
     }
     // keepalived calls FAULT, BACKUP and MASTER all the time now, and does not wait for one to end.
     lab.judge(0);
+    load.served(20);
+    let tally = load.end();
     println!(
-        "15 flaps, {} lines of lvs-notify in the log, and the kernels are as they should be",
-        runs() - before
+        "15 flaps, {} lines of lvs-notify in the log, and the kernels are as they should be; a client: {}",
+        runs() - before,
+        tally.figures()
     );
 }
 

@@ -182,6 +182,20 @@ impl Host {
     }
 }
 
+/// A director with a client-side and a server-side interface, a client, and a real server behind NAT.
+pub fn behind_nat(server_address: &str) -> (Host, Host, Host) {
+    let (lb, client, server) = (Host::new("lb"), Host::new("client"), Host::new("server"));
+    lb.link("eth0", &client, "eth0");
+    lb.link("eth1", &server, "eth0");
+    lb.address("192.0.2.1/24", "eth0");
+    lb.address("203.0.113.1/24", "eth1");
+    client.address("192.0.2.9/24", "eth0");
+    server.address(&format!("{server_address}/24"), "eth0");
+    server.ok("ip route add default via 203.0.113.1");
+    lb.ok("sysctl -qw net.ipv4.ip_forward=1");
+    (lb, client, server)
+}
+
 impl Drop for Host {
     fn drop(&mut self) {
         if let Some(holder) = &mut self.holder {
