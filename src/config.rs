@@ -3,10 +3,12 @@
 //! Owns everything that knows YAML; nothing here knows what a value means (that is `desired`) or
 //! what the kernel has. Called by `reconcile` and by the commands that only look at a file.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::Read as _;
 use std::marker::PhantomData;
+use std::ops::Deref;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -28,19 +30,22 @@ const MAX_DEPTH: usize = 100;
 const MAX_PROBLEMS: usize = 20;
 
 /// The file, word for word. Every leaf that has a meaning of its own stays text until `desired`
-/// reads it, so that all errors of meaning can be told together.
+/// reads it, so that all errors of meaning can be told together. What a large table has many of is
+/// borrowed from the file's text.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Document {
+pub struct Document<'a> {
     /// Version of the format: 1
     pub version: u32,
     /// Client-side interface
     #[serde(default, deserialize_with = "given")]
     pub interface: Option<String>,
     /// Virtual addresses
-    pub vips: Vec<ShortOr<Vip>>,
+    #[serde(borrow)]
+    pub vips: Vec<ShortOr<'a, Vip>>,
     /// ARP parameters, or `off`
-    pub arp: Option<ShortOr<Arp>>,
+    #[serde(borrow)]
+    pub arp: Option<ShortOr<'a, Arp>>,
     /// Gratuitous ARP and unsolicited neighbour advertisements
     pub announce: Option<Announce>,
     /// What stays while not MASTER
@@ -51,7 +56,8 @@ pub struct Document {
     #[serde(default)]
     pub allow_empty: bool,
     /// Virtual services
-    pub virtual_services: Vec<VirtualService>,
+    #[serde(borrow)]
+    pub virtual_services: Vec<VirtualService<'a>>,
 }
 
 /// Long form of a VIP
@@ -150,27 +156,33 @@ pub struct SyncDaemon {
 /// A virtual service
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct VirtualService {
+pub struct VirtualService<'a> {
     /// VIP and port
-    pub address: Option<String>,
+    #[serde(borrow)]
+    pub address: Option<Word<'a>>,
     /// Firewall mark
     pub fwmark: Option<u32>,
     /// Family of a fwmark service
     pub family: Option<String>,
     /// tcp, udp, sctp
-    pub protocol: Option<String>,
+    #[serde(borrow)]
+    pub protocol: Option<Word<'a>>,
     /// Scheduler
-    pub scheduler: Option<String>,
+    #[serde(borrow)]
+    pub scheduler: Option<Word<'a>>,
     /// Scheduler flags
     pub scheduler_flags: Option<Vec<String>>,
     /// Persistence
-    pub persistence: Option<ShortOr<Persistence>>,
+    #[serde(borrow)]
+    pub persistence: Option<ShortOr<'a, Persistence>>,
     /// One-packet scheduling
     pub one_packet: Option<bool>,
     /// Forwarding method of its real servers
-    pub forward: Option<String>,
+    #[serde(borrow)]
+    pub forward: Option<Word<'a>>,
     /// Real servers
-    pub real_servers: Vec<ShortOr<RealServer>>,
+    #[serde(borrow)]
+    pub real_servers: Vec<ShortOr<'a, RealServer<'a>>>,
 }
 
 /// Long form of persistence
@@ -190,19 +202,21 @@ pub struct Persistence {
 /// Long form of a real server
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RealServer {
+pub struct RealServer<'a> {
     /// Address and port
-    pub address: String,
+    #[serde(borrow)]
+    pub address: Word<'a>,
     /// Weight
     pub weight: Option<u32>,
     /// Forwarding method
-    pub forward: Option<String>,
+    #[serde(borrow)]
+    pub forward: Option<Word<'a>>,
     /// Upper connection threshold
     pub upper_threshold: Option<u32>,
     /// Lower connection threshold
     pub lower_threshold: Option<u32>,
-    /// Tunnel encapsulation
-    pub tunnel: Option<Tunnel>,
+    /// Tunnel encapsulation; boxed, because nearly none has it
+    pub tunnel: Option<Box<Tunnel>>,
 }
 
 /// Tunnel encapsulation
@@ -218,6 +232,42 @@ pub struct Tunnel {
     pub checksum: Option<String>,
 }
 
+/// A word, borrowed from the file's text where that is possible.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Word<'a>(Cow<'a, str>);
+
+impl Deref for Word<'_> {
+    type Target = str;
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Word<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Word<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AsIs;
+        impl<'de> Visitor<'de> for AsIs {
+            type Value = Word<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_str<E: de::Error>(self, value: &'de str) -> Result<Self::Value, E> {
+                Ok(Word(Cow::Borrowed(value)))
+            }
+            fn visit_str<E: de::Error>(self, value: &str) -> Result<Self::Value, E> {
+                Ok(Word(Cow::Owned(value.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(AsIs)
+    }
+}
+
 /// A scalar in its text form, whatever YAML takes it for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Text(pub String);
@@ -228,42 +278,51 @@ pub struct Parameters(pub Vec<(String, String)>);
 
 /// A scalar (the short form) or a mapping (the long one).
 #[derive(Clone, Debug, PartialEq)]
-pub enum ShortOr<T> {
+pub enum ShortOr<'a, T> {
     /// The scalar's text
-    Short(String),
+    Short(Word<'a>),
     /// The mapping
     Long(T),
+}
+
+impl<T> ShortOr<'_, T> {
+    fn owned(text: String) -> Self {
+        Self::Short(Word(Cow::Owned(text)))
+    }
 }
 
 struct ScalarOr<T>(PhantomData<T>);
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for ScalarOr<T> {
-    type Value = ShortOr<T>;
+    type Value = ShortOr<'de, T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a single value or a mapping")
     }
+    fn visit_borrowed_str<E: de::Error>(self, value: &'de str) -> Result<Self::Value, E> {
+        Ok(ShortOr::Short(Word(Cow::Borrowed(value))))
+    }
     fn visit_str<E: de::Error>(self, value: &str) -> Result<Self::Value, E> {
-        Ok(ShortOr::Short(value.to_owned()))
+        Ok(ShortOr::owned(value.to_owned()))
     }
     fn visit_u64<E: de::Error>(self, value: u64) -> Result<Self::Value, E> {
-        Ok(ShortOr::Short(value.to_string()))
+        Ok(ShortOr::owned(value.to_string()))
     }
     fn visit_i64<E: de::Error>(self, value: i64) -> Result<Self::Value, E> {
-        Ok(ShortOr::Short(value.to_string()))
+        Ok(ShortOr::owned(value.to_string()))
     }
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
-        Ok(ShortOr::Short(value.to_string()))
+        Ok(ShortOr::owned(value.to_string()))
     }
     fn visit_bool<E: de::Error>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(ShortOr::Short(value.to_string()))
+        Ok(ShortOr::owned(value.to_string()))
     }
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
         T::deserialize(de::value::MapAccessDeserializer::new(map)).map(ShortOr::Long)
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for ShortOr<T> {
+impl<'de: 'a, 'a, T: Deserialize<'de>> Deserialize<'de> for ShortOr<'a, T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(ScalarOr(PhantomData))
     }
@@ -287,7 +346,7 @@ impl<'de> Deserialize<'de> for NoLongForm {
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match deserializer.deserialize_any(ScalarOr::<NoLongForm>(PhantomData))? {
-            ShortOr::Short(text) => Ok(Self(text)),
+            ShortOr::Short(Word(text)) => Ok(Self(text.into_owned())),
             ShortOr::Long(NoLongForm) => Err(de::Error::custom("expected a single value")),
         }
     }
@@ -320,7 +379,7 @@ impl<'de> Deserialize<'de> for Parameters {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Segment {
     /// A key of a mapping
-    Key(String),
+    Key(Cow<'static, str>),
     /// An item of a list, counted from 0
     Index(usize),
 }
@@ -412,7 +471,7 @@ impl Source {
     ///
     /// # Errors
     /// [`Invalid`], with the place of the first structural error.
-    pub fn document(&self) -> Result<Document, Invalid> {
+    pub fn document(&self) -> Result<Document<'_>, Invalid> {
         // Nearly every file is plain, and this is a tenth of the time. What is wrong is not said there.
         if let Ok(document) = plain_yaml::read(&self.text) {
             return Ok(document);
@@ -421,7 +480,7 @@ impl Source {
     }
 
     /// The same, by the parser that knows all of YAML.
-    fn full_document(&self) -> Result<Document, Invalid> {
+    fn full_document(&self) -> Result<Document<'_>, Invalid> {
         if let Some(place) = self.too_deep() {
             return Err(Invalid(self.excerpt(Some(place), "nested too deeply to be a desired-state file")));
         }
@@ -431,7 +490,7 @@ impl Source {
     /// Whether both readers take the text for the same document, where the plain one is sure. For fuzzing.
     #[cfg(fuzzing)]
     pub fn readers_agree(&self) -> bool {
-        match plain_yaml::read::<Document>(&self.text) {
+        match plain_yaml::read::<Document<'_>>(&self.text) {
             Ok(plain) => self.full_document().is_ok_and(|full| full == plain),
             Err(plain_yaml::Unsure) => true,
         }
@@ -846,7 +905,7 @@ allow_empty: true",
 
     /// Where the plain reader is sure, the other one must be of its opinion.
     fn agree(text: &str) -> std::result::Result<bool, TestCaseError> {
-        let Ok(plain) = plain_yaml::read::<Document>(text) else {
+        let Ok(plain) = plain_yaml::read::<Document<'_>>(text) else {
             return Ok(false);
         };
         match source(text).full_document() {
@@ -887,7 +946,7 @@ allow_empty: true",
         ] {
             let text = file.replacen(from, to, 1);
             assert_ne!(text, file);
-            assert_eq!(plain_yaml::read::<Document>(&text), Err(plain_yaml::Unsure), "{text}");
+            assert_eq!(plain_yaml::read::<Document<'_>>(&text), Err(plain_yaml::Unsure), "{text}");
         }
     }
 

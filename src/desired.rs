@@ -4,6 +4,7 @@
 //! document of `config`, gives all problems at once or a [`Declared`], and from that the
 //! [`Desired`] state of a role for `plan`. Called by `reconcile`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,7 +16,9 @@ use crate::model::{
     AddressKey, DaemonState, Endpoint, Family, Forward, Parameter, Protocol, RealServer, Role, ServerKey,
     Service, ServiceKey, SyncDaemon, Timeouts, Tunnel, service_flag,
 };
+use crate::notation::{parse_duration, parse_endpoint};
 use crate::plan::Ownership;
+use crate::sorted_map::SortedMap;
 
 /// The longest persistence and idle timeout: 31 days, ipvsadm's limit. The kernel counts in
 /// jiffies in 32 bits and overflows silently beyond (`ip_vs_ctl.c`).
@@ -117,7 +120,7 @@ pub struct Wanted {
     /// Settings
     pub settings: Service,
     /// Real servers
-    pub servers: BTreeMap<ServerKey, RealServer>,
+    pub servers: SortedMap<ServerKey, RealServer>,
 }
 
 /// The state that a role wants.
@@ -265,14 +268,14 @@ impl Declared {
     }
 }
 
-impl TryFrom<&Document> for Declared {
+impl TryFrom<&Document<'_>> for Declared {
     type Error = Vec<Problem>;
 
     /// Checks a document.
     ///
     /// # Errors
     /// Every problem of meaning, each with its place.
-    fn try_from(document: &Document) -> Result<Self, Vec<Problem>> {
+    fn try_from(document: &Document<'_>) -> Result<Self, Vec<Problem>> {
         let mut check = Check::default();
         let declared = check.document(document);
         if check.problems.is_empty() { Ok(declared) } else { Err(check.problems) }
@@ -297,14 +300,14 @@ impl Check {
         }
     }
 
-    fn within<T>(&mut self, key: &str, work: impl FnOnce(&mut Self) -> T) -> T {
-        self.at.push(Segment::Key(key.to_owned()));
+    fn within<T>(&mut self, key: impl Into<Cow<'static, str>>, work: impl FnOnce(&mut Self) -> T) -> T {
+        self.at.push(Segment::Key(key.into()));
         let result = work(self);
         self.at.pop();
         result
     }
 
-    fn each<'a, T>(&mut self, key: &str, items: &'a [T], mut work: impl FnMut(&mut Self, &'a T)) {
+    fn each<'a, T>(&mut self, key: &'static str, items: &'a [T], mut work: impl FnMut(&mut Self, &'a T)) {
         self.within(key, |check| {
             for (index, item) in items.iter().enumerate() {
                 check.at.push(Segment::Index(index));
@@ -480,7 +483,7 @@ impl Check {
         match arp {
             None => Some(defaults),
             Some(ShortOr::Short(word)) => {
-                if word != "off" {
+                if **word != *"off" {
                     self.within("arp", |check| check.wrong(format!("`{word}` is not known here; write `off` or a mapping with arp_ignore, arp_announce, persist, restore")));
                 }
                 None
@@ -543,7 +546,7 @@ impl Check {
         period
     }
 
-    fn keep(&mut self, key: &str, word: Option<&String>) -> bool {
+    fn keep(&mut self, key: &'static str, word: Option<&String>) -> bool {
         match word.map(String::as_str) {
             None | Some("remove") => false,
             Some("keep") => true,
@@ -583,7 +586,7 @@ impl Check {
         declared.exclusive = ipvs.exclusive.unwrap_or(false);
         if let Some(timeouts) = &ipvs.timeouts {
             self.within("timeouts", |check| {
-                let mut read = |key: &str, value: &Option<Text>| {
+                let mut read = |key: &'static str, value: &Option<Text>| {
                     value.as_ref().map_or(0, |Text(text)| check.within(key, |check| check.seconds(text)))
                 };
                 declared.timeouts = Timeouts {
@@ -596,7 +599,7 @@ impl Check {
         if let Some(raw::Parameters(list)) = &ipvs.sysctl {
             self.within("sysctl", |check| {
                 for (name, value) in list {
-                    check.within(name, |check| check.ipvs_parameter(name, value, declared));
+                    check.within(name.clone(), |check| check.ipvs_parameter(name, value, declared));
                 }
             });
         }
@@ -618,7 +621,13 @@ impl Check {
     }
 
     /// A number within bounds, or 0 and a problem.
-    fn number<T: TryFrom<u32> + Default>(&mut self, key: &str, value: u32, least: u32, most: u32) -> T {
+    fn number<T: TryFrom<u32> + Default>(
+        &mut self,
+        key: &'static str,
+        value: u32,
+        least: u32,
+        most: u32,
+    ) -> T {
         if value < least || value > most {
             self.within(key, |check| check.wrong(format!("{value} is out of range: {least} to {most}")));
         }
@@ -661,15 +670,30 @@ impl Check {
                 check.wrong("port 0 stands for every port and needs `persistence`; without it the kernel never schedules a packet");
             });
         }
-        let mut servers = BTreeMap::new();
+        let mut servers = Vec::with_capacity(service.real_servers.len());
         self.each("real_servers", &service.real_servers, |check, item| {
-            let before = check.problems.len();
-            let (server, wanted) = check.server(item, key, forward, declared);
-            if check.problems.len() == before && servers.insert(server, wanted).is_some() {
-                check.wrong(format!("the real server {server} is given twice in this service"));
+            servers.push(check.server(item, key, forward, declared));
+        });
+        let given = servers.len();
+        let servers = SortedMap::from(servers);
+        if servers.len() < given {
+            self.twice(&service.real_servers);
+        }
+        (key, Wanted { settings, servers })
+    }
+
+    /// Tells which real servers of a service are given twice.
+    fn twice(&mut self, items: &[ShortOr<'_, raw::RealServer<'_>>]) {
+        let mut seen = BTreeSet::new();
+        self.each("real_servers", items, |check, item| {
+            let (ShortOr::Short(text) | ShortOr::Long(raw::RealServer { address: text, .. })) = item;
+            if let Some((address, port)) = parse_endpoint(text) {
+                let server = Endpoint { address, port: port.unwrap_or(0) };
+                if !seen.insert(server) {
+                    check.wrong(format!("the real server {server} is given twice in this service"));
+                }
             }
         });
-        (key, Wanted { settings, servers })
     }
 
     fn service_key(&mut self, service: &raw::VirtualService, declared: &Declared) -> ServiceKey {
@@ -747,7 +771,7 @@ impl Check {
 
     fn settings(&mut self, service: &raw::VirtualService, key: ServiceKey) -> Service {
         let family = key.family();
-        let scheduler = service.scheduler.clone().unwrap_or_else(|| "wlc".to_owned());
+        let scheduler = service.scheduler.as_deref().unwrap_or("wlc");
         self.within("scheduler", |check| {
             if scheduler == "none" {
                 check.wrong("`none` would refuse every connection");
@@ -763,7 +787,7 @@ impl Check {
             timeout: 0,
             netmask: Service::full_netmask(family),
             engine: String::new(),
-            scheduler,
+            scheduler: scheduler.to_owned(),
         };
         let flags = service.scheduler_flags.as_deref().unwrap_or_default();
         self.each("scheduler_flags", flags, |check, name| {
@@ -998,7 +1022,7 @@ impl Check {
         Tunnel { kind, port, checksum: u16::from(checksum) }
     }
 
-    fn word_index(&mut self, key: &str, word: Option<&String>, words: &[&str]) -> u8 {
+    fn word_index(&mut self, key: &'static str, word: Option<&String>, words: &[&str]) -> u8 {
         let Some(word) = word else { return 0 };
         match words.iter().position(|known| known == word) {
             Some(index) => u8::try_from(index).unwrap_or(0),
@@ -1023,38 +1047,4 @@ fn unusable_address(address: IpAddr) -> bool {
             address.is_unspecified() || address.is_multicast() || address.is_unicast_link_local()
         }
     }
-}
-
-/// Reads `A`, `A:PORT`, `[A6]`, `[A6]:PORT` or a bare IPv6 address.
-pub fn parse_endpoint(text: &str) -> Option<(IpAddr, Option<u16>)> {
-    // Nearly all are of this form, which is none of the others.
-    if let Ok(socket) = text.parse::<std::net::SocketAddrV4>() {
-        return Some((IpAddr::V4(*socket.ip()), Some(socket.port())));
-    }
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Some((address, None));
-    }
-    if let Some(address) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
-        return Some((IpAddr::V6(address.parse().ok()?), None));
-    }
-    let socket = text.parse::<std::net::SocketAddr>().ok()?;
-    // A scope id would be lost.
-    let scoped = matches!(socket, std::net::SocketAddr::V6(v6) if v6.scope_id() != 0);
-    (!scoped).then(|| (socket.ip(), Some(socket.port())))
-}
-
-/// Reads a number with a unit (ms, s, m, h, d) or plain seconds.
-pub fn parse_duration(text: &str) -> Option<Duration> {
-    let digits = text.chars().take_while(char::is_ascii_digit).count();
-    let (number, unit) = text.split_at_checked(digits)?;
-    let number: u64 = number.parse().ok()?;
-    let milliseconds = match unit {
-        "ms" => 1,
-        "" | "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    number.checked_mul(milliseconds).map(Duration::from_millis)
 }

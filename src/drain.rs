@@ -10,8 +10,9 @@ use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::config::did_you_mean;
-use crate::desired::{Declared, Desired, parse_duration, parse_endpoint};
+use crate::desired::{Declared, Desired};
 use crate::model::{Endpoint, Protocol, ServerKey, ServiceKey};
+use crate::notation::{parse_duration, parse_endpoint};
 use crate::reconcile::seconds_now;
 use crate::record::Store;
 
@@ -57,8 +58,11 @@ impl Drain {
 
 /// Lays the list over a desired state: drained servers get weight 0.
 pub fn lay_over(list: &[Drain], desired: &mut Desired, now: u64) {
+    if list.is_empty() {
+        return;
+    }
     for (service, wanted) in &mut desired.services {
-        for (server, settings) in &mut wanted.servers {
+        for (server, settings) in wanted.servers.iter_mut() {
             if let Some(drain) = list.iter().find(|drain| drain.holds(now) && drain.covers(service, server)) {
                 settings.weight = 0;
                 desired.drained.insert((*service, *server), drain.until);

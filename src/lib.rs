@@ -22,6 +22,7 @@ pub mod lint;
 pub mod lock;
 pub mod log;
 pub mod model;
+pub mod notation;
 pub mod persist;
 mod plain_yaml;
 pub mod plan;
@@ -29,6 +30,7 @@ pub mod process;
 pub mod reconcile;
 pub mod record;
 pub mod report;
+pub mod sorted_map;
 pub mod status;
 
 use std::io::{IsTerminal as _, Write as _};

@@ -69,8 +69,7 @@ impl<'de> Reader<'de> {
         while !self.rest.is_empty() {
             // One pass finds the end of nearly every line: most have nothing but printable signs, none of which
             // begins a comment.
-            let ordinary = |byte: &u8| byte.wrapping_sub(b' ') <= b'~' - b' ' && *byte != b'#';
-            let end = self.rest.as_bytes().iter().position(|byte| !ordinary(byte)).unwrap_or(self.rest.len());
+            let end = ordinary(self.rest.as_bytes());
             let (mut line, mut rest) = self.rest.split_at_checked(end).ok_or(Unsure)?;
             if !rest.is_empty() && !rest.starts_with('\n') {
                 (line, rest) = self.rest.split_once('\n').unwrap_or((self.rest, ""));
@@ -130,6 +129,32 @@ impl<'de> Reader<'de> {
     }
 }
 
+/// How many signs from the start are printable ASCII and do not begin a comment.
+fn ordinary(text: &[u8]) -> usize {
+    /// The same byte eight times.
+    const fn each(byte: u8) -> u64 {
+        u64::from_ne_bytes([byte; 8])
+    }
+    let mut done = 0;
+    let mut rest = text;
+    // Eight at a time: three quarters of what this reader does is looking for ends of lines. The highest bit of a
+    // byte tells that it is below a blank, above `~`, or `#`. A carry can wrongly mark a byte behind the first that
+    // is marked, and the first alone counts.
+    while let Some((eight, after)) = rest.split_first_chunk() {
+        let eight = u64::from_le_bytes(*eight);
+        let hash = eight ^ each(b'#');
+        let below = eight.wrapping_sub(each(b' ')) & !eight;
+        let above = eight.wrapping_add(each(0x7f - b'~')) | eight;
+        let found = (below | above | (hash.wrapping_sub(each(1)) & !hash)) & each(0x80);
+        if found != 0 {
+            return done + found.trailing_zeros() as usize / 8;
+        }
+        (done, rest) = (done + 8, after);
+    }
+    let other = |byte: &u8| !(b' '..=b'~').contains(byte) || *byte == b'#';
+    done + rest.iter().position(other).unwrap_or(rest.len())
+}
+
 /// The part of a line before its comment, which begins `at` this byte, or nowhere.
 fn before_comment(content: &str, at: usize) -> Result<&str> {
     let (before, comment) = content.split_at_checked(at).ok_or(Unsure)?;
@@ -159,14 +184,16 @@ fn is_dash(line: &str) -> bool {
 
 /// A key and the text after its colon and blanks.
 fn key(line: &str) -> Option<(&str, &str)> {
+    if !line.starts_with(|c: char| c.is_ascii_lowercase()) {
+        return None;
+    }
     let end = line
         .bytes()
         .position(|byte| !(byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_'))?;
     let (key, after) = line.split_at_checked(end)?;
     let after = after.strip_prefix(':')?;
     let value = without_blanks(after);
-    let separated = value.is_empty() || value.len() < after.len();
-    (separated && key.starts_with(|c: char| c.is_ascii_lowercase())).then_some((key, value))
+    (value.is_empty() || value.len() < after.len()).then_some((key, value))
 }
 
 /// A scalar by what YAML's core schema makes of it.
@@ -209,12 +236,12 @@ impl<'de> Scalar<'de> {
 
     fn read_number(text: &'de str) -> Result<Self> {
         let (mut digits, mut separators, mut plain) = (0, 0, true);
+        // Without a branch: this is done for each byte of each address.
         for byte in text.bytes() {
-            match byte {
-                b'0'..=b'9' => digits += 1,
-                b'.' | b':' => separators += 1,
-                _ => plain &= is_plain_sign(byte),
-            }
+            let colon = byte == b':';
+            digits += usize::from(byte.is_ascii_digit());
+            separators += usize::from(colon | (byte == b'.'));
+            plain &= colon | is_plain_sign(byte);
         }
         // With a colon or a second dot it is no number of any kind.
         if separators > 1 && plain && !text.ends_with(':') {
@@ -255,7 +282,8 @@ fn is_plain(text: &str) -> bool {
 }
 
 fn is_plain_sign(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'/')
+    // `|`, because no branch is shorter than the rest.
+    byte.is_ascii_alphanumeric() | (b'-'..=b'/').contains(&byte) | (byte == b'_')
 }
 
 /// The value that begins where the reader stands.
@@ -493,5 +521,24 @@ impl<'de> MapAccess<'de> for FlowItems<'_, 'de> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value> {
         seed.deserialize(FlowValue(self.flow))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::ordinary;
+
+    proptest! {
+        #[test]
+        fn what_is_ordinary_is_found_eight_at_a_time(
+            text in proptest::collection::vec(prop_oneof![9 => 0x1eu8..0x24, 9 => 0x7du8..0x82, 1 => any::<u8>()], 0..40),
+            blanks in 0usize..20,
+        ) {
+            let text = [vec![b' '; blanks], text].concat();
+            let odd = |byte: &u8| *byte < b' ' || *byte > b'~' || *byte == b'#';
+            prop_assert_eq!(ordinary(&text), text.iter().position(odd).unwrap_or(text.len()));
+        }
     }
 }

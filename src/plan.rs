@@ -15,6 +15,7 @@ use crate::model::{
     AddressKey, DaemonState, Family, Parameter, RealServer, ServerKey, Service, ServiceKey, SyncDaemon,
     Timeouts,
 };
+use crate::sorted_map::SortedMap;
 
 /// What the kernel has: everything that a plan looks at, and nothing that it does not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,11 +73,10 @@ pub struct ObservedService {
     /// Settings
     pub settings: Service,
     /// Its real servers; empty when they were not asked for.
-    #[serde(with = "pairs")]
-    pub servers: BTreeMap<ServerKey, RealServer>,
+    pub servers: SortedMap<ServerKey, RealServer>,
     /// Connections per real server; never part of a difference.
-    #[serde(with = "pairs", default)]
-    pub counters: BTreeMap<ServerKey, Counters>,
+    #[serde(default)]
+    pub counters: SortedMap<ServerKey, Counters>,
 }
 
 /// Connections of a real server (`IPVS_DEST_ATTR_ACTIVE_CONNS` and its kin).
@@ -139,8 +139,7 @@ pub enum Change {
         /// Settings
         new: Service,
         /// Its real servers
-        #[serde(with = "server_list")]
-        servers: BTreeMap<ServerKey, RealServer>,
+        servers: SortedMap<ServerKey, RealServer>,
     },
     /// Other settings for a service.
     SetService {
@@ -235,10 +234,6 @@ pub enum Change {
         /// Prefix length found
         prefix: u8,
     },
-}
-
-mod server_list {
-    pub use super::pairs::serialize;
 }
 
 /// What to read from the kernel.
@@ -517,9 +512,11 @@ fn server_changes(
     changed: &mut Vec<Change>,
     removed: &mut Vec<Change>,
 ) {
+    // Nearly every service, in nearly every run, and in a tenth of the time.
+    let differ = wanted.servers != found.servers;
     // Descending: the kernel puts each at the head of its list, and sh and mh map clients by the
     // list's order, which should be the same on both directors.
-    for (key, new) in wanted.servers.iter().rev() {
+    for (key, new) in wanted.servers.iter().rev().filter(|_| differ) {
         match found.servers.get(key) {
             None => changed.push(Change::AddServer { service, key: *key, new: *new }),
             Some(old) if old != new => {
@@ -535,7 +532,7 @@ fn server_changes(
             new: wanted.settings.clone(),
         });
     }
-    for (key, old) in &found.servers {
+    for (key, old) in found.servers.iter().filter(|_| differ) {
         if !wanted.servers.contains_key(key) {
             let connections = found.counters.get(key).map_or(0, Counters::connections);
             removed.push(Change::DeleteServer { service, key: *key, old: *old, connections });

@@ -7,13 +7,12 @@
 #[path = "support/model.rs"]
 mod model;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use lvs_notify::kernel::{Error, Kernel, Needs, Result};
-use lvs_notify::model::{AddressKey, Endpoint, Family, Parameter, Protocol, Role, Service, ServiceKey};
+use lvs_notify::model::{AddressKey, Family, Parameter, Protocol, Role, Service, ServiceKey};
 use lvs_notify::plan::{Change, Observed, ObservedIpvs, Owned, Plan, Scope};
 use lvs_notify::reconcile::{Instance, Outcome, Request, declared, run};
 use nix::errno::Errno;
@@ -118,7 +117,7 @@ fn foreign() -> (ServiceKey, lvs_notify::plan::ObservedService) {
         netmask: Service::full_netmask(Family::Ipv4),
         engine: String::new(),
     };
-    let wanted = lvs_notify::desired::Wanted { settings, servers: BTreeMap::<Endpoint, _>::new() };
+    let wanted = lvs_notify::desired::Wanted { settings, servers: Default::default() };
     (ServiceKey::Endpoint { address, port: 25, protocol: Protocol::TCP }, model::found(wanted))
 }
 

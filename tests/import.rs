@@ -21,6 +21,7 @@ use lvs_notify::model::{
     Tunnel, service_flag,
 };
 use lvs_notify::reconcile::declared;
+use lvs_notify::sorted_map::SortedMap;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -600,7 +601,7 @@ fn settings(key: ServiceKey) -> impl Strategy<Value = Service> {
     )
 }
 
-fn servers(key: ServiceKey) -> impl Strategy<Value = BTreeMap<Endpoint, RealServer>> {
+fn servers(key: ServiceKey) -> impl Strategy<Value = SortedMap<Endpoint, RealServer>> {
     let (six, service_port) = match key {
         ServiceKey::Endpoint { address, port, .. } => (address.is_ipv6(), Some(port)),
         ServiceKey::Fwmark { family, .. } => (family == Family::Ipv6, None),
@@ -708,7 +709,9 @@ fn table() -> impl Strategy<Value = Table> {
 fn without_mixed(mut table: Table) -> Table {
     if !table.daemons.is_empty() {
         for (key, wanted) in &mut table.services {
-            wanted.servers.retain(|server, _| Family::of(server.address) == key.family());
+            let same = |(server, _): &(&Endpoint, &RealServer)| Family::of(server.address) == key.family();
+            wanted.servers =
+                wanted.servers.iter().filter(same).map(|(server, settings)| (*server, *settings)).collect();
         }
     }
     table
@@ -755,7 +758,7 @@ proptest! {
                 }
             }
             let entry = table.services.get_mut(&key).unwrap();
-            if let Some(server) = entry.servers.values_mut().next() {
+            if let Some((_, server)) = entry.servers.iter_mut().next() {
                 (server.forward, server.weight, server.tunnel.kind) = (Forward(forward % 8), weight, protocol as u8);
             }
         }
@@ -768,7 +771,7 @@ proptest! {
         for (key, wanted) in &declared.services {
             prop_assert_eq!(&wanted.settings, &table.services[key].settings);
             for (server, settings) in &wanted.servers {
-                prop_assert_eq!(settings, &table.services[key].servers[server]);
+                prop_assert_eq!(Some(settings), table.services[key].servers.get(server));
             }
         }
     }

@@ -64,8 +64,9 @@ fn servers() -> impl Strategy<Value = BTreeMap<Endpoint, RealServer>> {
 
 fn table(pool: &'static [&'static str]) -> impl Strategy<Value = BTreeMap<ServiceKey, Wanted>> {
     let service = key(pool).prop_flat_map(|key| {
-        (Just(key), settings(&key), servers())
-            .prop_map(|(key, settings, servers)| (key, Wanted { settings, servers }))
+        (Just(key), settings(&key), servers()).prop_map(|(key, settings, servers)| {
+            (key, Wanted { settings, servers: servers.into_iter().collect() })
+        })
     });
     vec(service, 0..5).prop_map(|list| list.into_iter().collect())
 }

@@ -4,7 +4,6 @@
 //! has no counterpart, such as health checks, is told next to the service with file and line. Leaves the syntax
 //! to `keepalived_conf`. Called by `import`.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -16,6 +15,7 @@ use crate::model::{
     DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Service, ServiceKey, SyncDaemon,
     Timeouts, Tunnel, service_flag,
 };
+use crate::sorted_map::SortedMap;
 
 /// `IPVS_SVC_PERSISTENT_TIMEOUT`
 const PERSISTENCE: u32 = 360;
@@ -282,7 +282,7 @@ impl Reading<'_> {
                 None => lost.push(format!("persistence_granularity {}", shown(text))),
             }
         }
-        let mut servers: BTreeMap<ServerKey, RealServer> = BTreeMap::new();
+        let mut servers: SortedMap<ServerKey, RealServer> = SortedMap::default();
         for line in block.all("real_server") {
             match self.real_server(line, key, common, lost) {
                 Ok((server, wanted)) if !servers.contains_key(&server) => {

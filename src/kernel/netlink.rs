@@ -218,6 +218,7 @@ impl Batch {
 }
 
 /// Writes over bytes that are there.
+#[inline(always)]
 fn set(to: &mut [u8], at: usize, value: &[u8]) {
     if let Some(to) = to.get_mut(at..).and_then(|to| to.get_mut(..value.len())) {
         to.copy_from_slice(value);
@@ -696,11 +697,19 @@ impl Writer {
     // Always, because with the lengths known this is a few stores; there are half a million in a large table.
     #[inline(always)]
     pub(super) fn put(&mut self, kind: u16, value: &[u8]) -> &mut Self {
-        self.0.reserve(ATTRIBUTE_HEADER + aligned(value.len()));
         let ([l0, l1], [k0, k1]) = (attribute_length(value.len()), kind.to_ne_bytes());
-        self.0.extend_from_slice(&[l0, l1, k0, k1]);
-        self.0.extend_from_slice(value);
-        pad(&mut self.0);
+        // The longest value of a real server is an address. One piece is one look at the room that is left.
+        let mut piece = [0; ATTRIBUTE_HEADER + 16];
+        set(&mut piece, 0, &[l0, l1, k0, k1]);
+        set(&mut piece, ATTRIBUTE_HEADER, value);
+        match piece.get(..ATTRIBUTE_HEADER + aligned(value.len())) {
+            Some(piece) => self.0.extend_from_slice(piece),
+            None => {
+                self.0.extend_from_slice(&[l0, l1, k0, k1]);
+                self.0.extend_from_slice(value);
+                pad(&mut self.0);
+            }
+        }
         self
     }
 

@@ -2,15 +2,13 @@
 //!
 //! Owns what the kernel would do with a change, and what it would refuse. Used by `laws` and `faults`.
 
-use std::collections::BTreeMap;
-
 use lvs_notify::desired::Wanted;
 use lvs_notify::model::Family;
 use lvs_notify::plan::{Change, Observed, ObservedAddress, ObservedService};
 
 /// A service as the kernel would have it.
 pub fn found(wanted: Wanted) -> ObservedService {
-    ObservedService { settings: wanted.settings, servers: wanted.servers, counters: BTreeMap::new() }
+    ObservedService { settings: wanted.settings, servers: wanted.servers, counters: Default::default() }
 }
 
 /// Carries out one change as the kernel would; a change that the kernel would refuse is a bug.
