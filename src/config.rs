@@ -215,7 +215,7 @@ pub struct RealServer<'a> {
     pub upper_threshold: Option<u32>,
     /// Lower connection threshold
     pub lower_threshold: Option<u32>,
-    /// Tunnel encapsulation; boxed, because nearly none has it
+    /// Tunnel encapsulation; nearly none has it
     pub tunnel: Option<Box<Tunnel>>,
 }
 
@@ -281,8 +281,9 @@ pub struct Parameters(pub Vec<(String, String)>);
 pub enum ShortOr<'a, T> {
     /// The scalar's text
     Short(Word<'a>),
-    /// The mapping
-    Long(T),
+    /// The mapping; boxed, because it is the larger and rarer one, and memory touched for the first time costs
+    /// more than reading the file
+    Long(Box<T>),
 }
 
 impl<T> ShortOr<'_, T> {
@@ -318,7 +319,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ScalarOr<T> {
         Ok(ShortOr::owned(value.to_string()))
     }
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        T::deserialize(de::value::MapAccessDeserializer::new(map)).map(ShortOr::Long)
+        T::deserialize(de::value::MapAccessDeserializer::new(map)).map(|long| ShortOr::Long(Box::new(long)))
     }
 }
 
@@ -347,7 +348,7 @@ impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match deserializer.deserialize_any(ScalarOr::<NoLongForm>(PhantomData))? {
             ShortOr::Short(Word(text)) => Ok(Self(text.into_owned())),
-            ShortOr::Long(NoLongForm) => Err(de::Error::custom("expected a single value")),
+            ShortOr::Long(_) => Err(de::Error::custom("expected a single value")),
         }
     }
 }

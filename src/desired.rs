@@ -686,7 +686,10 @@ impl Check {
     fn twice(&mut self, items: &[ShortOr<'_, raw::RealServer<'_>>]) {
         let mut seen = BTreeSet::new();
         self.each("real_servers", items, |check, item| {
-            let (ShortOr::Short(text) | ShortOr::Long(raw::RealServer { address: text, .. })) = item;
+            let text = match item {
+                ShortOr::Short(text) => text,
+                ShortOr::Long(server) => &server.address,
+            };
             if let Some((address, port)) = parse_endpoint(text) {
                 let server = Endpoint { address, port: port.unwrap_or(0) };
                 if !seen.insert(server) {

@@ -22,31 +22,28 @@ pub fn parse_endpoint(text: &str) -> Option<(IpAddr, Option<u16>)> {
     (!scoped).then(|| (socket.ip(), Some(socket.port())))
 }
 
-/// Reads `A.B.C.D:PORT`, which nearly all are and which is none of the other forms, in a fifth of the time; about
-/// everything that does not look like it, the standard library decides.
+/// Reads `A.B.C.D:PORT`, which nearly all are and which is none of the other forms, in a third of the time; about
+/// everything that does not look like it, and about leading zeros, the standard library decides.
 fn parse_plain_endpoint(text: &[u8]) -> Option<(Ipv4Addr, u16)> {
-    /// A number without leading zeros, and what follows the sign after it.
-    fn number(text: &[u8], most: u32, digits: usize, end: Option<u8>) -> Option<(u32, &[u8])> {
-        let (mut value, mut rest, mut read) = (0, text, 0);
-        while let Some((digit @ b'0'..=b'9', after)) = rest.split_first() {
-            if read == digits || (read > 0 && value == 0) {
-                return None;
+    let (mut address, mut parts) = (0, 0);
+    // Of the number that is being read.
+    let (mut value, mut digits) = (0, 0);
+    for byte in text {
+        match byte {
+            b'0'..=b'9' if digits == 0 || (value != 0 && value <= 6553) => {
+                value = value * 10 + u32::from(byte - b'0');
+                digits += 1;
             }
-            (value, rest, read) = (value * 10 + u32::from(digit - b'0'), after, read + 1);
-        }
-        let rest = match (rest.split_first(), end) {
-            (Some((sign, after)), Some(end)) if *sign == end => after,
-            (None, None) => rest,
+            b'.' | b':' if digits > 0 && value <= 255 && (*byte == b':') == (parts == 3) => {
+                address = address << 8 | value;
+                parts += 1;
+                (value, digits) = (0, 0);
+            }
             _ => return None,
-        };
-        (read > 0 && value <= most).then_some((value, rest))
+        }
     }
-    let (a, text) = number(text, 255, 3, Some(b'.'))?;
-    let (b, text) = number(text, 255, 3, Some(b'.'))?;
-    let (c, text) = number(text, 255, 3, Some(b'.'))?;
-    let (d, text) = number(text, 255, 3, Some(b':'))?;
-    let (port, _) = number(text, 65535, 5, None)?;
-    Some((Ipv4Addr::from(a << 24 | b << 16 | c << 8 | d), u16::try_from(port).ok()?))
+    let port = u16::try_from(value).ok()?;
+    (parts == 4 && digits > 0).then_some((Ipv4Addr::from(address), port))
 }
 
 /// Reads a number with a unit (ms, s, m, h, d) or plain seconds.

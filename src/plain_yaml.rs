@@ -40,7 +40,7 @@ type Result<T> = std::result::Result<T, Unsure>;
 /// # Errors
 /// [`Unsure`], which says nothing about whether the file is right.
 pub fn read<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T> {
-    let mut reader = Reader { rest: text, line: "", column: 0 };
+    let mut reader = Reader { rest: text, line: "", column: 0, key: None };
     reader.next_line()?;
     if reader.line == "---" && reader.column == 0 {
         reader.next_line()?;
@@ -60,12 +60,19 @@ struct Reader<'de> {
     line: &'de str,
     /// The column of its first character
     column: usize,
+    /// The key that it begins with, and the text after its colon and blanks
+    key: Option<(&'de str, &'de str)>,
 }
 
 impl<'de> Reader<'de> {
+    /// Makes this what is left of the line.
+    fn stand(&mut self, line: &'de str, column: usize) {
+        (self.line, self.column, self.key) = (line, column, key(line));
+    }
+
     /// Goes to the next line with content.
     fn next_line(&mut self) -> Result<()> {
-        self.line = "";
+        (self.line, self.key) = ("", None);
         while !self.rest.is_empty() {
             // One pass finds the end of nearly every line: most have nothing but printable signs, none of which
             // begins a comment.
@@ -79,8 +86,7 @@ impl<'de> Reader<'de> {
                 self.rest = rest.get(1..).unwrap_or_default();
             }
             let content = without_blanks(line);
-            self.column = line.len() - content.len();
-            self.line = content.trim_ascii_end();
+            self.stand(content.trim_ascii_end(), line.len() - content.len());
             if !self.line.is_empty() {
                 break;
             }
@@ -105,8 +111,7 @@ impl<'de> Reader<'de> {
         if content.len() == after.len() {
             return Err(Unsure);
         }
-        self.column += self.line.len() - content.len();
-        self.line = content;
+        self.stand(content, self.column + self.line.len() - content.len());
         Ok(true)
     }
 
@@ -115,12 +120,11 @@ impl<'de> Reader<'de> {
         if self.line.is_empty() || self.column < column {
             return Ok(None);
         }
-        let (key, after) = key(self.line).filter(|_| self.column == column).ok_or(Unsure)?;
+        let (key, after) = self.key.filter(|_| self.column == column).ok_or(Unsure)?;
         if !after.is_empty() {
-            self.column += self.line.len() - after.len();
-            self.line = after;
+            self.stand(after, self.column + self.line.len() - after.len());
             // On this line there is room for one value and no more structure.
-            return if is_dash(after) || self::key(after).is_some() { Err(Unsure) } else { Ok(Some(key)) };
+            return if is_dash(after) || self.key.is_some() { Err(Unsure) } else { Ok(Some(key)) };
         }
         self.next_line()?;
         // A list may stand at the column of its key, anything else is deeper. No value at all would be null.
@@ -196,6 +200,17 @@ fn key(line: &str) -> Option<(&str, &str)> {
     (value.is_empty() || value.len() < after.len()).then_some((key, value))
 }
 
+/// Words that mean something else than their letters.
+const SPECIAL: [&str; 6] = ["null", "true", "false", "nan", "inf", "infinity"];
+
+/// Reads a [`key`] as the name of a field or parameter.
+fn name<'de, K: DeserializeSeed<'de>>(key: &'de str, seed: K) -> Result<K::Value> {
+    if SPECIAL.contains(&key) {
+        return Err(Unsure);
+    }
+    seed.deserialize(de::value::BorrowedStrDeserializer::new(key))
+}
+
 /// A scalar by what YAML's core schema makes of it.
 enum Scalar<'de> {
     Text(&'de str),
@@ -224,11 +239,8 @@ impl<'de> Scalar<'de> {
             "false" => Ok(Self::Truth(false, text)),
             // `fe80::1` begins like a word, too.
             _ if is_plain(text) => {
-                let special = ["null", "true", "false", "nan", "inf", "infinity"];
-                if special.iter().any(|word| text.eq_ignore_ascii_case(word)) {
-                    return Err(Unsure);
-                }
-                Ok(Self::Text(text))
+                let special = SPECIAL.iter().any(|word| text.eq_ignore_ascii_case(word));
+                if special { Err(Unsure) } else { Ok(Self::Text(text)) }
             }
             _ => Err(Unsure),
         }
@@ -236,12 +248,12 @@ impl<'de> Scalar<'de> {
 
     fn read_number(text: &'de str) -> Result<Self> {
         let (mut digits, mut separators, mut plain) = (0, 0, true);
-        // Without a branch: this is done for each byte of each address.
         for byte in text.bytes() {
-            let colon = byte == b':';
-            digits += usize::from(byte.is_ascii_digit());
-            separators += usize::from(colon | (byte == b'.'));
-            plain &= colon | is_plain_sign(byte);
+            match byte {
+                b'0'..=b'9' => digits += 1,
+                b'.' | b':' => separators += 1,
+                _ => plain &= is_plain_sign(byte),
+            }
         }
         // With a colon or a second dot it is no number of any kind.
         if separators > 1 && plain && !text.ends_with(':') {
@@ -282,8 +294,7 @@ fn is_plain(text: &str) -> bool {
 }
 
 fn is_plain_sign(byte: u8) -> bool {
-    // `|`, because no branch is shorter than the rest.
-    byte.is_ascii_alphanumeric() | (b'-'..=b'/').contains(&byte) | (byte == b'_')
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b'/')
 }
 
 /// The value that begins where the reader stands.
@@ -305,7 +316,7 @@ impl<'de> Deserializer<'de> for Block<'_, 'de> {
         if is_dash(self.0.line) {
             return visitor.visit_seq(BlockItems { reader: self.0, column });
         }
-        if key(self.0.line).is_some() {
+        if self.0.key.is_some() {
             return visitor.visit_map(BlockItems { reader: self.0, column });
         }
         if self.0.line.starts_with(['{', '[']) {
@@ -334,7 +345,7 @@ impl<'de> Deserializer<'de> for Block<'_, 'de> {
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
         // Derived types take a list for their fields in order, which serde_yaml does not.
-        let mapping = self.0.line.starts_with('{') || key(self.0.line).is_some();
+        let mapping = self.0.key.is_some() || self.0.line.starts_with('{');
         if mapping { self.deserialize_any(visitor) } else { Err(Unsure) }
     }
 
@@ -378,7 +389,7 @@ impl<'de> MapAccess<'de> for BlockItems<'_, 'de> {
         let Some(key) = self.reader.take_key(self.column)? else {
             return Ok(None);
         };
-        seed.deserialize(FlowScalar(Scalar::read(key)?)).map(Some)
+        name(key, seed).map(Some)
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value> {
@@ -461,22 +472,6 @@ impl<'de> Deserializer<'de> for FlowValue<'_, 'de> {
     }
 }
 
-/// A scalar that is read already: a key.
-struct FlowScalar<'de>(Scalar<'de>);
-
-impl<'de> Deserializer<'de> for FlowScalar<'de> {
-    type Error = Unsure;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        self.0.visit(visitor)
-    }
-
-    forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf unit unit_struct newtype_struct
-        seq tuple tuple_struct map struct enum identifier ignored_any str string option
-    }
-}
-
 /// The items of a list, or the entries of a mapping, inside of brackets.
 struct FlowItems<'r, 'de> {
     flow: &'r mut Flow<'de>,
@@ -516,7 +511,7 @@ impl<'de> MapAccess<'de> for FlowItems<'_, 'de> {
         }
         let (key, after) = key(self.flow.0).filter(|(_, after)| !after.is_empty()).ok_or(Unsure)?;
         self.flow.0 = after;
-        seed.deserialize(FlowScalar(Scalar::read(key)?)).map(Some)
+        name(key, seed).map(Some)
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value> {

@@ -5,15 +5,18 @@
 //! the middle is put in or taken out at the price of moving those behind it, which only `import` does.
 //! Knows nothing of what it holds. Made by `desired` and `kernel`, read by everybody after them.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Keys in ascending order, each once, with their values.
+/// Keys in ascending order, each once, with their values. A clone shares the memory until one of the two is changed:
+/// what is declared, wanted and planned are most often the same servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SortedMap<K, V>(Vec<(K, V)>);
+pub struct SortedMap<K, V>(Arc<Vec<(K, V)>>);
 
 impl<K, V> Default for SortedMap<K, V> {
     fn default() -> Self {
-        Self(Vec::new())
+        Self(Arc::new(Vec::new()))
     }
 }
 
@@ -30,7 +33,7 @@ impl<K: Ord, V> From<Vec<(K, V)>> for SortedMap<K, V> {
                 same
             });
         }
-        Self(list)
+        Self(Arc::new(list))
     }
 }
 
@@ -55,7 +58,7 @@ impl<K: Ord, V, const N: usize> From<[(K, V); N]> for SortedMap<K, V> {
     }
 }
 
-impl<K: Ord, V> SortedMap<K, V> {
+impl<K: Ord + Clone, V: Clone> SortedMap<K, V> {
     /// Number of entries
     pub fn len(&self) -> usize {
         self.0.len()
@@ -74,15 +77,17 @@ impl<K: Ord, V> SortedMap<K, V> {
     /// The value of a key, to be changed
     pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
         let place = self.place(key).ok()?;
-        self.0.get_mut(place).map(|(_, value)| value)
+        Arc::make_mut(&mut self.0).get_mut(place).map(|(_, value)| value)
     }
 
     /// Puts in a value; gives the key's old one
     pub fn insert(&mut self, key: K, value: V) -> Option<V> {
         match self.place(&key) {
-            Ok(place) => self.0.get_mut(place).map(|(_, old)| std::mem::replace(old, value)),
+            Ok(place) => {
+                Arc::make_mut(&mut self.0).get_mut(place).map(|(_, old)| std::mem::replace(old, value))
+            }
             Err(place) => {
-                self.0.insert(place, (key, value));
+                Arc::make_mut(&mut self.0).insert(place, (key, value));
                 None
             }
         }
@@ -90,7 +95,7 @@ impl<K: Ord, V> SortedMap<K, V> {
 
     /// Takes out a key with its value
     pub fn remove(&mut self, key: &K) -> Option<V> {
-        self.place(key).ok().map(|place| self.0.remove(place).1)
+        self.place(key).ok().map(|place| Arc::make_mut(&mut self.0).remove(place).1)
     }
 
     /// Whether the key is there
@@ -105,7 +110,7 @@ impl<K: Ord, V> SortedMap<K, V> {
 
     /// Entries, ascending by key, with values that can be changed
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
-        self.0.iter_mut().map(|(key, value)| (&*key, value))
+        Arc::make_mut(&mut self.0).iter_mut().map(|(key, value)| (&*key, value))
     }
 
     /// Keys, ascending

@@ -45,6 +45,8 @@ pub(super) fn missing() -> Error {
 pub(super) struct Ipvs {
     socket: Socket,
     family: u16,
+    /// Room for messages, used over and over: a large table takes forty batches.
+    batch: Batch,
 }
 
 impl Ipvs {
@@ -58,7 +60,7 @@ impl Ipvs {
             let message = Message::generic(GenlId::Ctrl.into(), CtrlCmd::Getfamily.into(), attributes);
             let reply = socket.request(&message)?.ok_or(Malformed)?;
             let family = family_id(&reply)?;
-            Ok(Self { socket, family })
+            Ok(Self { socket, family, batch: Batch::default() })
         };
         match resolve() {
             Ok(ipvs) => Ok(Some(ipvs)),
@@ -154,7 +156,7 @@ impl Ipvs {
         for (_, _, scheduler, engine) in &probes {
             batch.generic(self.family, command::NEW_SERVICE, false, |to| probe(to, scheduler, engine));
         }
-        let mut failures: BTreeMap<usize, Failure> = self.socket.batch(batch).into_iter().collect();
+        let mut failures: BTreeMap<usize, Failure> = self.socket.batch(&mut batch).into_iter().collect();
         for (index, (kind, name, ..)) in probes.iter().enumerate() {
             match failures.remove(&index).map_or(Ok(()), Err) {
                 Err(Failure::Refused {
@@ -198,7 +200,7 @@ impl Ipvs {
 
     /// Carries out changes of IPVS, in order, in batches. Any other change is passed over as done.
     pub(super) fn apply(&mut self, changes: &[Change]) -> Vec<Result<()>> {
-        let mut batch = Batch::default();
+        let mut batch = std::mem::take(&mut self.batch);
         let mut fates = Vec::with_capacity(changes.len());
         // The messages of each change.
         let mut spans = Vec::with_capacity(changes.len());
@@ -211,7 +213,8 @@ impl Ipvs {
             fates.push(Fate { error, ..Fate::default() });
             spans.push(start..batch.len());
         }
-        let mut failures = self.socket.batch(batch).into_iter().peekable();
+        let mut failures = self.socket.batch(&mut batch).into_iter().peekable();
+        self.batch = batch;
         for ((change, span), fate) in changes.iter().zip(spans).zip(&mut fates) {
             // Nothing went wrong with nearly all of them.
             if failures.peek().is_none_or(|(index, _)| *index >= span.end) {

@@ -298,14 +298,17 @@ impl Socket {
     /// `netlink_rcv_skb`). That is an empty message behind the last: once its ACK is here, silence about a
     /// message is its success. Not the last message itself, because an operation that ends with EINTR is never
     /// answered at all: so it is when a sync daemon is stopped before its thread first ran (`kthread_stop`).
-    pub(super) fn batch(&mut self, mut batch: Batch) -> Vec<(usize, Failure)> {
+    /// The batch is empty afterwards, and keeps its memory for the next one.
+    pub(super) fn batch(&mut self, batch: &mut Batch) -> Vec<(usize, Failure)> {
         let mut failures = Vec::new();
         for range in datagrams(&batch.messages) {
-            match self.datagram(&mut batch, range.clone()) {
+            match self.datagram(batch, range.clone()) {
                 Ok(some) => failures.extend(some),
                 Err(failure) => failures.extend(range.map(|index| (index, failure.clone()))),
             }
         }
+        batch.bytes.clear();
+        batch.messages.clear();
         failures
     }
 
@@ -977,7 +980,7 @@ mod tests {
                 to.put_text(CtrlAttr::FamilyName.into(), "nlctrl");
             });
         }
-        let failures = socket.batch(batch);
+        let failures = socket.batch(&mut batch);
         assert!(failures.iter().map(|(index, _)| *index).eq((2..6000).step_by(3)), "{failures:?}");
         assert!(failures.iter().all(|(_, failure)| failure.is(Errno::EOPNOTSUPP)), "{failures:?}");
         // And the socket is as good as before.
@@ -992,7 +995,7 @@ mod tests {
         for _ in 0..500 {
             batch.generic(GenlId::Ctrl.into(), UNKNOWN, false, |_| ());
         }
-        let failures = socket.batch(batch);
+        let failures = socket.batch(&mut batch);
         assert!(failures.iter().map(|(index, _)| *index).eq(0..500));
         assert!(failures[0].1.is(Errno::EOPNOTSUPP), "{:?}", failures[0]);
         assert_eq!(failures[499].1.errno(), Some(Errno::ENOBUFS));

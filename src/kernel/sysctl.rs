@@ -4,8 +4,9 @@
 //! value is wanted, and whether writing is needed at all, is the plan's. Called by `kernel` and, for the
 //! forwarding flag of an interface, by `announce`.
 //!
-//! Values are set through the `sysctl` crate, which turns every dot into a slash: it cannot name eth0.100. A name
-//! with a dot in one of its parts goes by its path, and so does all reading.
+//! The parameters of IPVS are set through the `sysctl` crate. Those of ARP go by their paths, and so does all
+//! reading: the crate turns every dot into a slash, so that it cannot name eth0.100, and it opens a file four times
+//! to set it, while clients wait for the VIP.
 
 use std::fs;
 use std::io;
@@ -29,10 +30,9 @@ pub(super) fn read(parameter: &Parameter) -> Result<Option<String>> {
 
 /// Reads the parameter with this name, given in parts.
 pub(super) fn read_parts(parts: &[&str]) -> io::Result<Option<String>> {
-    if way(parts).is_none() {
+    if !are_names(parts) {
         return Ok(None);
     }
-    // By its path: the crate opens every file twice, and a takeover reads a dozen.
     let value = read_file(&path(parts));
     match value {
         Ok(value) => Ok(Some(value)),
@@ -53,7 +53,7 @@ fn read_file(path: &PathBuf) -> io::Result<String> {
 pub(super) fn write(parameter: &Parameter, value: &str) -> Result<()> {
     let parts = parameter.parts();
     let fail = |error: &io::Error| failed(Operation::SetParameter, format!("{parameter} to {value}"), error);
-    let way = way(&parts).ok_or_else(|| Error::new(Operation::SetParameter, parameter, Errno::ENOENT))?;
+    let way = way(parameter).ok_or_else(|| Error::new(Operation::SetParameter, parameter, Errno::ENOENT))?;
     let found = match &way {
         Way::Name(name) => Ctl::new(name)
             .and_then(|ctl| ctl.set_value_string(value))
@@ -62,7 +62,7 @@ pub(super) fn write(parameter: &Parameter, value: &str) -> Result<()> {
             .write(true)
             .open(path)
             .and_then(|mut file| file.write_all(value.as_bytes()))
-            .and_then(|()| fs::read_to_string(path))
+            .and_then(|()| read_file(path))
             .map_err(|error| fail(&error))?,
     };
     if same(&found, value) {
@@ -80,22 +80,25 @@ fn same(left: &str, right: &str) -> bool {
 /// How a parameter is reached.
 #[derive(Debug, PartialEq, Eq)]
 enum Way {
-    /// By its dotted name
+    /// By its dotted name, through the crate
     Name(String),
     /// By its path
     Path(PathBuf),
 }
 
-/// `None` for parts that cannot be part of a name, and must not become part of a path.
-fn way(parts: &[&str]) -> Option<Way> {
-    let odd = |part: &&str| matches!(*part, "" | "." | "..") || part.contains(['/', '\0']);
-    if parts.iter().any(odd) {
-        return None;
-    }
-    Some(match parts.iter().any(|part| part.contains('.')) {
-        true => Way::Path(path(parts)),
-        false => Way::Name(parts.join(".")),
+/// `None` for a parameter that there cannot be.
+fn way(parameter: &Parameter) -> Option<Way> {
+    let parts = parameter.parts();
+    are_names(&parts).then(|| match parameter {
+        Parameter::Ipvs(name) if !name.contains('.') => Way::Name(parts.join(".")),
+        _ => Way::Path(path(&parts)),
     })
+}
+
+/// Whether these can be parts of a name: others must not become part of a path.
+fn are_names(parts: &[&str]) -> bool {
+    let odd = |part: &&str| matches!(*part, "" | "." | "..") || part.contains(['/', '\0']);
+    !parts.iter().any(odd)
 }
 
 fn path(parts: &[&str]) -> PathBuf {
@@ -128,18 +131,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plain_name_goes_through_the_crate_and_a_dotted_interface_by_its_path() {
-        let lo = Parameter::ArpIgnore("lo".to_owned());
-        assert_eq!(way(&lo.parts()), Some(Way::Name("net.ipv4.conf.lo.arp_ignore".to_owned())));
-        let vlan = Parameter::ArpAnnounce("eth0.100".to_owned());
-        let expected = PathBuf::from("/proc/sys/net/ipv4/conf/eth0.100/arp_announce");
-        assert_eq!(way(&vlan.parts()), Some(Way::Path(expected)));
+    fn parameters_of_ipvs_go_through_the_crate_and_those_of_arp_by_their_paths() {
+        let timeout = Parameter::Ipvs("expire_nodest_conn".to_owned());
+        assert_eq!(way(&timeout), Some(Way::Name("net.ipv4.vs.expire_nodest_conn".to_owned())));
+        for interface in ["lo", "eth0.100"] {
+            let expected = PathBuf::from(format!("/proc/sys/net/ipv4/conf/{interface}/arp_announce"));
+            assert_eq!(way(&Parameter::ArpAnnounce(interface.to_owned())), Some(Way::Path(expected)));
+        }
     }
 
     #[test]
     fn no_name_leaves_the_directory_of_parameters() {
         for name in ["..", ".", "", "a/b", "../../../etc/passwd", "a\0b"] {
-            assert_eq!(way(&Parameter::ArpIgnore(name.to_owned()).parts()), None, "{name:?}");
+            assert_eq!(way(&Parameter::ArpIgnore(name.to_owned())), None, "{name:?}");
+            assert_eq!(way(&Parameter::Ipvs(name.to_owned())), None, "{name:?}");
+            assert_eq!(read(&Parameter::ArpIgnore(name.to_owned())), Ok(None), "{name:?}");
         }
     }
 
