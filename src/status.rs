@@ -242,8 +242,9 @@ fn disputed(macs: &[Mac], own: Option<Mac>, active: bool) -> Option<String> {
     match (macs.len(), active) {
         (0, false) => Some("nobody answers for it: there is no MASTER that clients can reach".to_owned()),
         (2.., _) => Some(format!(
-            "SPLIT BRAIN: {} hosts answer for it; compare `lvs-notify status` on both directors, and look for \
-             lost VRRP advertisements (`tcpdump -ni INTERFACE vrrp`) or an address left behind",
+            "SPLIT BRAIN: {} hosts answer for it; compare `lvs-notify status` on both directors. Either an address \
+             was left behind, or VRRP advertisements are lost: `tcpdump -ni INTERFACE vrrp` shows the other \
+             director's where a firewall here drops them, and does not where the network does",
             macs.len()
         )),
         (_, true) if others > 0 => Some("another host answers for it, and this MASTER does not".to_owned()),
