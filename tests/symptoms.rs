@@ -16,7 +16,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use network::{PATIENCE, Server, Tally, connect, exchange, request};
@@ -249,32 +249,39 @@ impl Lab {
         self.lb.iter().filter(mac).map(Host::name).collect()
     }
 
-    /// How often clients were refused while something happened: there are new ones all the time, and none of them
-    /// waits for long, so that hardly a moment goes by without one.
+    /// How often clients were refused while something happened, until they are served again. There is a new one
+    /// all the time, and none of them waits for long: hardly a moment goes by without one.
     fn refused_while(&mut self, act: impl FnOnce(&mut Self)) -> usize {
-        let end = Arc::new(AtomicBool::new(false));
-        let client = |patience: u64| {
-            let end = Arc::clone(&end);
+        let [connected, refused, lost, end] = std::array::from_fn(|_| Arc::new(AtomicUsize::new(0)));
+        let client = |patience| {
+            let [connected, refused, lost, end] = [&connected, &refused, &lost, &end].map(Arc::clone);
             self.client.inside(move || {
-                let (mut connected, mut refused, mut lost) = (0, 0, 0);
-                while !end.load(Ordering::Relaxed) {
-                    match TcpStream::connect_timeout(&Self::vip(), Duration::from_millis(patience)) {
-                        Ok(_) => connected += 1,
-                        Err(error) if error.kind() == ErrorKind::ConnectionRefused => refused += 1,
-                        Err(_) => lost += 1,
-                    }
+                while end.load(Ordering::Relaxed) == 0 {
+                    let result = TcpStream::connect_timeout(&Self::vip(), Duration::from_millis(patience));
+                    let count = match result {
+                        Ok(_) => &connected,
+                        Err(error) if error.kind() == ErrorKind::ConnectionRefused => &refused,
+                        Err(_) => &lost,
+                    };
+                    count.fetch_add(1, Ordering::Relaxed);
+                    std::thread::sleep(Duration::from_millis(3)); // the pace of the clients, not a wait
                 }
-                [connected, refused, lost]
             })
         };
         let clients = [50, 10, 5].map(client);
+        let count = |of: &AtomicUsize| of.load(Ordering::Relaxed);
+        wait_for("clients are served", PATIENCE, || count(&connected) > 10);
         act(self);
-        end.store(true, Ordering::Relaxed);
-        let counts = clients.map(|client| client.join().unwrap());
-        let [connected, refused, lost] =
-            [0, 1, 2].map(|kind| counts.iter().map(|count| count[kind]).sum::<usize>());
-        println!("clients meanwhile: {connected} connected, {refused} refused, {lost} lost");
-        assert_ne!(connected, 0);
+        let before = count(&connected);
+        wait_for("clients are served again", PATIENCE, || count(&connected) > before + 10);
+        end.store(1, Ordering::Relaxed);
+        clients.into_iter().for_each(|client| client.join().unwrap());
+        let refused = count(&refused);
+        println!(
+            "clients meanwhile: {} connected, {refused} refused, {} lost",
+            count(&connected),
+            count(&lost)
+        );
         refused
     }
 }
@@ -429,7 +436,11 @@ fn services_that_come_after_the_vip() {
         lab.refused_while(|lab| {
             lab.stop(0);
             lab.elected(1);
-            lab.served();
+            wait_for("services and VIP of lb2", PATIENCE, || {
+                let services = lab.lb[1].ok("ipvsadm -Sn");
+                let address = lab.lb[1].ok(&format!("ip -o address show dev eth0 to {VIP}"));
+                services.contains(&format!("-a -t {VIP}:80 -r")) && !address.is_empty()
+            });
         })
     };
     // Whether somebody asks in the wrong moment is chance; in a few failovers somebody does.
