@@ -400,12 +400,9 @@ fn two_masters_that_do_not_hear_each_other() {
     healed(&lab);
 
     // A switch that does not forward multicast: only the own ones are seen.
-    let flood = |word: &str| {
-        for port in ["lb1-eth0", "lb2-eth0"] {
-            lab.switch.ok(&format!("ip link set {port} type bridge_slave mcast_flood {word}"));
-        }
-    };
-    flood("off");
+    for port in ["lb1-eth0", "lb2-eth0"] {
+        lab.switch.ok(&format!("ip link set {port} type bridge_slave mcast_flood off"));
+    }
     assert_eq!(split(&lab), [false, true]);
     for (index, own, peer) in [(0, "192.0.2.1", "192.0.2.2"), (1, "192.0.2.2", "192.0.2.1")] {
         let path = "/etc/keepalived/keepalived.conf";
@@ -473,7 +470,6 @@ fn services_that_come_after_the_vip() {
     assert_eq!(failover(&mut lab), 0, "no VIP of keepalived's own");
     lab.configure(&[]);
     lab.desire(&FILE.replace("vips:", "backup: {services: keep}\nvips:"));
-    assert_eq!(failover(&mut lab), 0, "services that are there already");
     assert_eq!(failover(&mut lab), 0, "services that are there already");
 }
 
