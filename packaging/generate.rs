@@ -1,9 +1,10 @@
 //! Writes what follows from the command line's definitions: shell completions and lvs-notify(8).
 //!
 //! Owns the form of the generated files; their words are those of `cli`, so that `--help`, manual and
-//! completions cannot disagree, and the manual's other sections stand in `man/lvs-notify.8.in`. Run by
-//! hand after a change of `cli` (`cargo run --example generate`); `tests/packaging.rs` compares.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+//! completions cannot disagree; the manual's list of symptoms is the README's, its other sections stand in
+//! `man/lvs-notify.8.in`. Run by hand after a change of `cli` or of that list (`cargo run --example generate`);
+//! `tests/packaging.rs` compares.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::path::Path;
 
@@ -52,6 +53,7 @@ fn manual() -> String {
         .replace("@OPTIONS@\n", &options)
         .replace("@COMMANDS@\n", &commands)
         .replace("@EXIT_STATUS@\n", &exit_status())
+        .replace("@SYMPTOMS@\n", &symptoms())
 }
 
 /// A command with its arguments, or the commands below it.
@@ -89,6 +91,27 @@ fn section(man: &Man, render: Render) -> String {
 fn exit_status() -> String {
     let lines = EXIT_STATUS.lines().filter_map(|line| line.trim().split_once("  "));
     lines.map(|(status, meaning)| format!(".TP\n.B {status}\n{}.\n", escape(meaning))).collect()
+}
+
+/// The README's table of symptoms, causes and remedies as a list of tagged paragraphs.
+fn symptoms() -> String {
+    let readme = include_str!("../README.md");
+    let (_, section) = readme.split_once("\n## Troubleshooting\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let (_, rows) = section.split_once("\n|---|---|---|\n").unwrap();
+    let mut text = String::new();
+    for row in rows.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |")) {
+        let cells: Vec<String> = row.split(" | ").map(marked).collect();
+        let [symptom, cause, remedy] = cells.as_slice() else { panic!("three cells: {row}") };
+        text += &format!(".TP\n.I {symptom}\nCause: {cause}.\n.br\nTo do: {remedy}.\n");
+    }
+    text
+}
+
+/// What stands between backquotes in bold.
+fn marked(text: &str) -> String {
+    let part = |(at, part)| if at % 2 == 1 { format!("\\fB{}\\fR", escape(part)) } else { escape(part) };
+    text.split('`').enumerate().map(part).collect()
 }
 
 fn escape(text: &str) -> String {

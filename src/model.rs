@@ -410,6 +410,18 @@ pub struct RealServer {
 }
 
 impl RealServer {
+    /// The forwarding method as tables show it, with the way of wrapping: `nat`, `tun/ipip`, `tun/gue:6080`.
+    pub fn forwarding(&self) -> String {
+        let mut words = self.forward.to_string();
+        if self.forward == Forward::TUN {
+            words += &format!("/{}", self.tunnel.kind_name());
+            if self.tunnel.port != 0 {
+                words += &format!(":{}", self.tunnel.port);
+            }
+        }
+        words
+    }
+
     /// The options with which ipvsadm(8) sets exactly this, after the server's name.
     pub fn ipvsadm(&self) -> String {
         let mut words = format!("{} -w {}", self.forward.ipvsadm(), self.weight);

@@ -738,7 +738,7 @@ impl fmt::Display for Change {
             }
             Self::DeleteService { key, .. } => write!(f, "service {key}"),
             Self::AddServer { service, key, new } => {
-                write!(f, "real server {key} of {service}: {}, weight {}", new.forward, new.weight)
+                write!(f, "real server {key} of {service}: {}, weight {}", new.forwarding(), new.weight)
             }
             Self::SetServer { service, key, old, new } => {
                 write!(f, "real server {key} of {service}: {}", fields(&old.differences(new)))

@@ -198,9 +198,12 @@ pub struct Preview {
     pub record: Option<Record>,
     /// Where the desired state came from
     pub basis: Basis,
+    /// Services that other instances of this host have made
+    pub others: BTreeMap<ServiceKey, String>,
 }
 
-/// Looks, and changes nothing. `everything` also reads the real servers of foreign services.
+/// Looks, and changes nothing. `everything` also reads the real servers of foreign services, and whose
+/// they are when another instance has made them.
 ///
 /// # Errors
 /// When the file is invalid and nothing can stand in, or when the kernel cannot be read.
@@ -227,10 +230,18 @@ pub fn preview(
     let mut scope = Scope::of(&desired, &owned);
     if everything {
         scope.servers = ServerScope::All;
+        // With `arp: off` nothing is wanted of it, and it decides who answers all the same.
+        let places = scope.interfaces.iter().cloned().chain(["all".to_owned()]);
+        scope.parameters.extend(places.map(Parameter::ArpIgnore));
     }
     let observed = kernel.observe(&scope)?;
     let plan = Plan::between(&desired, &observed, &owned);
-    Ok(Preview { role, plan, observed, desired, record, basis })
+    let others = if everything { store.others() } else { Vec::new() };
+    let others = others
+        .into_iter()
+        .flat_map(|(name, record)| record.owned.services.into_iter().map(move |key| (key, name.clone())))
+        .collect();
+    Ok(Preview { role, plan, observed, desired, record, basis, others })
 }
 
 /// Carries out a role change, or repairs the recorded role's state.
@@ -351,7 +362,7 @@ impl Run<'_> {
         if desired.restore {
             // What another instance wants set stays set; the last one to leave restores it.
             owned.originals.retain(|parameter, _| {
-                !others.iter().any(|record| record.owned.parameters.contains(parameter))
+                !others.iter().any(|(_, record)| record.owned.parameters.contains(parameter))
             });
         }
         let scope = Scope::of(desired, &owned);
@@ -665,7 +676,7 @@ fn owned_after(
     desired: &Desired,
     observed: &Observed,
     basis: &Basis,
-    others: &[Record],
+    others: &[(String, Record)],
 ) -> Owned {
     let mut after = owned.clone();
     after.parameters.extend(desired.parameters.keys().cloned());
@@ -678,7 +689,7 @@ fn owned_after(
     if basis.restores() {
         for parameter in desired.parameters.keys() {
             // Found is what another instance has set, when it came first.
-            let before = others.iter().find_map(|record| record.owned.originals.get(parameter));
+            let before = others.iter().find_map(|(_, record)| record.owned.originals.get(parameter));
             if let Some(value) = before.or_else(|| observed.parameters.get(parameter)) {
                 after.originals.entry(parameter.clone()).or_insert_with(|| value.clone());
             }

@@ -193,15 +193,16 @@ impl Store {
         }
     }
 
-    /// The records of the other instances of this host.
-    pub fn others(&self) -> Vec<Record> {
+    /// The other instances of this host that have a record, with it.
+    pub fn others(&self) -> Vec<(String, Record)> {
         let own = self.record_path();
         let mut paths: Vec<PathBuf> =
             std::fs::read_dir(RUN).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
         paths.retain(|path| path.extension().is_some_and(|ending| ending == "json") && *path != own);
         paths.sort();
         let name = |path: &PathBuf| Some(path.file_stem()?.to_str()?.to_owned());
-        paths.iter().filter_map(name).filter_map(|name| Self::new(&name).record()).collect()
+        let record = |name: String| Self::new(&name).record().map(|record| (name, record));
+        paths.iter().filter_map(name).filter_map(record).collect()
     }
 
     /// Name of the instance.

@@ -50,7 +50,7 @@ pub struct Status {
     pub parameters: BTreeMap<String, ParameterValue>,
     /// Our virtual services: all that are wanted or found
     pub services: Vec<VirtualService>,
-    /// Services of others
+    /// Services of others, other instances of this host among them
     pub foreign_services: Vec<VirtualService>,
     /// Running sync daemons
     pub sync_daemons: Vec<String>,
@@ -104,6 +104,8 @@ pub struct ParameterValue {
 pub struct VirtualService {
     /// Identity
     pub key: ServiceKey,
+    /// The other instance of this host that has made it, by its record
+    pub instance: Option<String>,
     /// Settings: as found, or as wanted when it is missing
     pub settings: Service,
     /// What differs, with its sign; none when nothing does
@@ -194,9 +196,9 @@ fn vip(address: IpAddr, preview: &Preview, claims: Option<&Claims>) -> Vip {
     let mut problem = match (key, desired.active, answers) {
         (Some(key), true, false) => Some(unreachable(key, link)),
         (Some(key), false, true) => Some(format!(
-            "this director is not MASTER and answers for it on {}, so clients may be sent here: {reason}; \
-             keepalived or somebody else put it there, or `lvs-notify apply` repairs it",
-            key.interface
+            "this director is not MASTER and answers for it on {}, so clients may be sent here: {reason}; {}",
+            key.interface,
+            silence(key, preview)
         )),
         _ => None,
     };
@@ -240,8 +242,9 @@ fn disputed(macs: &[Mac], own: Option<Mac>, active: bool) -> Option<String> {
     match (macs.len(), active) {
         (0, false) => Some("nobody answers for it: there is no MASTER that clients can reach".to_owned()),
         (2.., _) => Some(format!(
-            "SPLIT BRAIN: {} hosts answer for it; compare `lvs-notify status` on both directors, and look for \
-             lost VRRP advertisements (`tcpdump -ni INTERFACE vrrp`) or an address left behind",
+            "SPLIT BRAIN: {} hosts answer for it; compare `lvs-notify status` on both directors. Either an address \
+             was left behind, or VRRP advertisements are lost: `tcpdump -ni INTERFACE vrrp` shows the other \
+             director's where a firewall here drops them, and does not where the network does",
             macs.len()
         )),
         (_, true) if others > 0 => Some("another host answers for it, and this MASTER does not".to_owned()),
@@ -307,6 +310,22 @@ fn unreachable(key: &AddressKey, link: Option<&Interface>) -> String {
     }
 }
 
+/// How to stop a director that is not MASTER from answering. What has not a host's prefix is not ours to remove.
+fn silence(key: &AddressKey, preview: &Preview) -> String {
+    let host = Family::of(key.address).host_prefix();
+    let wide = preview.observed.addresses.iter().find(|found| found.key == *key && found.prefix != host);
+    match wide {
+        Some(found) => format!(
+            "lvs-notify has not put it there and leaves it: `ip address del {}/{} dev {}`",
+            key.address, found.prefix, key.interface
+        ),
+        None if preview.plan.is_empty() => {
+            "set net.ipv4.conf.all.arp_ignore=1, or take `arp: off` out of the file".to_owned()
+        }
+        None => "`lvs-notify apply` repairs it".to_owned(),
+    }
+}
+
 fn parameters(preview: &Preview) -> BTreeMap<String, ParameterValue> {
     let wanted = preview.desired.parameters.iter().chain(&preview.desired.ipvs_parameters);
     wanted
@@ -339,10 +358,11 @@ fn services(preview: &Preview) -> (Vec<VirtualService>, Vec<VirtualService>) {
     let mut ours = BTreeMap::new();
     let mut foreign = Vec::new();
     for (key, service) in found {
-        let told = virtual_service(preview, *key, service, marks.get(key).copied(), &server_marks);
+        let mut told = virtual_service(preview, *key, service, marks.get(key).copied(), &server_marks);
         if preview.desired.ownership.owns(key) || marks.contains_key(key) {
             ours.insert(*key, told);
         } else {
+            told.instance = preview.others.get(key).cloned();
             foreign.push(told);
         }
     }
@@ -353,6 +373,7 @@ fn services(preview: &Preview) -> (Vec<VirtualService>, Vec<VirtualService>) {
             };
             ours.entry(*key).or_insert_with(|| VirtualService {
                 key: *key,
+                instance: None,
                 settings: new.clone(),
                 difference: Some("+ missing".to_owned()),
                 counters: Counters::default(),
@@ -405,6 +426,7 @@ fn virtual_service(
     servers.sort_by_key(|server| server.key);
     VirtualService {
         key,
+        instance: None,
         settings: service.settings.clone(),
         difference: mark.map(|change| difference(change, key.family())),
         counters: servers.iter().map(|server| server.counters).sum(),

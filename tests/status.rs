@@ -137,6 +137,41 @@ fn the_first_line_is_the_verdict() {
     assert!(text.contains("VI_1.yaml:"), "{text}");
 }
 
+/// Two instances are no strangers to each other, and how packets are wrapped is told.
+#[test]
+#[ignore = "needs root and a kernel with IPVS: run tests/run"]
+fn services_of_another_instance_are_told_apart_and_tunnels_with_their_kind() {
+    let Pair { lb1, lb2: _lb2, client: _client, _switch } = pair();
+    let other = "version: 1\ninterface: eth0\nvips: [192.0.2.101]\nvirtual_services:\n  - address: 192.0.2.101:80\n    \
+                 forward: tun\n    real_servers:\n      - 203.0.113.11:80\n      - {address: 203.0.113.12:80, tunnel: {type: gue, port: 6080}}\n";
+    lb1.desire("VI_2", other);
+    for instance in ["VI_1", "VI_2"] {
+        lb1.lvs_ok(&format!("master {instance}"));
+    }
+    lb1.ok("ipvsadm -A -t 198.51.100.7:25 -s wlc");
+    let (exit, text) = status(&lb1, "");
+    assert_eq!(exit, 0);
+    let (_, rest) = text.split_once("\nServices of VI_2 ").expect("the other instance's services apart");
+    let (theirs, foreign) =
+        rest.split_once("\nForeign services (never touched)").expect("and so are foreign ones");
+    assert!(theirs.contains("192.0.2.101:80") && !theirs.contains("198.51.100.7"), "{text}");
+    assert!(foreign.contains("198.51.100.7:25") && !foreign.contains("192.0.2.101"), "{text}");
+    for (server, forward) in [("203.0.113.11:80", "tun/ipip"), ("203.0.113.12:80", "tun/gue:6080")] {
+        let row = theirs.lines().find(|line| line.contains(server)).unwrap();
+        assert_eq!(row.split_whitespace().nth(1), Some(forward), "{text}");
+    }
+    // For programs they stay among the foreign ones, with their instance's name.
+    let value: Value = serde_json::from_str(&lb1.lvs_ok("status VI_1 --json")).unwrap();
+    let list = value["foreign_services"].as_array().unwrap();
+    let names: Vec<&Value> = list.iter().map(|service| &service["instance"]).collect();
+    assert_eq!(names, [&Value::from("VI_2"), &Value::Null], "{list:?}");
+    assert_eq!(value["services"][0]["instance"], Value::Null);
+    // Without its record nobody can say whose they are.
+    lb1.ok("rm /run/lvs-notify/VI_2.json");
+    let (_, text) = status(&lb1, "");
+    assert!(!text.contains("Services of VI_2"), "{text}");
+}
+
 #[test]
 #[ignore = "needs root and a kernel with IPVS: run tests/run"]
 fn a_backup_that_answers_is_a_problem() {
@@ -147,7 +182,21 @@ fn a_backup_that_answers_is_a_problem() {
     let (exit, text) = status(&lb2, "");
     assert_eq!(exit, 3);
     assert!(text.contains("PROBLEM: this director is not MASTER and answers for it on eth0"), "{text}");
+    assert!(text.contains(&format!("`ip address del {VIP}/24 dev eth0`")), "what `apply` leaves: {text}");
     assert_eq!(client.run(&format!("arping -c 1 -w 3 -I eth0 {VIP}")).status, 0, "and so it does");
+    // Of our own making, but a parameter that is not: with `arp: off` nobody repairs it.
+    lb2.ok(&format!("ip address del {VIP}/24 dev eth0"));
+    lb2.desire("VI_1", &FILE.replace("announce", "arp: off\nbackup: {vips: keep}\nannounce"));
+    lb2.lvs_ok("backup VI_1");
+    lb2.ok("sysctl -qw net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.eth0.arp_ignore=0");
+    let (exit, text) = status(&lb2, "");
+    assert_eq!(exit, 3);
+    assert!(
+        text.contains("because it stands on lo and arp_ignore is 0; set net.ipv4.conf.all.arp_ignore=1"),
+        "{text}"
+    );
+    lb2.ok("sysctl -qw net.ipv4.conf.all.arp_ignore=1");
+    assert_eq!(status(&lb2, "").0, 0);
 }
 
 fn claims(host: &Host, vip: &str) -> (Value, Value) {

@@ -1,8 +1,9 @@
-//! Rules about the code itself: who may use what, which licences come in, what the README says.
+//! Rules about the code itself: who may use what, which licences come in, what the README says and what proves it.
 //!
 //! Owns the rules that a compiler does not know. Needs no privileges.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -147,4 +148,46 @@ fn the_readme_says_what_the_program_does() {
         let help = String::from_utf8_lossy(&help.stdout).into_owned();
         assert!(help.contains("Example"), "{command} --help has no example: {help}");
     }
+}
+
+/// The README's table of symptoms and the tests that provoke them: neither has one that the other has not, and every
+/// rule of `check` that the table names is seen to be found and to go.
+#[test]
+fn every_symptom_of_the_readme_is_provoked() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, section) = readme.split_once("\n## Troubleshooting\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let (_, rows) = section.split_once("\n|---|---|---|\n").unwrap();
+    let rows: Vec<&str> =
+        rows.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next()).collect();
+    assert!(rows.len() > 8, "{rows:?}");
+
+    let mut tests = BTreeSet::new();
+    for entry in
+        std::fs::read_dir(root().join("tests")).unwrap().flatten().filter(|entry| entry.path().is_file())
+    {
+        let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let Some(symptom) = line.strip_prefix("// README: ") else { continue };
+            let next = lines[at..].iter().find(|line| !line.starts_with("//"));
+            assert_eq!(next, Some(&"#[test]"), "{symptom} is at no test");
+            tests.insert(symptom.to_owned());
+        }
+    }
+    assert_eq!(rows.iter().map(|row| (*row).to_owned()).collect::<BTreeSet<_>>(), tests);
+    assert_eq!(rows.len(), tests.len(), "a symptom twice");
+
+    let text = std::fs::read_to_string(root().join("tests/symptoms.rs")).unwrap();
+    let rule = |word: &&str| {
+        word.len() == 3
+            && word.starts_with(['E', 'W', 'I'])
+            && word[1..].bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let mut count = 0;
+    for word in section.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(rule) {
+        assert!(text.contains(&format!("\"{word}\"")), "tests/symptoms.rs has nothing about {word}");
+        count += 1;
+    }
+    assert!(count > 8, "{count} rules in the table");
 }

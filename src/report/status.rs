@@ -176,27 +176,35 @@ fn services(text: &mut String, status: &Status) {
         let _ = writeln!(text, "\nIPVS: the kernel has none loaded");
     }
     if !status.services.is_empty() {
-        table(text, "Services", &status.services);
+        table(text, "Services", &status.services.iter().collect::<Vec<_>>());
     } else if status.ipvs && status.role != Role::Master {
         let _ = writeln!(text, "\nServices: none while {}", status.role);
     }
-    if !status.foreign_services.is_empty() {
-        table(text, "Foreign services (never touched)", &status.foreign_services);
+    let mut foreign: BTreeMap<Option<&str>, Vec<&VirtualService>> = BTreeMap::new();
+    for service in &status.foreign_services {
+        foreign.entry(service.instance.as_deref()).or_default().push(service);
+    }
+    let nobodys = foreign.remove(&None);
+    for (instance, services) in foreign {
+        table(text, &format!("Services of {}", instance.unwrap_or_default()), &services);
+    }
+    if let Some(services) = nobodys {
+        table(text, "Foreign services (never touched)", &services);
     }
 }
 
-fn table(text: &mut String, title: &str, services: &[VirtualService]) {
+fn table(text: &mut String, title: &str, services: &[&VirtualService]) {
     let servers = services.iter().flat_map(|service| &service.servers);
-    let width = servers
-        .map(|server| server.key.to_string().len())
-        .max()
-        .unwrap_or(0)
-        .max(title.len().saturating_sub(4))
-        .max(22);
+    let (names, forwards): (Vec<usize>, Vec<usize>) =
+        servers.map(|server| (server.key.to_string().len(), server.settings.forwarding().len())).unzip();
+    let longest = |list: Vec<usize>| list.into_iter().max().unwrap_or(0);
+    let width = longest(names).max(title.len().saturating_sub(4)).max(22);
+    let forward = longest(forwards).max("forward".len());
     let _ = writeln!(
         text,
-        "\n{title:<0$}  forward  weight  active  inactive  conn/s  B/s in  B/s out",
-        width + 4
+        "\n{title:<0$}  {1:<forward$}  weight  active  inactive  conn/s  B/s in  B/s out",
+        width + 4,
+        "forward",
     );
     for service in services {
         let mark = sign(service.difference.as_deref());
@@ -208,12 +216,12 @@ fn table(text: &mut String, title: &str, services: &[VirtualService]) {
             settings(&service.settings, service.key.family())
         );
         for server in &service.servers {
-            row(text, width, server);
+            row(text, (width, forward), server);
         }
     }
 }
 
-fn row(text: &mut String, width: usize, server: &Server) {
+fn row(text: &mut String, (width, forward): (usize, usize), server: &Server) {
     let Counters { active, inactive, rates, .. } = server.counters;
     let settings = &server.settings;
     let mut notes = reason(server.difference.as_deref());
@@ -228,10 +236,10 @@ fn row(text: &mut String, width: usize, server: &Server) {
     }
     let _ = writeln!(
         text,
-        "{}   {:<width$}  {:<7}  {:>6}  {active:>6}  {inactive:>8}  {:>6}  {:>6}  {:>7}{notes}",
+        "{}   {:<width$}  {:<forward$}  {:>6}  {active:>6}  {inactive:>8}  {:>6}  {:>6}  {:>7}{notes}",
         sign(server.difference.as_deref()),
         server.key.to_string(),
-        settings.forward.to_string(),
+        settings.forwarding(),
         settings.weight,
         rates.connections,
         short(rates.bytes_in),
