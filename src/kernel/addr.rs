@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use neli::consts::nl::NlmF;
-use neli::consts::rtnl::{Ifa, IfaF, Iff, Ifla, RtAddrFamily, RtScope, Rtm};
+use neli::consts::rtnl::{Ifa, IfaF, Iff, Ifla, Nda, Nud, RtAddrFamily, RtScope, Rtm, Rtn};
 use neli::consts::socket::NlFamily;
-use neli::rtnl::{IfaddrmsgBuilder, IfinfomsgBuilder, Rtattr, RtattrBuilder};
+use neli::rtnl::{IfaddrmsgBuilder, IfinfomsgBuilder, NdmsgBuilder, Rtattr, RtattrBuilder};
 use neli::types::{Buffer, RtBuffer};
 use nix::errno::Errno;
 use nix::libc;
@@ -108,6 +108,14 @@ impl Addresses {
     /// Removes an address with exactly this prefix length. Done when it, or its interface, is gone already.
     pub(super) fn remove(&mut self, key: &AddressKey, prefix: u8) -> Result<()> {
         let sent = index(key).and_then(|index| {
+            // A director that forwards for its real servers hands clients who have not heard of the switch yet on
+            // to the new MASTER. By a neighbour entry from that one's last time as MASTER it would do so at once,
+            // and keepalived over there binds its VIP on lo before there are services: clients would be refused.
+            // Without the entry it asks first, and is answered when the services stand. Before the address goes,
+            // since until then nobody looks for a neighbour of this address. Best effort: mostly there is none.
+            if key.interface != "lo" {
+                let _ = forget(index, key.address).and_then(|message| self.0.request(&message));
+            }
             let message = request(Rtm::Deladdr, NlmF::empty(), index, key.address, prefix, None)?;
             self.0.request(&message)
         });
@@ -211,6 +219,23 @@ fn request(
         .build()
         .map_err(encoding)?;
     Message::encode(kind.into(), flags, &body)
+}
+
+/// RTM_DELNEIGH for the neighbour with this address: ENOENT when there is no entry (`neighbour.c`, `neigh_delete`).
+fn forget(index: u32, address: IpAddr) -> std::result::Result<Message, Failure> {
+    let (family, destination) = match address {
+        IpAddr::V4(address) => (RtAddrFamily::Inet, attribute(Nda::Dst, address.octets())?),
+        IpAddr::V6(address) => (RtAddrFamily::Inet6, attribute(Nda::Dst, address.octets())?),
+    };
+    let body = NdmsgBuilder::default()
+        .ndm_family(family)
+        .ndm_index(libc::c_int::try_from(index).unwrap_or_default())
+        .ndm_state(Nud::empty())
+        .ndm_type(Rtn::Unspec)
+        .rtattrs(RtBuffer::from_iter([destination]))
+        .build()
+        .map_err(encoding)?;
+    Message::encode(Rtm::Delneigh.into(), NlmF::empty(), &body)
 }
 
 /// `struct ifa_cacheinfo`: preferred for 0 seconds, valid for ever, two time stamps that are the kernel's. A
