@@ -512,17 +512,24 @@ fn server_changes(
     changed: &mut Vec<Change>,
     removed: &mut Vec<Change>,
 ) {
-    // Nearly every service, in nearly every run, and in a tenth of the time.
-    let differ = wanted.servers != found.servers;
-    // Descending: the kernel puts each at the head of its list, and sh and mh map clients by the
-    // list's order, which should be the same on both directors.
-    for (key, new) in wanted.servers.iter().rev().filter(|_| differ) {
-        match found.servers.get(key) {
-            None => changed.push(Change::AddServer { service, key: *key, new: *new }),
-            Some(old) if old != new => {
-                changed.push(Change::SetServer { service, key: *key, old: *old, new: *new });
+    // They are the same for nearly every service in nearly every run, which is seen in a tenth of the time.
+    if wanted.servers != found.servers {
+        // Descending: the kernel puts each at the head of its list, and sh and mh map clients by the
+        // list's order, which should be the same on both directors.
+        for (key, new) in wanted.servers.iter().rev() {
+            match found.servers.get(key) {
+                None => changed.push(Change::AddServer { service, key: *key, new: *new }),
+                Some(old) if old != new => {
+                    changed.push(Change::SetServer { service, key: *key, old: *old, new: *new });
+                }
+                Some(_) => {}
             }
-            Some(_) => {}
+        }
+        for (key, old) in &found.servers {
+            if !wanted.servers.contains_key(key) {
+                let connections = found.counters.get(key).map_or(0, Counters::connections);
+                removed.push(Change::DeleteServer { service, key: *key, old: *old, connections });
+            }
         }
     }
     if wanted.settings != found.settings {
@@ -531,12 +538,6 @@ fn server_changes(
             old: found.settings.clone(),
             new: wanted.settings.clone(),
         });
-    }
-    for (key, old) in found.servers.iter().filter(|_| differ) {
-        if !wanted.servers.contains_key(key) {
-            let connections = found.counters.get(key).map_or(0, Counters::connections);
-            removed.push(Change::DeleteServer { service, key: *key, old: *old, connections });
-        }
     }
 }
 

@@ -105,7 +105,7 @@ impl<K: Ord + Clone, V: Clone> SortedMap<K, V> {
 
     /// Entries, ascending by key
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&K, &V)> + ExactSizeIterator {
-        self.0.iter().map(|(key, value)| (key, value))
+        self.into_iter()
     }
 
     /// Entries, ascending by key, with values that can be changed

@@ -175,6 +175,20 @@ fn attribute<T: neli::consts::rtnl::RtaType>(
     RtattrBuilder::default().rta_type(kind).rta_payload(payload).build().map_err(encoding)
 }
 
+fn address_attribute<T: neli::consts::rtnl::RtaType>(
+    kind: T,
+    address: IpAddr,
+) -> std::result::Result<Rtattr<T, Buffer>, Failure> {
+    match address {
+        IpAddr::V4(address) => attribute(kind, address.octets()),
+        IpAddr::V6(address) => attribute(kind, address.octets()),
+    }
+}
+
+fn family_of(address: IpAddr) -> RtAddrFamily {
+    if address.is_ipv4() { RtAddrFamily::Inet } else { RtAddrFamily::Inet6 }
+}
+
 fn index(key: &AddressKey) -> std::result::Result<u32, Failure> {
     if_nametoindex(key.interface.as_str()).map_err(|errno| Failure::Refused { errno, text: None })
 }
@@ -189,28 +203,18 @@ fn request(
     label: Option<&str>,
 ) -> std::result::Result<Message, Failure> {
     let mut attributes = RtBuffer::new();
-    let (family, mut address_flags) = match address {
-        IpAddr::V4(address) => {
-            attributes.push(attribute(Ifa::Local, address.octets())?);
-            attributes.push(attribute(Ifa::Address, address.octets())?);
-            (RtAddrFamily::Inet, IfaF::empty())
-        }
-        IpAddr::V6(address) => {
-            attributes.push(attribute(Ifa::Local, address.octets())?);
-            attributes.push(attribute(Ifa::Address, address.octets())?);
-            (RtAddrFamily::Inet6, IfaF::NODAD)
-        }
-    };
-    if kind == Rtm::Deladdr {
-        address_flags = IfaF::empty();
-    } else if address.is_ipv6() {
+    attributes.push(address_attribute(Ifa::Local, address)?);
+    attributes.push(address_attribute(Ifa::Address, address)?);
+    let mut address_flags = IfaF::empty();
+    if address.is_ipv6() && kind != Rtm::Deladdr {
+        address_flags = IfaF::NODAD;
         attributes.push(attribute(Ifa::Cacheinfo, never_a_source())?);
     }
     if let Some(label) = label {
         attributes.push(attribute(Ifa::Label, label)?);
     }
     let body = IfaddrmsgBuilder::default()
-        .ifa_family(family)
+        .ifa_family(family_of(address))
         .ifa_prefixlen(prefix)
         .ifa_flags(address_flags)
         .ifa_scope(RtScope::Universe)
@@ -223,16 +227,12 @@ fn request(
 
 /// RTM_DELNEIGH for the neighbour with this address: ENOENT when there is no entry (`neighbour.c`, `neigh_delete`).
 fn forget(index: u32, address: IpAddr) -> std::result::Result<Message, Failure> {
-    let (family, destination) = match address {
-        IpAddr::V4(address) => (RtAddrFamily::Inet, attribute(Nda::Dst, address.octets())?),
-        IpAddr::V6(address) => (RtAddrFamily::Inet6, attribute(Nda::Dst, address.octets())?),
-    };
     let body = NdmsgBuilder::default()
-        .ndm_family(family)
+        .ndm_family(family_of(address))
         .ndm_index(libc::c_int::try_from(index).unwrap_or_default())
         .ndm_state(Nud::empty())
         .ndm_type(Rtn::Unspec)
-        .rtattrs(RtBuffer::from_iter([destination]))
+        .rtattrs(RtBuffer::from_iter([address_attribute(Nda::Dst, address)?]))
         .build()
         .map_err(encoding)?;
     Message::encode(Rtm::Delneigh.into(), NlmF::empty(), &body)

@@ -85,20 +85,16 @@ impl Ipvs {
         // The dump's cursor is a position, so that a change between two of its datagrams can show an entry
         // twice: the map keeps one.
         for (key, settings) in services {
-            let (mut servers, mut counters) = (Vec::new(), Vec::new());
+            let mut list = Vec::new();
             if asked(&key) {
-                let list = match table.as_mut().and_then(|table| table.servers(&key)) {
+                list = match table.as_mut().and_then(|table| table.servers(&key)) {
                     Some(list) => list,
                     // Of a service that is gone meanwhile this is an empty list, not an error.
                     None => self.servers(&key)?,
                 };
-                servers.reserve_exact(list.len());
-                counters.reserve_exact(list.len());
-                for (server, found, counted) in list {
-                    servers.push((server, found));
-                    counters.push((server, counted));
-                }
             }
+            let pairs = list.into_iter().map(|(server, found, counted)| ((server, found), (server, counted)));
+            let (servers, counters): (Vec<_>, Vec<_>) = pairs.unzip();
             let (servers, counters) = (servers.into(), counters.into());
             observed.services.insert(key, ObservedService { settings, servers, counters });
         }
