@@ -7,9 +7,10 @@
 mod support;
 
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
 use support::{Background, Host, LVS_NOTIFY, wait_for};
 
@@ -84,6 +85,39 @@ fn events_are_carried_out_in_their_order() {
     wait_for("MASTER by the next reader", PATIENCE, || table(&lb) == TABLE);
     drop(fifo);
     assert_eq!(next.wait(), 0, "it ends when every writer has gone");
+}
+
+/// keepalived never waits: what finds no room is lost. What comes once there is room again is carried out, and while
+/// somebody reads there is room, however long the events take.
+#[test]
+#[ignore = "needs root and a kernel with IPVS: run tests/run"]
+fn a_full_pipe_is_emptied_and_fills_no_more() {
+    let (lb, _neighbour) = director();
+    let (mut reader, mut fifo) = followed(&lb);
+    fcntl(&fifo, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+    reader.signal(Signal::SIGSTOP);
+    let mut written = 0;
+    let full = loop {
+        match fifo.write_all(b"INSTANCE \"VI_1\" BACKUP 100\n") {
+            Ok(()) => written += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(full.kind(), ErrorKind::WouldBlock);
+    assert!(written > 1000, "{written} lines");
+    reader.signal(Signal::SIGCONT);
+    wait_for("room for a line", PATIENCE, || fifo.write_all(b"INSTANCE \"VI_1\" MASTER 100\n").is_ok());
+    wait_for("MASTER after a full pipe", PATIENCE, || table(&lb) == TABLE);
+    // An event under way holds nobody up: its process waits for the lock, the reader reads.
+    for number in 0..20 {
+        for _ in 0..1000 {
+            let line = b"INSTANCE \"VI_1\" BACKUP 100\nINSTANCE \"VI_1\" MASTER 100\n";
+            wait_for(&format!("room in round {number}"), PATIENCE, || fifo.write_all(line).is_ok());
+        }
+    }
+    wait_for("MASTER after many", PATIENCE, || table(&lb) == TABLE && lb.lvs("status").status == 0);
+    drop(fifo);
+    assert_eq!(reader.wait(), 0);
 }
 
 /// Processes that keepalived has started to follow its FIFO.
