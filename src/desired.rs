@@ -10,6 +10,8 @@ use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config as raw;
 use crate::config::{Document, Location, Problem, Segment, ShortOr, Text, did_you_mean, nearest};
 use crate::model::{
@@ -64,7 +66,7 @@ const IPVS_PARAMETERS: [&str; 32] = [
 ];
 
 /// A valid file: every value is legal and every rule between values holds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Declared {
     /// Virtual addresses
     pub vips: Vec<Vip>,
@@ -91,7 +93,7 @@ pub struct Declared {
 }
 
 /// A virtual address and where it stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vip {
     /// The address
     pub address: IpAddr,
@@ -102,7 +104,7 @@ pub struct Vip {
 }
 
 /// ARP parameters (`Documentation/networking/ip-sysctl.rst`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arp {
     /// arp_ignore
     pub ignore: u32,
@@ -115,7 +117,7 @@ pub struct Arp {
 }
 
 /// A service as it should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
     /// Settings
     pub settings: Service,

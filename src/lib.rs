@@ -10,6 +10,7 @@
 
 pub mod check;
 pub mod cli;
+mod compiled;
 pub mod config;
 pub mod desired;
 pub mod drain;

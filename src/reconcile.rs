@@ -57,6 +57,8 @@ pub enum Basis {
         source: Source,
         /// Its meaning
         declared: Declared,
+        /// Known from the compiled copy
+        compiled: bool,
     },
     /// The last good copy, because the file cannot be used
     LastGood {
@@ -75,8 +77,15 @@ pub enum Basis {
 impl Basis {
     /// Reads the instance's file, or what can stand in for it.
     pub fn read(instance: &Instance, store: &Store) -> Self {
-        let why = match Source::read(&instance.path).and_then(|source| Ok((declared(&source)?, source))) {
-            Ok((declared, source)) => return Self::File { source, declared },
+        let read = || -> anyhow::Result<Self> {
+            let source = Source::read(&instance.path)?;
+            if let Some(declared) = store.compiled(&source.text) {
+                return Ok(Self::File { source, declared, compiled: true });
+            }
+            Ok(Self::File { declared: declared(&source)?, source, compiled: false })
+        };
+        let why = match read() {
+            Ok(file) => return file,
             Err(error) => format!("{error:#}"),
         };
         match store.last_good().and_then(|source| Ok(declared(&source)?)) {
@@ -656,10 +665,14 @@ impl Run<'_> {
             if desired.restore {
                 owned.originals.clear();
             }
-            if let Basis::File { source, .. } = basis
-                && let Err(error) = self.store.keep_good(source)
-            {
-                self.outcome.troubles.push(format!("{error:#}"));
+            if let Basis::File { source, declared, compiled } = basis {
+                let mut kept = self.store.keep_good(source);
+                if kept.is_ok() && !compiled {
+                    kept = self.store.keep_compiled(source, declared);
+                }
+                if let Err(error) = kept {
+                    self.outcome.troubles.push(format!("{error:#}"));
+                }
             }
         }
         let changed = self.outcome.run.changes > 0 || self.request.role.is_some();

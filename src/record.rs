@@ -1,7 +1,7 @@
 //! What is remembered between runs: the record, the last good file, and who was called last.
 //!
-//! Owns /run/lvs-notify (but for the lock, which is `lock`'s) and /var/lib/lvs-notify (last good files,
-//! and servers drained by hand).
+//! Owns /run/lvs-notify (but for the lock, which is `lock`'s) and /var/lib/lvs-notify (last good files, the
+//! compiled copies of `compiled` beside them, and servers drained by hand).
 //! All of it is a help: with both directories empty, the same command converges to the same
 //! state. Called by `reconcile` and by `status`.
 
@@ -16,7 +16,9 @@ use nix::libc;
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Source, refuse_foreign_writers};
+use crate::compiled;
+use crate::config::{MAX_BYTES, Source, refuse_foreign_writers};
+use crate::desired::Declared;
 use crate::drain::Drain;
 use crate::model::Role;
 use crate::plan::{Owned, Phase};
@@ -27,6 +29,8 @@ pub(crate) const RUN: &str = "/run/lvs-notify";
 const STATE: &str = "/var/lib/lvs-notify";
 /// A record larger than this is not ours.
 const MAX_RECORD: u64 = 16 << 20;
+/// Nor is a compiled copy that is larger than this: it is smaller than its file but for the shortest of files.
+const MAX_COMPILED: u64 = 2 * MAX_BYTES;
 
 /// When a process was forked: keepalived's order of events, since it forks its scripts in order
 /// but does not run them in order.
@@ -251,9 +255,37 @@ impl Store {
         if self.last_good().is_ok_and(|kept| kept.text == source.text) {
             return Ok(());
         }
-        let path = self.last_good_path();
+        self.keep(&self.last_good_path(), source.text.as_bytes(), true)
+    }
+
+    /// What a text means, when the compiled copy is of this very text.
+    pub fn compiled(&self, text: &str) -> Option<Declared> {
+        let mut file = open_own(&self.compiled_path(), OpenOptions::new().read(true)).ok()?;
+        let size = file.metadata().ok()?.len();
+        let mut packed = Vec::new();
+        (size <= MAX_COMPILED).then(|| file.read_to_end(&mut packed).ok())??;
+        compiled::unpack(text, &packed)
+    }
+
+    /// Keeps what a file means, for the next run.
+    ///
+    /// # Errors
+    /// When /var/lib cannot be written; the next run reads the file itself.
+    pub fn keep_compiled(&self, source: &Source, declared: &Declared) -> anyhow::Result<()> {
+        match compiled::pack(&source.text, declared) {
+            // Not worth waiting for a disk: what a power failure leaves of it is not believed.
+            Some(packed) => self.keep(&self.compiled_path(), &packed, false),
+            None => Ok(()),
+        }
+    }
+
+    fn compiled_path(&self) -> PathBuf {
+        Path::new(STATE).join(format!("{}.compiled", self.instance))
+    }
+
+    fn keep(&self, path: &Path, content: &[u8], durable: bool) -> anyhow::Result<()> {
         own_directory(Path::new(STATE))
-            .and_then(|()| replace(&path, source.text.as_bytes(), 0o600, true))
+            .and_then(|()| replace(path, content, 0o600, durable))
             .with_context(|| format!("keeping the file as {}", path.display()))
     }
 

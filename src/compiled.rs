@@ -1,0 +1,126 @@
+//! The compiled copy: a desired-state file's checked meaning, kept beside the last good file.
+//!
+//! A takeover nearly always finds the file that an earlier run of the same program has read and checked. Doing that
+//! again costs a large table a quarter of what the kernel needs for it, while clients wait; reading the result of
+//! the last time costs a tenth of that. The copy is believed only for the very text that it was made from, and only
+//! by the very program that made it, and it is thrown away when a single bit of it has changed: a seal over all three
+//! stands before it. Without it, or with one that is not believed, the file is read and checked as ever.
+//!
+//! Owns the form of the copy and the decision to believe it; leaves its place to `record` and its making to
+//! `reconcile`.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::os::unix::fs::MetadataExt as _;
+
+use crate::desired::Declared;
+
+/// The copy for a text; none when this program cannot tell who it is.
+pub fn pack(text: &str, declared: &Declared) -> Option<Vec<u8>> {
+    let mut packed = postcard::to_extend(declared, vec![0; SEAL]).ok()?;
+    let (seal, meaning) = packed.split_first_chunk_mut::<SEAL>()?;
+    *seal = sealed(&program()?, text, meaning);
+    Some(packed)
+}
+
+/// What a text means, when the copy is to be believed.
+pub fn unpack(text: &str, packed: &[u8]) -> Option<Declared> {
+    let (seal, meaning) = packed.split_first_chunk::<SEAL>()?;
+    if *seal != sealed(&program()?, text, meaning) {
+        return None;
+    }
+    postcard::from_bytes(meaning).ok()
+}
+
+const SEAL: usize = 8;
+
+/// Chance alone opens one seal in 2^64; whoever may write here may write the desired-state file, too.
+fn sealed(program: &Program, text: &str, meaning: &[u8]) -> [u8; SEAL] {
+    // Not stable from one standard library to the next, which is another program then.
+    let mut hasher = DefaultHasher::new();
+    program.hash(&mut hasher);
+    text.hash(&mut hasher);
+    meaning.hash(&mut hasher);
+    hasher.finish().to_le_bytes()
+}
+
+/// Which program this is: its version, and its file's inode, size and time. An update replaces the file, and with it
+/// perhaps the rules that the copy was checked by.
+type Program = (&'static str, [i64; 4]);
+
+fn program() -> Option<Program> {
+    let file = std::fs::metadata("/proc/self/exe").ok()?;
+    let identity = [file.ino().cast_signed(), file.size().cast_signed(), file.mtime(), file.mtime_nsec()];
+    Some((env!("CARGO_PKG_VERSION"), identity))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::Source;
+    use crate::reconcile::declared;
+
+    /// Every kind of value that a file can declare.
+    const FILE: &str = "version: 1
+interface: eth0
+vips: [192.0.2.1, {address: 192.0.2.2, label: lo:1, interface: eth1}, 2001:db8::1]
+arp: {arp_ignore: 2, arp_announce: 1, persist: false, restore: true}
+announce: {count: 2, interval: 50ms}
+backup: {vips: remove, drain: 10s}
+ipvs:
+  exclusive: true
+  timeouts: {tcp: 15m, udp: 30}
+  sysctl: {backup_only: 1, sync_threshold: '3 50'}
+  sync_daemon: {interface: eth2, id: 7, max_len: 1400, group: 224.0.0.82, port: 8849, ttl: 2}
+virtual_services:
+  - {address: 192.0.2.1:53, protocol: udp, scheduler: mh, scheduler_flags: [mh-port], one_packet: true, forward: dr, real_servers: [198.51.100.1:53]}
+  - {address: 192.0.2.2:80, persistence: {timeout: 5m, netmask: 255.255.255.0}, real_servers: [{address: 198.51.100.1:8080, weight: 4000000, upper_threshold: 200, lower_threshold: 100}, 198.51.100.2:80]}
+  - {address: '[2001:db8::1]:443', real_servers: ['[2001:db8::2]:443']}
+  - {fwmark: 4294967295, forward: tun, real_servers: [{address: 198.51.100.1, tunnel: {type: gue, port: 6080, checksum: csum}}]}
+";
+
+    fn meaning(text: &str) -> Declared {
+        declared(&Source { name: String::new(), text: text.to_owned() }).unwrap()
+    }
+
+    #[test]
+    fn it_means_what_the_text_means() {
+        let meant = meaning(FILE);
+        assert_eq!(unpack(FILE, &pack(FILE, &meant).unwrap()), Some(meant));
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_believed_for_its_own_text_only(at in any::<prop::sample::Index>(), letter in any::<char>()) {
+            let packed = pack(FILE, &meaning(FILE)).unwrap();
+            let mut letters: Vec<char> = FILE.chars().collect();
+            let at = at.index(letters.len());
+            prop_assume!(letters[at] != letter);
+            letters[at] = letter;
+            prop_assert_eq!(unpack(&String::from_iter(letters), &packed), None);
+        }
+
+        #[test]
+        fn a_damaged_one_is_not_believed(at in any::<prop::sample::Index>(), change in 1u8.., end in any::<bool>()) {
+            let mut packed = pack(FILE, &meaning(FILE)).unwrap();
+            let at = at.index(packed.len());
+            if end { packed.truncate(at) } else { packed[at] ^= change }
+            prop_assert_eq!(unpack(FILE, &packed), None);
+        }
+    }
+
+    #[test]
+    fn another_program_does_not_believe_it() {
+        let packed = pack(FILE, &meaning(FILE)).unwrap();
+        let (seal, meaning) = packed.split_first_chunk().unwrap();
+        let (version, identity) = program().unwrap();
+        assert_eq!(*seal, sealed(&(version, identity), FILE, meaning));
+        for part in 0..identity.len() {
+            let mut other = identity;
+            other[part] += 1;
+            assert_ne!(*seal, sealed(&(version, other), FILE, meaning));
+        }
+    }
+}
