@@ -53,6 +53,68 @@ fn program() -> Option<Program> {
     Some((env!("CARGO_PKG_VERSION"), identity))
 }
 
+/// Real servers by their settings, which most of a service share, and the bytes of their ports and addresses: what a
+/// table has most of.
+pub mod servers {
+    use std::net::IpAddr;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::model::{Endpoint, RealServer, ServerKey};
+    use crate::sorted_map::SortedMap;
+
+    type Servers = SortedMap<ServerKey, RealServer>;
+
+    /// Neighbours that are alike.
+    #[derive(Serialize, Deserialize)]
+    struct Alike<T> {
+        settings: RealServer,
+        ipv4: bool,
+        ports: T,
+        addresses: T,
+    }
+
+    /// Writes them.
+    pub fn serialize<S: Serializer>(servers: &Servers, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut groups: Vec<Alike<Vec<u8>>> = Vec::new();
+        for (key, settings) in servers {
+            let ipv4 = key.address.is_ipv4();
+            if groups.last().is_none_or(|last| last.settings != *settings || last.ipv4 != ipv4) {
+                let (settings, ports, addresses) = (*settings, Vec::new(), Vec::new());
+                groups.push(Alike { settings, ipv4, ports, addresses });
+            }
+            if let Some(Alike { ports, addresses, .. }) = groups.last_mut() {
+                ports.extend(key.port.to_be_bytes());
+                match key.address {
+                    IpAddr::V4(address) => addresses.extend(address.octets()),
+                    IpAddr::V6(address) => addresses.extend(address.octets()),
+                }
+            }
+        }
+        groups.serialize(serializer)
+    }
+
+    /// Reads them.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Servers, D::Error> {
+        let groups: Vec<Alike<&[u8]>> = Vec::deserialize(deserializer)?;
+        let mut servers = Vec::with_capacity(groups.iter().map(|group| group.ports.len() / 2).sum());
+        for group in &groups {
+            if group.ipv4 { read::<4>(group, &mut servers) } else { read::<16>(group, &mut servers) }
+        }
+        Ok(servers.into())
+    }
+
+    fn read<const SIZE: usize>(group: &Alike<&[u8]>, servers: &mut Vec<(ServerKey, RealServer)>)
+    where
+        IpAddr: From<[u8; SIZE]>,
+    {
+        let ((ports, _), (addresses, _)) = (group.ports.as_chunks(), group.addresses.as_chunks::<SIZE>());
+        servers.extend(ports.iter().zip(addresses).map(|(port, address)| {
+            (Endpoint { address: (*address).into(), port: u16::from_be_bytes(*port) }, group.settings)
+        }));
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {

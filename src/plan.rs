@@ -362,7 +362,7 @@ impl Plan {
             // Real servers of the other family cannot be added while a daemon runs (EINVAL).
             services.append(&mut daemon);
         }
-        services.extend(service_changes(desired, observed, owned));
+        service_changes(desired, observed, owned, &mut services);
         services.extend(timeout_change(desired, observed));
         let parameters = parameter_changes(&desired.parameters, observed);
         let loopback = loopback_changes(desired, observed, owned);
@@ -473,11 +473,12 @@ fn daemon_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec<
     changes
 }
 
-fn service_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec<Change> {
+/// Appends what is to be done about services: new ones first, removals last.
+fn service_changes(desired: &Desired, observed: &Observed, owned: &Owned, added: &mut Vec<Change>) {
     let none = BTreeMap::new();
     let table = observed.ipvs.as_ref().map_or(&none, |ipvs| &ipvs.services);
     let ownership = desired.ownership.with_record(owned);
-    let mut added = Vec::new();
+    added.reserve(desired.services.len().saturating_sub(table.len()));
     let mut changed = Vec::new();
     let mut removed = Vec::new();
     for (key, wanted) in &desired.services {
@@ -502,7 +503,8 @@ fn service_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec
             });
         }
     }
-    added.into_iter().chain(changed).chain(removed).collect()
+    added.append(&mut changed);
+    added.append(&mut removed);
 }
 
 fn server_changes(
@@ -612,9 +614,7 @@ impl Observed {
 
 impl Ownership {
     fn with_record(&self, owned: &Owned) -> Self {
-        let mut all = self.clone();
-        all.recorded.extend(owned.services.iter().copied());
-        all
+        Self { recorded: &self.recorded | &owned.services, ..self.clone() }
     }
 }
 

@@ -471,13 +471,9 @@ impl Run<'_> {
                 }
             }
             let begun = Instant::now();
-            let mut changes = self.allowed(step.changes).into_iter().peekable();
-            while changes.peek().is_some() {
-                if let Some(by) = (self.newer)(self.store) {
-                    self.outcome.superseded = Some(by);
-                    return false;
-                }
-                self.apply(changes.by_ref().take(GROUP).collect());
+            let changes = self.allowed(step.changes);
+            if !self.apply(changes) {
+                return false;
             }
             if step.phase == Phase::Services && desired.active {
                 self.withhold(desired, scope, owned);
@@ -518,7 +514,9 @@ impl Run<'_> {
                         new: RealServer { weight: 0, ..*old },
                     })
                     .collect();
-                self.apply(changes);
+                if !self.apply(changes) {
+                    return false;
+                }
             }
             let active: u64 = services()
                 .flat_map(|(_, found)| found.counters.values())
@@ -531,13 +529,21 @@ impl Run<'_> {
         }
     }
 
-    fn apply(&mut self, changes: Vec<Change>) {
-        let results = self.kernel.apply(&changes);
-        for (change, result) in changes.into_iter().zip(results) {
-            self.outcome.run.changes += usize::from(result.is_ok());
-            self.outcome.run.failed += usize::from(result.is_err());
-            self.outcome.done.push((change, result.err()));
+    /// Carries out changes in order. False when a newer notification took over.
+    fn apply(&mut self, changes: Vec<Change>) -> bool {
+        let mut results = Vec::with_capacity(changes.len());
+        for group in changes.chunks(GROUP) {
+            self.outcome.superseded = (self.newer)(self.store);
+            if self.outcome.superseded.is_some() {
+                break;
+            }
+            results.extend(self.kernel.apply(group));
         }
+        let failed = results.iter().filter(|result| result.is_err()).count();
+        self.outcome.run.failed += failed;
+        self.outcome.run.changes += results.len() - failed;
+        self.outcome.done.extend(changes.into_iter().zip(results.into_iter().map(Result::err)));
+        self.outcome.superseded.is_none()
     }
 
     /// Without the changes that would put up a VIP whose services could not be made.
@@ -693,7 +699,7 @@ fn owned_after(
 ) -> Owned {
     let mut after = owned.clone();
     after.parameters.extend(desired.parameters.keys().cloned());
-    after.services.extend(desired.services.keys());
+    after.services.append(&mut desired.services.keys().copied().collect());
     after.addresses.extend(
         desired.loopback.keys().map(|address| AddressKey { interface: "lo".into(), address: *address }),
     );

@@ -45,8 +45,8 @@ pub(super) fn missing() -> Error {
 pub(super) struct Ipvs {
     socket: Socket,
     family: u16,
-    /// Room for messages, used over and over: a large table takes forty batches.
-    batch: Batch,
+    /// Room for messages, used over and over: a large table takes hundreds of batches.
+    batch: Option<Batch>,
 }
 
 impl Ipvs {
@@ -60,7 +60,7 @@ impl Ipvs {
             let message = Message::generic(GenlId::Ctrl.into(), CtrlCmd::Getfamily.into(), attributes);
             let reply = socket.request(&message)?.ok_or(Malformed)?;
             let family = family_id(&reply)?;
-            Ok(Self { socket, family, batch: Batch::default() })
+            Ok(Self { socket, family, batch: None })
         };
         match resolve() {
             Ok(ipvs) => Ok(Some(ipvs)),
@@ -82,8 +82,7 @@ impl Ipvs {
         };
         let shown = |(key, _): &(ServiceKey, Service)| key.family() == Family::Ipv4 && asked(key);
         let mut table = if services.iter().any(shown) { Table::read() } else { None };
-        // The dump's cursor is a position, so that a change between two of its datagrams can show an entry
-        // twice: the map keeps one.
+        let mut found = Vec::with_capacity(services.len());
         for (key, settings) in services {
             let mut list = Vec::new();
             if asked(&key) {
@@ -93,11 +92,15 @@ impl Ipvs {
                     None => self.servers(&key)?,
                 };
             }
-            let pairs = list.into_iter().map(|(server, found, counted)| ((server, found), (server, counted)));
+            let pairs =
+                list.into_iter().map(|(server, settings, counted)| ((server, settings), (server, counted)));
             let (servers, counters): (Vec<_>, Vec<_>) = pairs.unzip();
             let (servers, counters) = (servers.into(), counters.into());
-            observed.services.insert(key, ObservedService { settings, servers, counters });
+            found.push((key, ObservedService { settings, servers, counters }));
         }
+        // The dump's cursor is a position, so that a change between two of its datagrams can show an entry
+        // twice: the map keeps one.
+        observed.services = found.into_iter().collect();
         observed.daemons = self
             .dump(command::GET_DAEMON, Writer::default(), decode_daemon)
             .map_err(|failure| Error::netlink(Operation::ReadDaemons, "", &failure))?
@@ -196,10 +199,20 @@ impl Ipvs {
 
     /// Carries out changes of IPVS, in order, in batches. Any other change is passed over as done.
     pub(super) fn apply(&mut self, changes: &[Change]) -> Vec<Result<()>> {
-        let mut batch = std::mem::take(&mut self.batch);
-        let mut fates = Vec::with_capacity(changes.len());
+        let mut results = Vec::with_capacity(changes.len());
+        // What fills a datagram is sent before the next one is written, in the same memory.
+        while let Some(rest) = changes.get(results.len()..).filter(|rest| !rest.is_empty()) {
+            results.extend(self.apply_first(rest));
+        }
+        results
+    }
+
+    /// Carries out as many of the first changes as fill a datagram.
+    fn apply_first(&mut self, changes: &[Change]) -> Vec<Result<()>> {
+        let mut batch = self.batch.take().unwrap_or_default();
+        let mut fates = Vec::new();
         // The messages of each change.
-        let mut spans = Vec::with_capacity(changes.len());
+        let mut spans = Vec::new();
         for change in changes {
             let start = batch.len();
             let error = nonsense(change);
@@ -208,9 +221,12 @@ impl Ipvs {
             }
             fates.push(Fate { error, ..Fate::default() });
             spans.push(start..batch.len());
+            if batch.is_full() {
+                break;
+            }
         }
         let mut failures = self.socket.batch(&mut batch).into_iter().peekable();
-        self.batch = batch;
+        self.batch = Some(batch);
         for ((change, span), fate) in changes.iter().zip(spans).zip(&mut fates) {
             // Nothing went wrong with nearly all of them.
             if failures.peek().is_none_or(|(index, _)| *index >= span.end) {
@@ -438,15 +454,21 @@ fn encode(batch: &mut Batch, family: u16, change: &Change) {
             whole(command::NEW_SERVICE, &|to| put_service(to, key, new, NO_SCHEDULER));
             // The kernel puts each at the head of its list (ip_vs_ctl.c, ip_vs_add_dest), and sh and mh go by
             // the list's order: descending here is ascending there, on every director.
-            let mut servers = servers.iter().rev();
-            if let Some((server, settings)) = servers.next() {
-                batch.generic(family, command::NEW_DEST, true, |to| {
-                    put_service_key(to, key);
-                    put_server(to, server, settings);
-                });
-            }
-            for (server, settings) in servers {
-                batch.alike(true, |to| put_server(to, server, settings));
+            let mut before = None;
+            for (server, settings) in servers.iter().rev() {
+                let kind = Some((server.address.is_ipv4(), settings));
+                if kind == before {
+                    let (address, port) = (address_bytes(server.address), server.port.to_be_bytes());
+                    batch.again(true, [(ADDRESS_PLACE, &address), (PORT_PLACE, &port)]);
+                } else if before.is_some() {
+                    batch.alike(true, |to| put_server(to, server, settings));
+                } else {
+                    batch.generic(family, command::NEW_DEST, true, |to| {
+                        put_service_key(to, key);
+                        put_server(to, server, settings);
+                    });
+                }
+                before = kind;
             }
             batch.generic(family, command::SET_SERVICE, true, |to| {
                 put_service(to, key, new, &new.scheduler);
@@ -544,6 +566,12 @@ fn put_service(to: &mut Writer, key: &ServiceKey, settings: &Service, scheduler:
         }
     });
 }
+
+/// Where [`put_server`] puts the address: behind the headers of the real server and of the family, two bytes with two
+/// more to fill up, and its own header.
+const ADDRESS_PLACE: usize = 4 + 4 + 4 + 4;
+/// And the port: behind 16 bytes of address and its own header.
+const PORT_PLACE: usize = ADDRESS_PLACE + 16 + 4;
 
 fn put_server_key(to: &mut Writer, key: &ServerKey) {
     to.put(dest::FAMILY, &family_number(Family::of(key.address)))
@@ -1011,6 +1039,28 @@ mod tests {
             if let Step::Fill(server) = step {
                 let (key, ..) = decode_server(batch.body(index), Family::Ipv4).unwrap().unwrap();
                 assert_eq!(key, server);
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_real_server_s_message_does_not_depend_on_the_one_before_it(
+            servers in proptest::collection::btree_map(
+                (any::<std::net::IpAddr>(), any::<u16>()),
+                prop_oneof![Just(nat()), Just(RealServer { weight: 7, ..nat() }), Just(RealServer { forward: Forward::TUN, ..nat() })],
+                0..9,
+            ),
+        ) {
+            let servers: Vec<(ServerKey, RealServer)> =
+                servers.into_iter().map(|((address, port), settings)| (Endpoint { address, port }, settings)).collect();
+            let key = vip();
+            let mut batch = Batch::default();
+            encode(&mut batch, 30, &Change::AddService { key, new: settings("rr"), servers: servers.clone().into() });
+            for (index, (server, new)) in servers.into_iter().rev().enumerate() {
+                let mut alone = Batch::default();
+                encode(&mut alone, 30, &Change::AddServer { service: key, key: server, new });
+                prop_assert_eq!(batch.body(index + 1), alone.body(0));
             }
         }
     }

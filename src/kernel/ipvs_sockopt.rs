@@ -45,8 +45,7 @@ impl Table {
         let mut buffer = vec![0; first.checked_add(services.checked_mul(size_of::<Service>())?)?];
         put(&mut buffer, offset_of!(Services, count), &u32::try_from(services).ok()?.to_ne_bytes());
         ask(&socket, GET_SERVICES, &mut buffer)?;
-        let mut counts = BTreeMap::new();
-        for entry in buffer.get(first..)?.chunks_exact(size_of::<Service>()) {
+        let counted = |entry: &[u8]| {
             let key = match u32_at(entry, offset_of!(Service, fwmark))? {
                 0 => ServiceKey::Endpoint {
                     address: address_at(entry, offset_of!(Service, address))?,
@@ -55,9 +54,10 @@ impl Table {
                 },
                 mark => ServiceKey::Fwmark { mark, family: Family::Ipv4 },
             };
-            let count = usize::try_from(u32_at(entry, offset_of!(Service, servers))?).ok()?;
-            counts.insert(key, count);
-        }
+            Some((key, usize::try_from(u32_at(entry, offset_of!(Service, servers))?).ok()?))
+        };
+        let entries = buffer.get(first..)?.chunks_exact(size_of::<Service>());
+        let counts = entries.map(counted).collect::<Option<_>>()?;
         Some(Self { socket, counts, buffer })
     }
 

@@ -137,10 +137,16 @@ impl Message {
 }
 
 /// Requests that go together, written one behind the other as they will be sent.
-#[derive(Default)]
 pub(super) struct Batch {
     bytes: Vec<u8>,
     messages: Vec<Placed>,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        // A full datagram and most groups on top of it: growing would touch more memory than all else together.
+        Self { bytes: Vec::with_capacity(DATAGRAM + DATAGRAM / 4), messages: Vec::new() }
+    }
 }
 
 /// A message of a batch.
@@ -167,16 +173,31 @@ impl Batch {
     /// Appends a request that begins like the one before it, up to the first nested attribute's end: a real
     /// server's, which names its service first.
     pub(super) fn alike(&mut self, joined: bool, fill: impl FnOnce(&mut Writer)) {
-        let Some(last) = self.messages.last().copied() else { return };
-        let nest = last.start + HEADER + GENERIC_HEADER;
-        let length = self.bytes.get(nest..).and_then(|bytes| bytes.first_chunk()).copied();
-        let end = nest + aligned(usize::from(u16::from_ne_bytes(length.unwrap_or_default())));
+        let Some((last, end)) = self.last() else { return };
         let start = self.bytes.len();
-        if end > start {
-            return;
-        }
         self.bytes.extend_from_within(last.start..end);
         self.finish(start, joined, fill);
+    }
+
+    /// Appends the request before once more, but for these values, each of which stands so many bytes behind the
+    /// first nested attribute's end.
+    pub(super) fn again(&mut self, joined: bool, values: [(usize, &[u8]); 2]) {
+        let Some((last, end)) = self.last() else { return };
+        let start = self.bytes.len();
+        self.bytes.extend_from_within(last.start..);
+        for (at, value) in values {
+            set(&mut self.bytes, start + (end - last.start) + at, value);
+        }
+        self.messages.push(Placed { start, joined, ..last });
+    }
+
+    /// The last message, and where its first nested attribute ends.
+    fn last(&self) -> Option<(Placed, usize)> {
+        let last = self.messages.last().copied()?;
+        let nest = last.start + HEADER + GENERIC_HEADER;
+        let length = self.bytes.get(nest..)?.first_chunk().copied()?;
+        let end = nest + aligned(usize::from(u16::from_ne_bytes(length)));
+        (end <= self.bytes.len()).then_some((last, end))
     }
 
     fn finish(&mut self, start: usize, joined: bool, fill: impl FnOnce(&mut Writer)) {
@@ -191,6 +212,11 @@ impl Batch {
     /// How many messages it has.
     pub(super) fn len(&self) -> usize {
         self.messages.len()
+    }
+
+    /// Whether a datagram is full: what comes now would not go along.
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes.len() >= DATAGRAM
     }
 
     fn number(&mut self, index: usize, sequence: u32) {
@@ -537,7 +563,7 @@ fn datagrams(messages: &[Placed]) -> Vec<Range<usize>> {
         } else {
             let followers = messages.iter().skip(index + 1).take_while(|message| message.joined);
             let group = length + followers.map(|message| message.length).sum::<usize>();
-            used + group > DATAGRAM
+            used >= DATAGRAM || used + group > DATAGRAM_MAX
         };
         if full && index > start {
             ranges.push(start..index);
@@ -899,13 +925,13 @@ mod tests {
     #[test]
     fn a_group_goes_into_one_datagram_when_it_fits() {
         // 60 KiB of single messages, then a group of 10 KiB, which is not torn.
-        let mut messages: Vec<Placed> = (0..60).map(|_| message(1024, false)).collect();
-        messages.push(message(1024, false));
-        messages.extend((0..9).map(|_| message(1024, true)));
-        assert_eq!(datagrams(&messages), [0..60, 60..70]);
-        // A group of 100 KiB is one datagram, one of 200 KiB two.
         let group =
             |count: usize| -> Vec<Placed> { (0..count).map(|index| message(1024, index > 0)).collect() };
+        // With 60 KiB a datagram still takes a group, with 64 none, and never more than fits.
+        assert_eq!(datagrams(&[group(60), group(10), group(10)].concat()), [0..70, 70..80]);
+        assert_eq!(datagrams(&[group(64), group(1)].concat()), [0..64, 64..65]);
+        assert_eq!(datagrams(&[group(60), group(69)].concat()), [0..60, 60..129]);
+        // A group of 100 KiB is one datagram, one of 200 KiB two.
         assert_eq!(datagrams(&group(100)), vec![0..100]);
         assert_eq!(datagrams(&group(200)), [0..128, 128..200]);
         assert_eq!(datagrams(&[]), Vec::<Range<usize>>::new());
