@@ -23,6 +23,7 @@ pub mod lint;
 pub mod lock;
 pub mod log;
 pub mod model;
+mod names;
 pub mod notation;
 pub mod persist;
 mod plain_yaml;

@@ -5,10 +5,11 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, ToSocketAddrs as _};
+use std::net::IpAddr;
 
 use super::shown;
 use crate::model::Protocol;
+use crate::names;
 
 /// Where ports have names.
 const SERVICES: &str = "/etc/services";
@@ -25,10 +26,7 @@ impl Hosts {
     /// Those of this machine.
     pub fn system() -> Self {
         let services = std::fs::read_to_string(SERVICES).unwrap_or_default();
-        Self::new(&services, |host| {
-            let found = (host, 0).to_socket_addrs().into_iter().flatten();
-            found.map(|socket| socket.ip()).collect()
-        })
+        Self::new(&services, names::addresses)
     }
 
     /// Those of a text in the form of services(5), and of a resolver.

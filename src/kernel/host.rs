@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::sysctl;
+use crate::names;
 
 /// What is asked by name.
 #[derive(Clone, Debug, Default)]
@@ -76,8 +77,8 @@ impl Host {
         host.read_addresses();
         host.read_parameters(asked);
         for name in &asked.users {
-            if let Ok(Some(user)) = nix::unistd::User::from_name(name) {
-                host.users.insert(name.clone(), user.uid.as_raw());
+            if let Some(number) = names::user(name) {
+                host.users.insert(name.clone(), number);
             }
         }
         host.programs = asked.programs.iter().map(|path| (path.clone(), program(Path::new(path)))).collect();
