@@ -53,8 +53,8 @@ fn program() -> Option<Program> {
     Some((env!("CARGO_PKG_VERSION"), identity))
 }
 
-/// Real servers by their settings, which most of a service share, and the bytes of their ports and addresses: what a
-/// table has most of.
+/// Real servers by their settings, which most of a service share but for the weight, and the bytes of what they do not
+/// share: what a table has most of.
 pub mod servers {
     use std::net::IpAddr;
 
@@ -70,6 +70,7 @@ pub mod servers {
     struct Alike<T> {
         settings: RealServer,
         ipv4: bool,
+        weights: T,
         ports: T,
         addresses: T,
     }
@@ -77,13 +78,14 @@ pub mod servers {
     /// Writes them.
     pub fn serialize<S: Serializer>(servers: &Servers, serializer: S) -> Result<S::Ok, S::Error> {
         let mut groups: Vec<Alike<Vec<u8>>> = Vec::new();
-        for (key, settings) in servers {
-            let ipv4 = key.address.is_ipv4();
-            if groups.last().is_none_or(|last| last.settings != *settings || last.ipv4 != ipv4) {
-                let (settings, ports, addresses) = (*settings, Vec::new(), Vec::new());
-                groups.push(Alike { settings, ipv4, ports, addresses });
+        for (key, server) in servers {
+            let (ipv4, settings) = (key.address.is_ipv4(), RealServer { weight: 0, ..*server });
+            if groups.last().is_none_or(|last| last.settings != settings || last.ipv4 != ipv4) {
+                let (weights, ports, addresses) = (Vec::new(), Vec::new(), Vec::new());
+                groups.push(Alike { settings, ipv4, weights, ports, addresses });
             }
-            if let Some(Alike { ports, addresses, .. }) = groups.last_mut() {
+            if let Some(Alike { weights, ports, addresses, .. }) = groups.last_mut() {
+                weights.extend(server.weight.to_be_bytes());
                 ports.extend(key.port.to_be_bytes());
                 match key.address {
                     IpAddr::V4(address) => addresses.extend(address.octets()),
@@ -108,9 +110,11 @@ pub mod servers {
     where
         IpAddr: From<[u8; SIZE]>,
     {
-        let ((ports, _), (addresses, _)) = (group.ports.as_chunks(), group.addresses.as_chunks::<SIZE>());
-        servers.extend(ports.iter().zip(addresses).map(|(port, address)| {
-            (Endpoint { address: (*address).into(), port: u16::from_be_bytes(*port) }, group.settings)
+        let (addresses, _) = group.addresses.as_chunks::<SIZE>();
+        let ((ports, _), (weights, _)) = (group.ports.as_chunks(), group.weights.as_chunks());
+        servers.extend(addresses.iter().zip(ports).zip(weights).map(|((address, port), weight)| {
+            let key = Endpoint { address: (*address).into(), port: u16::from_be_bytes(*port) };
+            (key, RealServer { weight: u32::from_be_bytes(*weight), ..group.settings })
         }));
     }
 }

@@ -560,6 +560,52 @@ fn a_broken_file_does_not_stop_a_takeover() {
 
 #[test]
 #[ignore = "needs root: run tests/run"]
+fn the_compiled_copy_is_believed_for_the_present_file_only() {
+    const COPY: &str = "/var/lib/lvs-notify/VI_1.compiled";
+    let (director, _neighbour) = wired("");
+    let other = file("eth0", "").replace(VIP, "192.0.2.101");
+    let copy = || director.sh(&format!("stat -c '%a %U' {COPY}; md5sum < {COPY}"));
+    director.lvs_ok("backup");
+    let first = copy();
+    assert!(first.starts_with("600 root\n"), "{first}");
+    director.lvs_ok("master");
+    assert_eq!(
+        (copy(), places(&director, VIP)),
+        (first.clone(), vec!["eth0 32".to_owned(), "lo 32".to_owned()])
+    );
+
+    director.desire("VI_1", &other);
+    director.lvs_ok("apply");
+    assert_eq!(places(&director, VIP), Vec::<String>::new());
+    assert_eq!(places(&director, "192.0.2.101"), ["eth0 32", "lo 32"]);
+    let second = copy();
+    assert_ne!(second, first);
+
+    // Damaged, cut, empty, somebody else's, or another file's: the file itself is read, and the copy made anew.
+    for harm in [
+        format!("printf X | dd of={COPY} bs=1 seek=20 conv=notrunc 2>/dev/null"),
+        format!("truncate -s 30 {COPY}"),
+        format!("truncate -s 0 {COPY}"),
+        format!("chown nobody {COPY}"),
+        format!("ln {COPY} {COPY}.link"),
+    ] {
+        director.desire("VI_1", &file("eth0", ""));
+        director.lvs_ok("apply");
+        assert_eq!(copy(), first, "{harm}");
+        director.sh(&harm);
+        director.lvs_ok("apply");
+        director.lvs_ok("status");
+        assert_eq!(places(&director, VIP), ["eth0 32", "lo 32"], "{harm}");
+        assert_eq!(copy(), first, "{harm}");
+        director.desire("VI_1", &other);
+        director.lvs_ok("apply");
+        assert_eq!(places(&director, VIP), Vec::<String>::new(), "{harm}");
+        assert_eq!(copy(), second, "{harm}");
+    }
+}
+
+#[test]
+#[ignore = "needs root: run tests/run"]
 fn without_a_usable_file_or_a_copy_nothing_is_touched() {
     let (director, _neighbour) = wired("");
     director.address(&format!("{VIP}/24"), "eth0");

@@ -200,6 +200,7 @@ fn links_lead_nowhere() {
     for (link, status) in [
         ("/run/lvs-notify/VI_1.json", 0),
         ("/var/lib/lvs-notify/VI_1.yaml", 0),
+        ("/var/lib/lvs-notify/VI_1.compiled", 0),
         ("/etc/sysctl.d/90-lvs-notify-VI_1.conf", 0),
         ("/run/lvs-notify/lock", 0),
         ("/run/lvs-notify/VI_1.notifications", 1),

@@ -456,10 +456,13 @@ fn encode(batch: &mut Batch, family: u16, change: &Change) {
             // the list's order: descending here is ascending there, on every director.
             let mut before = None;
             for (server, settings) in servers.iter().rev() {
-                let kind = Some((server.address.is_ipv4(), settings));
+                let kind = Some((server.address.is_ipv4(), RealServer { weight: 0, ..*settings }));
                 if kind == before {
                     let (address, port) = (address_bytes(server.address), server.port.to_be_bytes());
-                    batch.again(true, [(ADDRESS_PLACE, &address), (PORT_PLACE, &port)]);
+                    let weight = settings.weight.to_ne_bytes();
+                    let values =
+                        [(ADDRESS_PLACE, &address[..]), (PORT_PLACE, &port), (WEIGHT_PLACE, &weight)];
+                    batch.again(true, values);
                 } else if before.is_some() {
                     batch.alike(true, |to| put_server(to, server, settings));
                 } else {
@@ -572,6 +575,8 @@ fn put_service(to: &mut Writer, key: &ServiceKey, settings: &Service, scheduler:
 const ADDRESS_PLACE: usize = 4 + 4 + 4 + 4;
 /// And the port: behind 16 bytes of address and its own header.
 const PORT_PLACE: usize = ADDRESS_PLACE + 16 + 4;
+/// And the weight: behind the port, filled up, the forwarding method and its own header.
+const WEIGHT_PLACE: usize = PORT_PLACE + 4 + 8 + 4;
 
 fn put_server_key(to: &mut Writer, key: &ServerKey) {
     to.put(dest::FAMILY, &family_number(Family::of(key.address)))

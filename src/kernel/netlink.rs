@@ -181,7 +181,7 @@ impl Batch {
 
     /// Appends the request before once more, but for these values, each of which stands so many bytes behind the
     /// first nested attribute's end.
-    pub(super) fn again(&mut self, joined: bool, values: [(usize, &[u8]); 2]) {
+    pub(super) fn again(&mut self, joined: bool, values: [(usize, &[u8]); 3]) {
         let Some((last, end)) = self.last() else { return };
         let start = self.bytes.len();
         self.bytes.extend_from_within(last.start..);
