@@ -3,6 +3,7 @@
 //!
 //! Owns the backend of the `log` facade. Called once, by `main`.
 
+use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -48,8 +49,11 @@ impl Log for Syslog {
             Level::Info => Severity::LOG_INFO,
             Level::Debug | Level::Trace => Severity::LOG_DEBUG,
         };
+        // With room for most of them, since a large table has a thousand.
+        let mut text = String::with_capacity(160);
+        let _ = write!(text, "{}", record.args());
         // One syslog message a line: a message with line breaks is hard to find again.
-        for line in clean(&record.args().to_string()).lines() {
+        for line in clean(&text).lines() {
             let _ = syslog(Priority::new(severity, Facility::LOG_DAEMON), line);
         }
     }

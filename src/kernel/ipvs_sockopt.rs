@@ -83,10 +83,13 @@ impl Table {
         put(&mut self.buffer, offset_of!(Servers, count), &u32::try_from(asked).ok()?.to_ne_bytes());
         ask(&self.socket, GET_DESTS, &mut self.buffer)?;
         let mut entries = self.buffer.get(first..)?.chunks_exact(size_of::<Server>());
-        let list: Option<Vec<_>> = entries.by_ref().take(count).map(server).collect();
+        let mut list = Vec::with_capacity(count);
+        for entry in entries.by_ref().take(count) {
+            list.push(server(entry)?);
+        }
         // No real server has the address 0.0.0.0: `ip_vs_new_dest` refuses it.
         let ended = entries.all(|entry| entry.iter().all(|byte| *byte == 0));
-        list.filter(|_| ended)
+        ended.then_some(list)
     }
 }
 

@@ -8,7 +8,7 @@ pub mod plan;
 pub mod prometheus;
 pub mod status;
 
-use std::fmt::Write as _;
+use std::fmt::{Arguments, Write as _};
 
 use crate::model::Role;
 use crate::reconcile::Outcome;
@@ -56,16 +56,20 @@ const LOGGED: usize = 1000;
 /// Tells a run on standard output and in the log: one line a change, and one that sums up.
 pub fn outcome(instance: &str, outcome: &Outcome) -> String {
     let mut text = String::new();
-    let mut tell = |level: log::Level, line: String| {
+    let mut line = String::new();
+    let mut tell = |level: log::Level, what: Arguments<'_>| {
+        line.clear();
+        let _ = line.write_fmt(what);
         log::log!(level, "{instance}: {line}");
-        let _ = writeln!(text, "{line}");
+        text.push_str(&line);
+        text.push('\n');
     };
     if let Some(why) = &outcome.fallback {
         let used = match outcome.role {
             Some(Role::Master) => "the last good copy is used",
             _ => "the last good copy or the record is used",
         };
-        tell(log::Level::Error, format!("the desired-state file is not usable, {used}:\n{why}"));
+        tell(log::Level::Error, format_args!("the desired-state file is not usable, {used}:\n{why}"));
     }
     let mut made: usize = 0;
     for (change, error) in &outcome.done {
@@ -73,9 +77,9 @@ pub fn outcome(instance: &str, outcome: &Outcome) -> String {
             None => {
                 made += 1;
                 let level = if made > LOGGED { log::Level::Debug } else { log::Level::Info };
-                tell(level, format!("{} {change}", change.sign()));
+                tell(level, format_args!("{} {change}", change.sign()));
             }
-            Some(error) => tell(log::Level::Error, format!("failed: {error}")),
+            Some(error) => tell(log::Level::Error, format_args!("failed: {error}")),
         }
     }
     if made > LOGGED {
@@ -84,23 +88,27 @@ pub fn outcome(instance: &str, outcome: &Outcome) -> String {
     for vip in &outcome.withheld {
         tell(
             log::Level::Error,
-            format!("{vip} was not put up: its services could not be made, so it would refuse every client"),
+            format_args!(
+                "{vip} was not put up: its services could not be made, so it would refuse every client"
+            ),
         );
     }
     for trouble in &outcome.troubles {
-        tell(log::Level::Warn, trouble.clone());
+        tell(log::Level::Warn, format_args!("{trouble}"));
     }
     for change in &outcome.remaining {
-        tell(log::Level::Error, format!("still differs: {} {change}", change.sign()));
+        tell(log::Level::Error, format_args!("still differs: {} {change}", change.sign()));
     }
     let role = outcome.role.map_or(String::new(), |role| format!("{role}: "));
     let run = &outcome.run;
     match &outcome.superseded {
         Some(by) if run.changes == 0 => {
-            tell(log::Level::Info, format!("{role}superseded by {by}, nothing changed"));
+            tell(log::Level::Info, format_args!("{role}superseded by {by}, nothing changed"));
         }
-        Some(by) => tell(log::Level::Info, format!("{role}superseded by {by} after {} changes", run.changes)),
-        None => tell(log::Level::Info, format!("{role}{}", figures(run))),
+        Some(by) => {
+            tell(log::Level::Info, format_args!("{role}superseded by {by} after {} changes", run.changes))
+        }
+        None => tell(log::Level::Info, format_args!("{role}{}", figures(run))),
     }
     text
 }
