@@ -82,7 +82,8 @@ impl Ipvs {
         };
         let shown = |(key, _): &(ServiceKey, Service)| key.family() == Family::Ipv4 && asked(key);
         let mut table = if services.iter().any(shown) { Table::read() } else { None };
-        let mut found = Vec::with_capacity(services.len());
+        // The dump's cursor is a position, so that a change between two of its datagrams can show an entry
+        // twice: the map keeps one.
         for (key, settings) in services {
             let mut list = Vec::new();
             if asked(&key) {
@@ -96,11 +97,8 @@ impl Ipvs {
                 list.into_iter().map(|(server, settings, counted)| ((server, settings), (server, counted)));
             let (servers, counters): (Vec<_>, Vec<_>) = pairs.unzip();
             let (servers, counters) = (servers.into(), counters.into());
-            found.push((key, ObservedService { settings, servers, counters }));
+            observed.services.insert(key, ObservedService { settings, servers, counters });
         }
-        // The dump's cursor is a position, so that a change between two of its datagrams can show an entry
-        // twice: the map keeps one.
-        observed.services = found.into_iter().collect();
         observed.daemons = self
             .dump(command::GET_DAEMON, Writer::default(), decode_daemon)
             .map_err(|failure| Error::netlink(Operation::ReadDaemons, "", &failure))?

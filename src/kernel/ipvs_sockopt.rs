@@ -56,8 +56,11 @@ impl Table {
             };
             Some((key, usize::try_from(u32_at(entry, offset_of!(Service, servers))?).ok()?))
         };
-        let entries = buffer.get(first..)?.chunks_exact(size_of::<Service>());
-        let counts = entries.map(counted).collect::<Option<_>>()?;
+        let mut counts = BTreeMap::new();
+        for entry in buffer.get(first..)?.chunks_exact(size_of::<Service>()) {
+            let (key, count) = counted(entry)?;
+            counts.insert(key, count);
+        }
         Some(Self { socket, counts, buffer })
     }
 

@@ -155,8 +155,9 @@ fn one_line(text: &str) -> String {
 /// Replaces what is hidden, but for ends of lines.
 fn escape(text: &str, put: impl Fn(char, &mut String)) -> String {
     let hidden = |c: char| hidden(c) && c != '\n';
-    // Nearly every text is printable ASCII, which is seen at a glance.
-    if text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n')) || !text.contains(hidden) {
+    // Nearly every text is printable ASCII. All bytes are looked at, since many can be at once.
+    let odd = |byte: u8| !matches!(byte, b' '..=b'~' | b'\n');
+    if !text.bytes().fold(false, |found, byte| found | odd(byte)) || !text.contains(hidden) {
         return text.to_owned();
     }
     text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
