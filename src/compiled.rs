@@ -33,7 +33,7 @@ pub fn unpack(text: &str, packed: &[u8]) -> Option<Declared> {
 
 const SEAL: usize = 8;
 
-/// Chance alone opens one seal in 2^64; whoever may write here may write the desired-state file, too.
+/// Chance alone opens one seal in 2^64, and `record` opens nothing that others may write.
 fn sealed(program: &Program, text: &str, meaning: &[u8]) -> [u8; SEAL] {
     // Not stable from one standard library to the next, which is another program then.
     let mut hasher = DefaultHasher::new();
@@ -43,14 +43,14 @@ fn sealed(program: &Program, text: &str, meaning: &[u8]) -> [u8; SEAL] {
     hasher.finish().to_le_bytes()
 }
 
-/// Which program this is: its version, and its file's inode, size and time. An update replaces the file, and with it
-/// perhaps the rules that the copy was checked by.
-type Program = (&'static str, [i64; 4]);
+/// Which program this is: its version, and its file's place, size and times. An update replaces the file, and with it
+/// perhaps the rules that the copy was checked by; packages give it the time of its commit, but nobody gives it its ctime.
+type Program = (&'static str, [u64; 3], [i64; 4]);
 
 fn program() -> Option<Program> {
     let file = std::fs::metadata("/proc/self/exe").ok()?;
-    let identity = [file.ino().cast_signed(), file.size().cast_signed(), file.mtime(), file.mtime_nsec()];
-    Some((env!("CARGO_PKG_VERSION"), identity))
+    let times = [file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()];
+    Some((env!("CARGO_PKG_VERSION"), [file.dev(), file.ino(), file.size()], times))
 }
 
 /// Real servers by their settings, which most of a service share but for the weight, and the bytes of what they do not
@@ -128,7 +128,7 @@ mod tests {
     use crate::config::Source;
     use crate::reconcile::declared;
 
-    /// Every kind of value that a file can declare.
+    /// Nearly every kind of value that a file can declare.
     const FILE: &str = "version: 1
 interface: eth0
 vips: [192.0.2.1, {address: 192.0.2.2, label: lo:1, interface: eth1}, 2001:db8::1]
@@ -181,12 +181,18 @@ virtual_services:
     fn another_program_does_not_believe_it() {
         let packed = pack(FILE, &meaning(FILE)).unwrap();
         let (seal, meaning) = packed.split_first_chunk().unwrap();
-        let (version, identity) = program().unwrap();
-        assert_eq!(*seal, sealed(&(version, identity), FILE, meaning));
-        for part in 0..identity.len() {
-            let mut other = identity;
+        let (version, place, times) = program().unwrap();
+        assert_eq!(*seal, sealed(&(version, place, times), FILE, meaning));
+        assert_ne!(*seal, sealed(&("0", place, times), FILE, meaning));
+        for part in 0..place.len() {
+            let mut other = place;
             other[part] += 1;
-            assert_ne!(*seal, sealed(&(version, other), FILE, meaning));
+            assert_ne!(*seal, sealed(&(version, other, times), FILE, meaning));
+        }
+        for part in 0..times.len() {
+            let mut other = times;
+            other[part] += 1;
+            assert_ne!(*seal, sealed(&(version, place, other), FILE, meaning));
         }
     }
 }

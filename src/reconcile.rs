@@ -477,6 +477,9 @@ impl Run<'_> {
             }
             if step.phase == Phase::Services && desired.active {
                 self.withhold(desired, scope, owned);
+                if self.outcome.superseded.is_some() {
+                    return false;
+                }
             }
             self.outcome.run.phase(step.phase, begun.elapsed());
         }
@@ -568,8 +571,10 @@ impl Run<'_> {
         let table = match self.kernel.observe(scope) {
             Ok(observed) => {
                 let again = Plan::between(desired, &observed, owned);
-                if let Some(step) = again.steps.into_iter().find(|step| step.phase == Phase::Services) {
-                    self.apply(step.changes);
+                if let Some(step) = again.steps.into_iter().find(|step| step.phase == Phase::Services)
+                    && !self.apply(step.changes)
+                {
+                    return;
                 }
                 self.kernel.observe(scope).unwrap_or(observed)
             }
@@ -615,7 +620,9 @@ impl Run<'_> {
             return Ok(());
         }
         for step in plan.steps {
-            self.apply(step.changes);
+            if !self.apply(step.changes) {
+                return Ok(());
+            }
         }
         self.outcome.remaining = read_back(self)?.changes().cloned().collect();
         Ok(())
@@ -672,12 +679,11 @@ impl Run<'_> {
                 owned.originals.clear();
             }
             if let Basis::File { source, declared, compiled } = basis {
-                let mut kept = self.store.keep_good(source);
-                if kept.is_ok() && !compiled {
-                    kept = self.store.keep_compiled(source, declared);
-                }
-                if let Err(error) = kept {
+                if let Err(error) = self.store.keep_good(source) {
                     self.outcome.troubles.push(format!("{error:#}"));
+                } else if !compiled && let Err(error) = self.store.keep_compiled(source, declared) {
+                    // Nothing is lost but time.
+                    log::warn!("{error:#}");
                 }
             }
         }

@@ -29,7 +29,7 @@ pub(crate) const RUN: &str = "/run/lvs-notify";
 const STATE: &str = "/var/lib/lvs-notify";
 /// A record larger than this is not ours.
 const MAX_RECORD: u64 = 16 << 20;
-/// Nor is a compiled copy that is larger than this: it is smaller than its file but for the shortest of files.
+/// Nor is a compiled copy that is larger than this.
 const MAX_COMPILED: u64 = 2 * MAX_BYTES;
 
 /// When a process was forked: keepalived's order of events, since it forks its scripts in order
@@ -274,8 +274,10 @@ impl Store {
     pub fn keep_compiled(&self, source: &Source, declared: &Declared) -> anyhow::Result<()> {
         match compiled::pack(&source.text, declared) {
             // Not worth waiting for a disk: what a power failure leaves of it is not believed.
-            Some(packed) => self.keep(&self.compiled_path(), &packed, false),
-            None => Ok(()),
+            Some(packed) if packed.len() as u64 <= MAX_COMPILED => {
+                self.keep(&self.compiled_path(), &packed, false)
+            }
+            _ => Ok(()),
         }
     }
 

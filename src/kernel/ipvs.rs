@@ -45,8 +45,6 @@ pub(super) fn missing() -> Error {
 pub(super) struct Ipvs {
     socket: Socket,
     family: u16,
-    /// Room for messages, used over and over: a large table takes hundreds of batches.
-    batch: Option<Batch>,
 }
 
 impl Ipvs {
@@ -60,7 +58,7 @@ impl Ipvs {
             let message = Message::generic(GenlId::Ctrl.into(), CtrlCmd::Getfamily.into(), attributes);
             let reply = socket.request(&message)?.ok_or(Malformed)?;
             let family = family_id(&reply)?;
-            Ok(Self { socket, family, batch: None })
+            Ok(Self { socket, family })
         };
         match resolve() {
             Ok(ipvs) => Ok(Some(ipvs)),
@@ -199,15 +197,15 @@ impl Ipvs {
     pub(super) fn apply(&mut self, changes: &[Change]) -> Vec<Result<()>> {
         let mut results = Vec::with_capacity(changes.len());
         // What fills a datagram is sent before the next one is written, in the same memory.
+        let mut batch = Batch::default();
         while let Some(rest) = changes.get(results.len()..).filter(|rest| !rest.is_empty()) {
-            results.extend(self.apply_first(rest));
+            results.extend(self.apply_first(rest, &mut batch));
         }
         results
     }
 
     /// Carries out as many of the first changes as fill a datagram.
-    fn apply_first(&mut self, changes: &[Change]) -> Vec<Result<()>> {
-        let mut batch = self.batch.take().unwrap_or_default();
+    fn apply_first(&mut self, changes: &[Change], batch: &mut Batch) -> Vec<Result<()>> {
         let mut fates = Vec::new();
         // The messages of each change.
         let mut spans = Vec::new();
@@ -215,7 +213,7 @@ impl Ipvs {
             let start = batch.len();
             let error = nonsense(change);
             if error.is_none() {
-                encode(&mut batch, self.family, change);
+                encode(batch, self.family, change);
             }
             fates.push(Fate { error, ..Fate::default() });
             spans.push(start..batch.len());
@@ -223,8 +221,7 @@ impl Ipvs {
                 break;
             }
         }
-        let mut failures = self.socket.batch(&mut batch).into_iter().peekable();
-        self.batch = Some(batch);
+        let mut failures = self.socket.batch(batch).into_iter().peekable();
         for ((change, span), fate) in changes.iter().zip(spans).zip(&mut fates) {
             // Nothing went wrong with nearly all of them.
             if failures.peek().is_none_or(|(index, _)| *index >= span.end) {
@@ -460,9 +457,7 @@ fn encode(batch: &mut Batch, family: u16, change: &Change) {
                     let weight = settings.weight.to_ne_bytes();
                     let values =
                         [(ADDRESS_PLACE, &address[..]), (PORT_PLACE, &port), (WEIGHT_PLACE, &weight)];
-                    batch.again(true, values);
-                } else if before.is_some() {
-                    batch.alike(true, |to| put_server(to, server, settings));
+                    batch.again(values);
                 } else {
                     batch.generic(family, command::NEW_DEST, true, |to| {
                         put_service_key(to, key);
@@ -1054,10 +1049,11 @@ mod tests {
                 prop_oneof![Just(nat()), Just(RealServer { weight: 7, ..nat() }), Just(RealServer { forward: Forward::TUN, ..nat() })],
                 0..9,
             ),
+            marked: bool,
         ) {
             let servers: Vec<(ServerKey, RealServer)> =
                 servers.into_iter().map(|((address, port), settings)| (Endpoint { address, port }, settings)).collect();
-            let key = vip();
+            let key = if marked { ServiceKey::Fwmark { mark: 7, family: Family::Ipv4 } } else { vip() };
             let mut batch = Batch::default();
             encode(&mut batch, 30, &Change::AddService { key, new: settings("rr"), servers: servers.clone().into() });
             for (index, (server, new)) in servers.into_iter().rev().enumerate() {

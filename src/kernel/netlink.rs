@@ -170,25 +170,16 @@ impl Batch {
         self.finish(start, joined, fill);
     }
 
-    /// Appends a request that begins like the one before it, up to the first nested attribute's end: a real
-    /// server's, which names its service first.
-    pub(super) fn alike(&mut self, joined: bool, fill: impl FnOnce(&mut Writer)) {
-        let Some((last, end)) = self.last() else { return };
-        let start = self.bytes.len();
-        self.bytes.extend_from_within(last.start..end);
-        self.finish(start, joined, fill);
-    }
-
-    /// Appends the request before once more, but for these values, each of which stands so many bytes behind the
-    /// first nested attribute's end.
-    pub(super) fn again(&mut self, joined: bool, values: [(usize, &[u8]); 3]) {
+    /// Appends the request before once more, joined to it, but for these values, each of which stands so many bytes
+    /// behind the end of the first nested attribute: a real server's names its service there.
+    pub(super) fn again(&mut self, values: [(usize, &[u8]); 3]) {
         let Some((last, end)) = self.last() else { return };
         let start = self.bytes.len();
         self.bytes.extend_from_within(last.start..);
         for (at, value) in values {
             set(&mut self.bytes, start + (end - last.start) + at, value);
         }
-        self.messages.push(Placed { start, joined, ..last });
+        self.messages.push(Placed { start, joined: true, ..last });
     }
 
     /// The last message, and where its first nested attribute ends.
@@ -924,7 +915,6 @@ mod tests {
 
     #[test]
     fn a_group_goes_into_one_datagram_when_it_fits() {
-        // 60 KiB of single messages, then a group of 10 KiB, which is not torn.
         let group =
             |count: usize| -> Vec<Placed> { (0..count).map(|index| message(1024, index > 0)).collect() };
         // With 60 KiB a datagram still takes a group, with 64 none, and never more than fits.
