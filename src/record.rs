@@ -175,10 +175,7 @@ impl Store {
     pub fn record(&self) -> Option<Record> {
         let path = self.record_path();
         let read = || -> anyhow::Result<Record> {
-            let file = open_own(&path, OpenOptions::new().read(true))?;
-            let mut text = String::new();
-            file.take(MAX_RECORD).read_to_string(&mut text)?;
-            let record: Record = serde_json::from_str(&text)?;
+            let record: Record = serde_json::from_slice(&read_own(&path, MAX_RECORD)?)?;
             if record.version != 1 {
                 bail!("it has version {}", record.version);
             }
@@ -187,9 +184,7 @@ impl Store {
         match read() {
             Ok(record) => Some(record),
             Err(error) => {
-                let missing =
-                    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == ErrorKind::NotFound);
-                if !missing {
+                if !is_missing(&error) {
                     log::warn!("the record {} is not used: {error:#}", path.display());
                 }
                 None
@@ -260,11 +255,8 @@ impl Store {
 
     /// What a text means, when the compiled copy is of this very text.
     pub fn compiled(&self, text: &str) -> Option<Declared> {
-        let mut file = open_own(&self.compiled_path(), OpenOptions::new().read(true)).ok()?;
-        let size = file.metadata().ok()?.len();
-        let mut packed = Vec::new();
-        (size <= MAX_COMPILED).then(|| file.read_to_end(&mut packed).ok())??;
-        compiled::unpack(text, &packed)
+        // One that is cut there is not believed.
+        compiled::unpack(text, &read_own(&self.compiled_path(), MAX_COMPILED).ok()?)
     }
 
     /// Keeps what a file means, for the next run.
@@ -298,17 +290,11 @@ impl Store {
     pub fn drains(&self) -> anyhow::Result<Vec<Drain>> {
         let path = self.drains_path();
         let reading = || format!("reading the drained real servers from {}", path.display());
-        let file = match open_own(&path, OpenOptions::new().read(true)) {
-            Err(error)
-                if error.downcast_ref().is_some_and(|e: &std::io::Error| e.kind() == ErrorKind::NotFound) =>
-            {
-                return Ok(Vec::new());
-            }
+        let text = match read_own(&path, MAX_RECORD) {
+            Err(error) if is_missing(&error) => return Ok(Vec::new()),
             other => other.with_context(reading)?,
         };
-        let mut text = String::new();
-        file.take(MAX_RECORD).read_to_string(&mut text).with_context(reading)?;
-        serde_json::from_str(&text).with_context(reading)
+        serde_json::from_slice(&text).with_context(reading)
     }
 
     /// Keeps the list over failover and reboot.
@@ -390,6 +376,20 @@ pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> anyhow::Result
     }
     refuse_foreign_writers(&metadata, &path.display().to_string())?;
     Ok(file)
+}
+
+/// The content of such a file, or its first bytes when it has more than `most`.
+fn read_own(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
+    let file = open_own(path, OpenOptions::new().read(true))?;
+    // In one piece: a takeover reads some, and growing would cost it more calls than all else about them.
+    let size = file.metadata()?.len().min(most);
+    let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
+    file.take(most).read_to_end(&mut content)?;
+    Ok(content)
+}
+
+fn is_missing(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::NotFound)
 }
 
 /// Makes a directory, or accepts one that only its owner, root or the caller, may change.

@@ -91,8 +91,7 @@ impl Ipvs {
                     None => self.servers(&key)?,
                 };
             }
-            let pairs =
-                list.into_iter().map(|(server, settings, counted)| ((server, settings), (server, counted)));
+            let pairs = list.into_iter().map(|(server, found, counted)| ((server, found), (server, counted)));
             let (servers, counters): (Vec<_>, Vec<_>) = pairs.unzip();
             let (servers, counters) = (servers.into(), counters.into());
             observed.services.insert(key, ObservedService { settings, servers, counters });

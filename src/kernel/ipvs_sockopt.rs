@@ -45,7 +45,8 @@ impl Table {
         let mut buffer = vec![0; first.checked_add(services.checked_mul(size_of::<Service>())?)?];
         put(&mut buffer, offset_of!(Services, count), &u32::try_from(services).ok()?.to_ne_bytes());
         ask(&socket, GET_SERVICES, &mut buffer)?;
-        let counted = |entry: &[u8]| {
+        let mut counts = BTreeMap::new();
+        for entry in buffer.get(first..)?.chunks_exact(size_of::<Service>()) {
             let key = match u32_at(entry, offset_of!(Service, fwmark))? {
                 0 => ServiceKey::Endpoint {
                     address: address_at(entry, offset_of!(Service, address))?,
@@ -54,11 +55,7 @@ impl Table {
                 },
                 mark => ServiceKey::Fwmark { mark, family: Family::Ipv4 },
             };
-            Some((key, usize::try_from(u32_at(entry, offset_of!(Service, servers))?).ok()?))
-        };
-        let mut counts = BTreeMap::new();
-        for entry in buffer.get(first..)?.chunks_exact(size_of::<Service>()) {
-            let (key, count) = counted(entry)?;
+            let count = usize::try_from(u32_at(entry, offset_of!(Service, servers))?).ok()?;
             counts.insert(key, count);
         }
         Some(Self { socket, counts, buffer })
