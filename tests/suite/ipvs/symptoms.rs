@@ -3,12 +3,6 @@
 //! Owns the proof of each row: what a client sees before and after, by its own connections, `arping` and `tcpdump`;
 //! `structure` sees to it that no row is without a test. What keepalived does with a wrong file is in `keepalived`,
 //! failovers without a mistake are in `system` and `examples`. Run by tests/run in a guest.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[path = "support/network.rs"]
-#[allow(dead_code)]
-mod network;
-mod support;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -19,9 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use network::{PATIENCE, Server, Tally, connect, exchange, request};
+use crate::support::network::{PATIENCE, Server, Tally, connect, exchange, request};
+use crate::support::{Background, Host, LVS_NOTIFY, wait_for};
 use nix::sys::signal::Signal;
-use support::{Background, Host, LVS_NOTIFY, wait_for};
 
 /// keepalived trusts what only root can change; /run/test is a file system of the host's own.
 const PROGRAM: &str = "/run/test/lvs-notify";

@@ -4,19 +4,14 @@
 //! sync daemon; random sequences of files; what belongs to others; repair of changes made by hand;
 //! connections that live on; the order of real servers. Leaves addresses, ARP and files that cannot
 //! be used to `netns.rs`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
-#[path = "support/tables.rs"]
-mod tables;
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use support::{Host, LVS_NOTIFY, netlink_messages, wait_for};
-use tables::{A, Expected, POOL, R, Random, cases, random_service};
+use crate::support::tables::{A, Expected, POOL, R, Random, cases, random_service};
+use crate::support::{Host, LVS_NOTIFY, netlink_messages, wait_for};
 
 const VIP: &str = "203.0.113.10";
 const VIP6: &str = "2001:db8::10";

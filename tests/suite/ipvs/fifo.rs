@@ -2,17 +2,14 @@
 //!
 //! Owns the long-lived form of the role commands: order, noise, reload, farewell. The judge is
 //! `ipvsadm`. Leaves what a line means to unit tests.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::time::Duration;
 
+use crate::support::{Background, Host, LVS_NOTIFY, wait_for};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::Signal;
-use support::{Background, Host, LVS_NOTIFY, wait_for};
 
 const VIP: &str = "192.0.2.100";
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -3,15 +3,12 @@
 //!
 //! Owns `status` on a real kernel; its figures are judged by `ipvsadm`, `ip` and `arping`. Leaves what
 //! the judgement is made of to unit tests, and drift's repair to `ipvs` and `netns`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use crate::support::{Host, LVS_NOTIFY, behind_nat, wait_for};
 use serde_json::Value;
-use support::{Host, LVS_NOTIFY, behind_nat, wait_for};
 
 const VIP: &str = "192.0.2.100";
 const VIP6: &str = "2001:db8::100";

@@ -4,14 +4,11 @@
 //! parameters and their file in /etc/sysctl.d, ARP and ND as another host sees them, idempotence as
 //! strace and `ip monitor` see it, and what happens without a usable file. Needs root on any Linux,
 //! but no IPVS: every file here declares no service. Leaves services to `ipvs.rs`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, SystemTime};
 
-use support::{Background, Host, netlink_messages, wait_for};
+use crate::support::{Background, Host, netlink_messages, wait_for};
 
 const VIP: &str = "192.0.2.100";
 const VIP6: &str = "2001:db8::100";
@@ -451,7 +448,7 @@ fn a_second_master_changes_nothing() {
     let traced = || {
         director.ok(&format!(
             "strace -f -xx -s 200000 -o /run/test/trace -e trace=sendmsg,openat,open,rename,renameat,renameat2 {} master",
-            support::LVS_NOTIFY
+            crate::support::LVS_NOTIFY
         ));
         director.read("/run/test/trace")
     };

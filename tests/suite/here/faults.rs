@@ -2,10 +2,6 @@
 //!
 //! Owns the double that fails on demand; leaves what the real kernel's errors look like to
 //! `kernel`'s own tests and to `ipvs`. Needs root, for /run/lvs-notify.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[path = "support/model.rs"]
-mod model;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -89,12 +85,12 @@ impl Kernel for Failing {
                 Some((wanted, errno)) if wanted == number => {
                     if errno == Errno::ENOBUFS {
                         // Done, but the answer is lost.
-                        model::carry_out(&mut self.state, change);
+                        crate::support::model::carry_out(&mut self.state, change);
                     }
                     results.push(Err(refusal(&change.to_string(), errno)));
                 }
                 _ => {
-                    model::carry_out(&mut self.state, change);
+                    crate::support::model::carry_out(&mut self.state, change);
                     results.push(Ok(()));
                 }
             }
@@ -118,7 +114,10 @@ fn foreign() -> (ServiceKey, lvs_notify::plan::ObservedService) {
         engine: String::new(),
     };
     let wanted = lvs_notify::desired::Wanted { settings, servers: Default::default() };
-    (ServiceKey::Endpoint { address, port: 25, protocol: Protocol::TCP }, model::found(wanted))
+    (
+        ServiceKey::Endpoint { address, port: 25, protocol: Protocol::TCP },
+        crate::support::model::found(wanted),
+    )
 }
 
 fn kernel() -> Failing {

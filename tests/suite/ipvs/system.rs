@@ -3,11 +3,6 @@
 //! Owns what a neighbour and a client see of a switch, for every forwarding method. What they see is
 //! judged by `ip`, `ipvsadm`, `arping`, `ndisc6` and the client's own connections. Leaves the single
 //! kernel objects to `netns` and `ipvs`, the order of changes to `laws`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[path = "support/network.rs"]
-mod network;
-mod support;
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -17,9 +12,9 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use network::{Load, PATIENCE, Server, Tally, connect, exchange, request};
+use crate::support::network::{Load, PATIENCE, Server, Tally, connect, exchange, request};
+use crate::support::{Background, Host, LVS_NOTIFY, wait_for};
 use nix::sys::signal::Signal;
-use support::{Background, Host, LVS_NOTIFY, wait_for};
 
 /// keepalived trusts what only root can change; /run/test is a file system of the host's own.
 const PROGRAM: &str = "/run/test/lvs-notify";

@@ -2,7 +2,6 @@
 //!
 //! Owns every rule of the file as a case with the place and the words of its error; leaves what
 //! the kernel makes of a valid file to `ipvs` and `netns`. Needs no privileges.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::time::{Duration, Instant};
 
@@ -472,7 +471,7 @@ fn the_schema_accepts_and_refuses_what_the_parser_does() {
     );
     texts.push("version: 1\nvips: []\nallow_empty: true\nvirtual_services: []\n".to_owned());
 
-    let mut validator = Command::new(repository("tests/support/validate"))
+    let mut validator = Command::new(repository("tests/validate"))
         .arg(repository("packaging/schema/lvs-notify.schema.json"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -3,20 +3,12 @@
 //! Owns what an example promises: who answers, what is shown, that a failover and the way back refuse nobody, and
 //! each example's own point. Leaves setting it up to `support/stage.rs`, and single facts to `system` and `ipvs`.
 //! Run by tests/run in a guest.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[path = "support/network.rs"]
-#[allow(dead_code)]
-mod network;
-#[path = "support/stage.rs"]
-mod stage;
-mod support;
 
 use std::net::{SocketAddr, TcpStream};
 
-use network::{Load, PATIENCE, connect, exchange, request};
-use stage::Stage;
-use support::wait_for;
+use crate::support::network::{Load, PATIENCE, connect, exchange, request};
+use crate::support::stage::Stage;
+use crate::support::wait_for;
 
 const VIP: &str = "192.0.2.100:80";
 const SERVERS: [(&str, u16); 2] = [("rs1", 80), ("rs2", 80)];

@@ -2,8 +2,6 @@
 //!
 //! Owns pairs of what a file says and what `ipvsadm -Sn` shows then. Builds nothing itself. Used by `ipvs` and
 //! `import`.
-#![allow(missing_docs)]
-
 use std::collections::BTreeMap;
 
 /// The service of most cases.

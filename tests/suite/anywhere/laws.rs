@@ -1,22 +1,18 @@
 //! Laws of the plan, over generated pairs of a wanted and a found state.
 //!
 //! Owns the laws and their generators; leaves the real kernel to `netns`, `ipvs` and `system`. Needs no privileges.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[path = "support/model.rs"]
-mod model;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::support::model::{carry_out, found};
 use lvs_notify::desired::{Arp, Declared, Vip, Wanted};
 use lvs_notify::model::{
     AddressKey, Endpoint, Family, Forward, Parameter, Protocol, RealServer, Role, Service, ServiceKey,
     Timeouts, Tunnel, service_flag,
 };
 use lvs_notify::plan::{Observed, ObservedAddress, ObservedIpvs, ObservedService, Owned, Phase, Plan};
-use model::{carry_out, found};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 use proptest::sample::select;

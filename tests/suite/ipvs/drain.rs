@@ -2,18 +2,12 @@
 //!
 //! Owns `drain`, `undrain` and `backup: {drain}` on a real kernel; the judges are `ipvsadm` and a
 //! client's connections.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-#[path = "support/network.rs"]
-#[allow(dead_code)]
-mod network;
-mod support;
 
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use network::{Server, connect, exchange};
-use support::{Host, LVS_NOTIFY, wait_for};
+use crate::support::network::{Server, connect, exchange};
+use crate::support::{Host, LVS_NOTIFY, wait_for};
 
 const VIP: &str = "192.0.2.100";
 const PATIENCE: Duration = Duration::from_secs(20);

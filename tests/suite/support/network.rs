@@ -1,8 +1,6 @@
 //! A client and real servers' programs inside hosts, and how the client's requests ended.
 //!
 //! Owns sockets of other namespaces; knows nothing of directors. Used by `system` and `examples`.
-#![allow(missing_docs)]
-
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -12,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::support::{Host, wait_for};
+use super::{Host, wait_for};
 
 /// One request, from its SYN to its answer.
 const REQUEST: Duration = Duration::from_secs(1);

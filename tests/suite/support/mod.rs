@@ -2,14 +2,12 @@
 //!
 //! Owns namespaces, commands inside them, and waiting with a deadline. The judges (`ip`,
 //! `ipvsadm`, `arping`) are run by the tests themselves. Used by every test that needs a kernel.
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    missing_docs
-)]
+#![allow(missing_docs)]
+
+pub mod model;
+pub mod network;
+pub mod stage;
+pub mod tables;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -4,15 +4,12 @@
 //! Owns single runs under bad circumstances, by the real program on a real kernel; leaves refused
 //! kernel operations to `faults`, overlapping and killed runs to `races`. The judges are `ip`,
 //! `ipvsadm`, `arping` and the file system.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::time::{Duration, Instant};
 
+use crate::support::{Host, LVS_NOTIFY, wait_for};
 use lvs_notify::config::Source;
 use lvs_notify::reconcile::declared;
-use support::{Host, LVS_NOTIFY, wait_for};
 
 const VIP: &str = "192.0.2.100";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -325,7 +322,7 @@ fn without_ipv6_the_ipv4_vip_is_served() {
 }
 
 /// The program as a user without rights, with these capabilities.
-fn as_nobody(lb: &Host, capabilities: &str, arguments: &str) -> support::Ran {
+fn as_nobody(lb: &Host, capabilities: &str, arguments: &str) -> crate::support::Ran {
     let sets = if capabilities.is_empty() {
         String::new()
     } else {

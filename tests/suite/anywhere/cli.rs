@@ -1,7 +1,6 @@
 //! The command line as it is typed: words, exit statuses, plans without a kernel.
 //!
 //! Owns what needs neither root nor IPVS; leaves what commands do to a kernel to `netns` and `ipvs`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::path::PathBuf;
 use std::process::Command;

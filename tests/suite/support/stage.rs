@@ -2,8 +2,6 @@
 //!
 //! Owns setting it up as its README tells people to, and looking at it from outside. The network's vocabulary is
 //! examples/failover/network.sh. Leaves what must be true to `examples`, its only user.
-#![allow(missing_docs)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -14,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::Signal;
 
 use super::network::{PATIENCE, Server, Tally, request};
-use super::support::{Background, Host, LVS_NOTIFY, wait_for};
+use super::{Background, Host, LVS_NOTIFY, wait_for};
 
 /// Builds the hosts, tells their processes, and keeps them until its input ends.
 const BUILD: &str = r#"

@@ -3,17 +3,14 @@
 //! Owns the proof that a rule's consequence is true, and that `check` finds the very file in which it was seen. The
 //! rules' other cases are in `lint`. The judges are keepalived's own messages, `ip`, `nft`, `ipvsadm`, and a
 //! program in lvs-notify's place that writes down how it was called.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
+use crate::support::{Background, Host, LVS_NOTIFY, wait_for};
 use nix::sys::signal::Signal;
-use support::{Background, Host, LVS_NOTIFY, wait_for};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 const CONF: &str = r#"
 global_defs {
@@ -47,14 +44,14 @@ virtual_services:
 ";
 
 /// A director and the switch that its only interface ends in.
-struct Lab {
-    director: Host,
+pub(crate) struct Lab {
+    pub(crate) director: Host,
     switch: Host,
     daemon: Option<Background>,
 }
 
 impl Lab {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (director, switch) = (Host::new("director"), Host::new("switch"));
         director.link("eth0", &switch, "port");
         director.address("192.0.2.1/24", "eth0");
@@ -71,7 +68,7 @@ impl Lab {
     }
 
     /// keepalived.conf with pieces replaced; `check` must find exactly these rules in it.
-    fn conf(&self, edits: &[(&str, &str)], rules: &[&str]) {
+    pub(crate) fn conf(&self, edits: &[(&str, &str)], rules: &[&str]) {
         let mut text = CONF.to_owned();
         for (from, to) in edits {
             assert!(text.contains(from), "{from}");
@@ -102,7 +99,7 @@ impl Lab {
         (ran.status, says)
     }
 
-    fn start(&mut self, what: &str) {
+    pub(crate) fn start(&mut self, what: &str) {
         let line = format!(
             "keepalived --dont-fork {what} -f /run/test/keepalived.conf -p /run/test/keepalived.pid \
              -r /run/test/vrrp.pid -c /run/test/checkers.pid"
@@ -110,7 +107,7 @@ impl Lab {
         self.daemon = Some(self.director.start(&line));
     }
 
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         if let Some(mut daemon) = self.daemon.take() {
             daemon.signal(Signal::SIGTERM);
             daemon.wait();
@@ -320,43 +317,5 @@ fn the_master_that_stays_after_a_split_is_told_by_two_keywords_only() {
         if told || edits.contains(&script) {
             assert_eq!(one.calls().len() > before, told, "{:?}", one.calls());
         }
-    }
-}
-
-#[test]
-#[ignore = "needs root, keepalived and a kernel with IPVS: run tests/run"]
-fn keepalived_deletes_services_that_both_manage_and_flushes_all() {
-    let server = |address: &str| {
-        format!(
-            "virtual_server {address} 80 {{\n  lvs_sched wrr\n  lvs_method NAT\n  protocol TCP\n  real_server 192.0.2.11 80 {{\n  }}\n}}\n"
-        )
-    };
-    // The second one is keepalived's alone, and shows that it has done its work.
-    let servers = server("192.0.2.100") + &server("192.0.2.101");
-    for (flush, rules) in [("", &["E20"][..]), ("    lvs_flush\n", &["E20", "E21"])] {
-        let mut lab = Lab::new();
-        for line in [
-            "-A -t 192.0.2.100:80 -s rr",
-            "-a -t 192.0.2.100:80 -r 192.0.2.11:80 -m",
-            "-A -t 198.51.100.7:25 -s rr",
-        ] {
-            lab.director.ok(&format!("ipvsadm {line}"));
-        }
-        let globals = format!("global_defs {{\n{flush}");
-        lab.conf(
-            &[("global_defs {\n", &globals), ("vrrp_instance", &format!("{servers}vrrp_instance"))],
-            rules,
-        );
-        lab.start("--check");
-        let table = |lab: &Lab| lab.director.ok("ipvsadm -Sn");
-        wait_for("keepalived has done its work", PATIENCE, || {
-            table(&lab).contains("-a -t 192.0.2.101:80 -r 192.0.2.11:80")
-        });
-        let during = table(&lab);
-        assert_eq!(during.contains("198.51.100.7:25"), flush.is_empty(), "{during}");
-        lab.stop();
-        let after = table(&lab);
-        println!("while keepalived runs:\n{during}after its end:\n{after}");
-        assert!(!after.contains("192.0.2.100:80"), "{after}");
     }
 }

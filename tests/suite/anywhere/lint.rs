@@ -2,7 +2,6 @@
 //!
 //! Owns the rules over keepalived.conf, desired-state files and the host, all made up here. What the real
 //! keepalived does with the same files is in `keepalived`. Needs no privileges.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -2,11 +2,10 @@
 //!
 //! Owns the agreement of packaging/ with the code; leaves building and installing packages to
 //! `tests/packages`, the schemas to `tests/schema`. Needs no privileges.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::path::{Path, PathBuf};
 
-#[path = "../packaging/generate.rs"]
+#[path = "../../../packaging/generate.rs"]
 mod generate;
 
 fn packaging() -> PathBuf {

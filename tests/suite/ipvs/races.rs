@@ -3,9 +3,6 @@
 //!
 //! Owns storms of processes and kills; leaves single runs to `netns` and `ipvs`, and keepalived to
 //! `system`. The judges are `ipvsadm`, `ip` and a client's connection.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod support;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,8 +10,8 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::support::{Background, Host, LVS_NOTIFY, behind_nat, wait_for};
 use nix::sys::signal::Signal;
-use support::{Background, Host, LVS_NOTIFY, behind_nat, wait_for};
 
 const VIP: &str = "192.0.2.100";
 const FOREIGN: &str = "-A -t 198.51.100.7:25 -s wlc\n-a -t 198.51.100.7:25 -r 203.0.113.250:25 -m -w 7\n";
