@@ -77,7 +77,7 @@ impl Waiter<'_> {
             }
         };
         let mut deadline = Instant::now() + self.patience;
-        let mut killed = false;
+        let mut killed = None;
         loop {
             file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(mut lock) => {
@@ -94,18 +94,19 @@ impl Waiter<'_> {
                 return Ok(Waited::GivenUp);
             }
             if Instant::now() >= deadline {
-                if !self.overcome(&path, killed)? {
+                killed = self.overcome(&path, killed.as_ref())?;
+                if killed.is_none() {
                     return Ok(Waited::Held(Lock(None)));
                 }
-                killed = true;
                 deadline = Instant::now() + LAST_BREATH;
             }
             std::thread::sleep(Duration::from_millis(2));
         }
     }
 
-    /// Kills the holder, or says that this run may go on beside it (false).
-    fn overcome(&self, path: &Path, killed: bool) -> anyhow::Result<bool> {
+    /// Kills the holder and names it, or says that this run may go on beside it (`None`). Of several older runs that
+    /// wait as well, the next one may have the lock by now: only the one that was `killed` before has survived.
+    fn overcome(&self, path: &Path, killed: Option<&Stamp>) -> anyhow::Result<Option<Stamp>> {
         let path_shown = path.display();
         let waited = self.patience.as_secs_f32();
         let (holder, instance) = read_holder(path).with_context(|| {
@@ -116,10 +117,10 @@ impl Waiter<'_> {
             log::warn!(
                 "lvs-notify process {pid} of {instance} holds {path_shown} for more than {waited:.1} s; going on beside it"
             );
-            return Ok(false);
+            return Ok(None);
         }
         let same_process = start_of(pid) == Some(holder.start);
-        if killed || !self.overrules || !self.stamp.is_after(&holder) || !same_process {
+        if killed == Some(&holder) || !self.overrules || !self.stamp.is_after(&holder) || !same_process {
             bail!(
                 "lvs-notify process {pid} holds the lock {path_shown} for more than {waited:.1} s; look at it with `cat /proc/{pid}/stack`, end it with `kill -9 {pid}`, and run this again"
             );
@@ -129,7 +130,7 @@ impl Waiter<'_> {
         );
         kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL)
             .with_context(|| format!("killing process {pid}"))?;
-        Ok(true)
+        Ok(Some(holder))
     }
 }
 

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What the tests in bash have in common: Debian's packages, checks and their count, the end of a process.
-# Sourced, never run; owns no expectation. Sourced by `packages`, `debian` and `guest/run`.
+# What the tests in bash have in common: Debian's packages, the tests' programs, checks and their count, the end of a
+# process. Sourced, never run; owns no expectation.
 
 need() { # PACKAGE...: installs those that are missing
     local package missing=()
@@ -37,4 +37,32 @@ not() { if "$@"; then return 1; fi; }
 
 stop() { # PROCESS: and wait for it, unseen, because bash would report how it ended
     { kill -KILL "$1" && wait "$1"; } 2>/dev/null || true
+}
+
+# The tests' programs: suite (tests/suite) and unit (those in src), and where both expect the program under test.
+build_tests() {
+    local built
+    built=$(packaging/build-static test --no-run --lib --test suite --message-format=json | grep '"test":true},"features"')
+    suite=$(grep '"name":"suite"' <<<"$built" | sed 's/.*"executable":"\([^"]*\)".*/\1/')
+    unit=$(grep -v '"name":"suite"' <<<"$built" | sed 's/.*"executable":"\([^"]*\)".*/\1/')
+    expected=${suite%/deps/*}/lvs-notify
+}
+# Lines "PROGRAM NAME" of the tests at a place. Those in src are anywhere, but for what `cargo test` ignores there, which
+# needs a kernel with IPVS.
+tests_at() { # anywhere|here|ipvs
+    listed "$suite" "$1::"
+    case $1 in
+    anywhere) comm -23 <(listed "$unit" '' | sort) <(listed "$unit" '' --ignored | sort) ;;
+    ipvs) listed "$unit" '' --ignored ;;
+    esac
+}
+listed() { # PROGRAM BEGINNING OPTION...
+    "$1" --list --format terse "${@:3}" | sed -n "s#^\($2.*\): test\$#$1 \1#p"
+}
+# For LVS_NOTIFY_GUEST: what needs no IPVS needs no other kernel.
+guest_at() { if [ "$1" = here ]; then echo never; else echo "${LVS_NOTIFY_GUEST:-auto}"; fi; }
+# What the guests of these tests are given: the program as the packages ship it.
+# shellcheck disable=SC2034
+given_to_guests() {
+    given=(--with "$suite" --with "$unit" --with "$(packaging/build-static):$expected" --tree "examples:$PWD/examples")
 }

@@ -191,7 +191,7 @@ fn active_active() {
     assert_eq!((moved.of("refused"), moved.of("reset") <= 2), (0, true));
     // A busy machine loses a packet now and then, and a request has no time for its repetition.
     assert_eq!((stayed.of("refused"), stayed.of("reset"), stayed.of("unreachable")), (0, 0, 0));
-    assert!(stayed.of("timed out") * 100 <= stayed.sent(), "the other VIP's clients notice nothing");
+    assert_eq!(stayed.of("timed out"), 0, "the other VIP's clients notice nothing");
     judge(&stage, ["lb1", "lb2"]);
 }
 

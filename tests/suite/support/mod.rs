@@ -15,7 +15,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 
 /// The program under test, inside and outside the guest.
 pub const LVS_NOTIFY: &str = env!("CARGO_BIN_EXE_lvs-notify");
@@ -96,11 +96,33 @@ impl Host {
         command
     }
 
+    /// Does something in a thread that is in the host's network and mounts. A program started there stays there, and
+    /// has not cost the start of another one (nsenter) before.
+    fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let open = |name: &str| File::open(format!("/proc/{}/ns/{name}", self.pid)).expect("the namespace");
+        let (network, mounts) = (open("net"), open("mnt"));
+        let thread = || {
+            // Only a thread with a root and a working directory of its own may have other mounts.
+            unshare(CloneFlags::CLONE_FS).expect("a directory of its own");
+            setns(network, CloneFlags::CLONE_NEWNET).expect("entering the network");
+            setns(mounts, CloneFlags::CLONE_NEWNS).expect("entering the mounts");
+            work()
+        };
+        std::thread::scope(|scope| scope.spawn(thread).join()).expect("the thread")
+    }
+
+    fn output(&self, program: &str, arguments: &[&str]) -> Ran {
+        let mut command = Command::new(resolved(program));
+        command.args(arguments).stdin(Stdio::null());
+        let output = self.within(|| command.output());
+        Ran::of(output.unwrap_or_else(|error| panic!("{program}: {error}")))
+    }
+
     /// Runs a command line without a shell: words are split at blanks.
     pub fn run(&self, line: &str) -> Ran {
-        let mut words = line.split_whitespace();
-        let mut command = self.command(words.next().expect("a command"));
-        Ran::of(command.args(words).output().expect("nsenter"))
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (program, arguments) = words.split_first().expect("a command");
+        self.output(program, arguments)
     }
 
     /// Runs a command line that must succeed; gives its standard output.
@@ -113,7 +135,7 @@ impl Host {
     /// Runs a shell script that must succeed; gives its standard output.
     pub fn sh(&self, script: &str) -> String {
         // bash: busybox's sh would run its own ip, whatever PATH says.
-        let ran = Ran::of(self.command("bash").args(["-c", script]).output().expect("nsenter"));
+        let ran = self.output("bash", &["-c", script]);
         assert_eq!(ran.status, 0, "{}: `{script}` failed: {}", self.name, ran.all());
         ran.stdout
     }
@@ -131,9 +153,9 @@ impl Host {
     /// Starts a command that goes on in the background; it is killed with the returned value.
     pub fn start(&self, line: &str) -> Background {
         let mut words = line.split_whitespace();
-        let mut command = self.command(words.next().expect("a command"));
-        let child = command.args(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("nsenter");
-        Background(child)
+        let mut command = Command::new(resolved(words.next().expect("a command")));
+        command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Background(self.within(|| command.spawn()).unwrap_or_else(|error| panic!("{line}: {error}")))
     }
 
     /// Runs `work` in a thread that is in the host's network; sockets made there stay there.
