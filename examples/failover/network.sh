@@ -18,7 +18,7 @@ host() {
         private /run /dev /var/log /var/lib/lvs-notify /etc/lvs-notify /etc/keepalived /etc/sysctl.d
         syslogd -O /var/log/messages
         echo ready
-        exec sleep infinity
+        exec sleep 1000000 # and not infinity, a word that older busyboxes do not know
     ' host "$1")
     host_process[$1]=$!
     read -r -u 9 || { echo "no host $1" >&2 && exit 1; }

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::process::{Command, Stdio};
 
 use neli::consts::genl::{CtrlAttr, CtrlCmd};
 use neli::consts::nl::GenlId;
@@ -41,6 +42,15 @@ pub(super) fn missing() -> Error {
     Error::new(Operation::FindIpvs, "", Errno::ENOENT)
 }
 
+/// Runs modprobe as the kernel itself would (`kmod.c`, `call_modprobe`), and as ipvsadm does. The path is empty where
+/// that is forbidden. Whether it helped is seen by asking again.
+fn load_module() {
+    let program = std::fs::read_to_string("/proc/sys/kernel/modprobe").unwrap_or_default();
+    let mut command = Command::new(program.trim_end());
+    command.args(["-q", "--", "ip_vs"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let _ = command.status();
+}
+
 /// Access to IPVS in the network namespace in which this was opened.
 pub(super) struct Ipvs {
     socket: Socket,
@@ -49,7 +59,8 @@ pub(super) struct Ipvs {
 
 impl Ipvs {
     /// Finds the family, which loads the module ip_vs where it is installed (`genetlink.c`,
-    /// `genl_get_cmd` with MODULE_ALIAS_GENL_FAMILY). `None` when the kernel has none.
+    /// `genl_get_cmd` with MODULE_ALIAS_GENL_FAMILY); before 5.16 it had none, and is loaded by its name.
+    /// `None` when the kernel has none.
     pub(super) fn open() -> Result<Option<Self>> {
         let resolve = || {
             let mut socket = Socket::open(NlFamily::Generic)?;
@@ -60,9 +71,18 @@ impl Ipvs {
             let family = family_id(&reply)?;
             Ok(Self { socket, family })
         };
-        match resolve() {
+        let missing =
+            |failure: &Failure| matches!(failure, Failure::Refused { .. }) && failure.is(Errno::ENOENT);
+        let found = match resolve() {
+            Err(failure) if missing(&failure) => {
+                load_module();
+                resolve()
+            }
+            found => found,
+        };
+        match found {
             Ok(ipvs) => Ok(Some(ipvs)),
-            Err(failure @ Failure::Refused { .. }) if failure.is(Errno::ENOENT) => Ok(None),
+            Err(failure) if missing(&failure) => Ok(None),
             Err(failure) => Err(Error::netlink(Operation::FindIpvs, "", &failure)),
         }
     }

@@ -1,7 +1,14 @@
 # shellcheck shell=bash
 # What `run` and `image` both do to a directory that becomes the root of a guest: put files where the
-# guest looks for them, bring the shared libraries along, make an archive of it.
+# guest looks for them, bring the shared libraries along, make an archive of it. And the packages of the guest's
+# programs, which `install` brings here and `image` has from another release.
 # Sourced, never run; decides nothing about what belongs into a guest.
+
+# The packages whose programs the guest has. iputils-arping and not arping: only it has duplicate address detection
+# (-D), and it prints one plain line per answer. netbase is /etc/services.
+# shellcheck disable=SC2034  # read by those who source this
+guest_packages=(busybox-static curl ethtool iproute2 iputils-arping iputils-ping ipvsadm keepalived kmod ndisc6 netbase
+    nftables procps strace tcpdump)
 
 # The system programs live outside of an ordinary user's PATH on Debian.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
@@ -31,13 +38,12 @@ add_file() { # ROOT FILE GUESTPATH
     cp --dereference --preserve=mode,timestamps "$2" "$path"
 }
 
-add_libraries() { # ROOT
+add_libraries() { # ROOT FROM: those that ldd names on stdin, from the machine whose root is FROM (empty: this one)
     local list library
-    # ldd complains about scripts and static programs, which need nothing.
-    list=$(find "$1" -type f \( -perm /111 -o -name '*.so*' \) -exec ldd {} + 2>/dev/null || true)
-    if grep -F 'not found' <<<"$list" >&2; then die "a program needs libraries that this machine lacks"; fi
+    list=$(cat)
+    if grep -F 'not found' <<<"$list" >&2; then die "a program needs libraries that ${2:-this machine} lacks"; fi
     while read -r library; do
-        add_file "$1" "$library" "$library"
+        add_file "$1" "$2$library" "$library"
     done < <(grep '^[[:space:]]' <<<"$list" | grep -oE '(^|[[:space:]])/[^[:space:]]+' | sort -u)
 }
 

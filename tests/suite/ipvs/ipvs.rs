@@ -76,7 +76,7 @@ fn settled(host: &Host, what: &str) {
 /// Runs `lvs-notify COMMAND` under strace; gives the IPVS commands (numbers of `linux/ip_vs.h`) that
 /// change something, in order, with the family of their service.
 fn ipvs_commands(host: &Host, command: &str) -> Vec<(u8, u8)> {
-    host.ok(&format!("strace -f -s 200000 -xx -e trace=sendmsg -o /run/test/trace {LVS_NOTIFY} {command}"));
+    host.ok(&format!("strace -f -e trace=sendmsg -e write=all -o /run/test/trace {LVS_NOTIFY} {command}"));
     let messages = netlink_messages(&host.read("/run/test/trace"));
     // The controller's kind is 16; rtnetlink has no version 1 in the second byte.
     let generic = messages.iter().filter(|(kind, body)| *kind > 16 && body.get(1..4) == Some(&[1, 0, 0]));

@@ -268,15 +268,20 @@ pub fn wait_for(what: &str, patience: Duration, mut condition: impl FnMut() -> b
 }
 
 /// Every netlink message that a program sent: its kind (`nlmsg_type`) and what follows its header. From the
-/// output of `strace -xx -s 200000 -e trace=sendmsg`, which does not decode what a connected socket sends.
+/// output of `strace -e trace=sendmsg -e write=all`: how much of a message the call's own line explains differs from
+/// version to version, and the dump below it does not.
 pub fn netlink_messages(trace: &str) -> Vec<(u16, Vec<u8>)> {
-    let unhex = |text: &str| -> Vec<u8> {
-        text.split("\\x").skip(1).map(|byte| u8::from_str_radix(byte, 16).expect("hexadecimal")).collect()
+    let unhex = |line: &str| -> Vec<u8> {
+        // ` | 00010  03 01 00 00 09 00 02 00  49 50 56 53 00 00 00 00  ........IPVS.... |`
+        let row = line.split_once("  ").map_or("", |(_, row)| &row[..16 * 3 + 1]);
+        row.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).expect("hexadecimal")).collect()
     };
     let mut list = Vec::new();
-    for line in trace.lines().filter(|line| line.contains("sendmsg(")) {
-        let parts = line.split("iov_base=\"").skip(1).map(|part| part.split('"').next().unwrap_or_default());
-        let bytes: Vec<u8> = parts.flat_map(unhex).collect();
+    let lines: Vec<_> = trace.lines().collect();
+    // One call has one dump, perhaps of several buffers.
+    for dump in lines.split(|line| !line.starts_with(' ')) {
+        let rows = dump.iter().filter(|line| line.starts_with(" | "));
+        let bytes: Vec<u8> = rows.flat_map(|line| unhex(line)).collect();
         let mut rest = bytes.as_slice();
         while let Some((header, _)) = rest.split_first_chunk::<16>() {
             let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
