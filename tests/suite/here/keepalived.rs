@@ -100,9 +100,10 @@ impl Lab {
     }
 
     pub(crate) fn start(&mut self, what: &str) {
+        // keepalived 2.3 does not start while another one's file of any kind is there, BFD's too.
         let line = format!(
             "keepalived --dont-fork {what} -f /run/test/keepalived.conf -p /run/test/keepalived.pid \
-             -r /run/test/vrrp.pid -c /run/test/checkers.pid"
+             -r /run/test/vrrp.pid -c /run/test/checkers.pid -b /run/test/bfd.pid"
         );
         self.daemon = Some(self.director.start(&line));
     }
@@ -146,6 +147,9 @@ fn what_keepalived_says_of_a_file_is_not_enough() {
     let missing = MASTER.replace("/run/test/lvs-notify", "/run/test/nothing/lvs-notify");
     let bare = MASTER.replace('"', "");
     let twice = format!("{MASTER}\n    {MASTER}");
+    // keepalived 2.1 ends with 0 whatever it finds, and does not look for the scripts' user.
+    lab.conf(&[("notify_fault", "notify_falt")], &["E12", "E29"]);
+    let judges = lab.verdict().0 != 0;
     for (edits, rules, status, says) in [
         (&[][..], &[][..], 0, ""),
         (&[(MASTER, missing.as_str())], &["E04"], 0, ""),
@@ -165,6 +169,8 @@ fn what_keepalived_says_of_a_file_is_not_enough() {
         lab.conf(edits, rules);
         let (found, told) = lab.verdict();
         println!("{rules:?}: keepalived -t ends with {found}\n{told}");
+        let status = if judges { status } else { 0 };
+        let says = if !judges && rules == ["E03"] { "" } else { says };
         assert!(told.contains(says) && found == status, "{rules:?}, expected {status}: {told}");
     }
 }
