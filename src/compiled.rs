@@ -110,12 +110,17 @@ pub mod servers {
     where
         IpAddr: From<[u8; SIZE]>,
     {
-        let (addresses, _) = group.addresses.as_chunks::<SIZE>();
-        let ((ports, _), (weights, _)) = (group.ports.as_chunks(), group.weights.as_chunks());
-        servers.extend(addresses.iter().zip(ports).zip(weights).map(|((address, port), weight)| {
-            let key = Endpoint { address: (*address).into(), port: u16::from_be_bytes(*port) };
-            (key, RealServer { weight: u32::from_be_bytes(*weight), ..group.settings })
-        }));
+        let (ports, weights) = (chunks(group.ports), chunks(group.weights));
+        servers.extend(chunks::<SIZE>(group.addresses).zip(ports).zip(weights).map(
+            |((address, port), weight)| {
+                let key = Endpoint { address: (*address).into(), port: u16::from_be_bytes(*port) };
+                (key, RealServer { weight: u32::from_be_bytes(*weight), ..group.settings })
+            },
+        ));
+    }
+
+    fn chunks<const SIZE: usize>(bytes: &[u8]) -> impl Iterator<Item = &[u8; SIZE]> {
+        bytes.chunks_exact(SIZE).filter_map(<[u8]>::first_chunk)
     }
 }
 

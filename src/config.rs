@@ -525,9 +525,8 @@ impl Source {
     fn structural(&self, error: &serde_yaml::Error) -> Invalid {
         let mut text = error.to_string();
         let mut place = error.location().map(|at| (at.line(), at.column()));
-        if text.contains("duplicate field")
-            && let Some((found, key)) = self.duplicate_key()
-        {
+        let duplicate = if text.contains("duplicate field") { self.duplicate_key() } else { None };
+        if let Some((found, key)) = duplicate {
             text = format!("`{key}` is given twice in the same mapping; keep one");
             place = Some(found);
         }
@@ -541,10 +540,8 @@ impl Source {
         };
         // An unknown key is reported with the place of its value's end or of its mapping; look for
         // the key itself nearby.
-        if let Some(key) = quoted(&text).filter(|_| text.contains("unknown field"))
-            && let Some(found) = self.unknown_key(key, place)
-        {
-            place = Some(found);
+        if let Some(key) = quoted(&text).filter(|_| text.contains("unknown field")) {
+            place = self.unknown_key(key, place).or(place);
         }
         Invalid(self.excerpt(place, &text))
     }
@@ -574,9 +571,8 @@ impl Source {
                 before.chars().all(|c| " -{,\"'".contains(c) || before.contains('{'))
                     && after.trim_start_matches(['"', '\'']).trim_start().starts_with(':')
             });
-            if let Some((at, _)) = found
-                && best.is_none_or(|(line, _)| (number + 1).abs_diff(target) < line.abs_diff(target))
-            {
+            let Some((at, _)) = found else { continue };
+            if best.is_none_or(|(line, _)| (number + 1).abs_diff(target) < line.abs_diff(target)) {
                 best = Some((number + 1, at + 1));
             }
         }

@@ -666,10 +666,8 @@ impl Check {
             None => Forward::NAT,
             Some(word) => self.within("forward", |check| check.forward(word)),
         };
-        if let ServiceKey::Endpoint { port: 0, address, .. } = key
-            && address != PLACEHOLDER
-            && !settings.is_persistent()
-        {
+        let any_port = matches!(key, ServiceKey::Endpoint { port: 0, address, .. } if address != PLACEHOLDER);
+        if any_port && !settings.is_persistent() {
             self.within("address", |check| {
                 check.wrong("port 0 stands for every port and needs `persistence`; without it the kernel never schedules a packet");
             });
@@ -835,10 +833,13 @@ impl Check {
                 0
             }
         };
-        if let Some((owner @ ("sh" | "mh"), _)) = name.split_once('-')
-            && owner != scheduler
-        {
-            self.wrong(format!("`{name}` belongs to the scheduler {owner}; this service has {scheduler}"));
+        match name.split_once('-') {
+            Some((owner @ ("sh" | "mh"), _)) if owner != scheduler => {
+                self.wrong(format!(
+                    "`{name}` belongs to the scheduler {owner}; this service has {scheduler}"
+                ));
+            }
+            _ => {}
         }
         bit
     }

@@ -31,9 +31,10 @@ impl std::error::Error for Unknown {}
 /// # Errors
 /// [`Unknown`], with the names that there are.
 pub fn find(config: Option<&Path>, name: Option<&str>) -> Result<Instance, Unknown> {
-    if let Some(name) = name
-        && (name.is_empty() || name.starts_with('.') || name.chars().any(|c| c == '/' || c.is_control()))
-    {
+    let impossible = |name: &str| {
+        name.is_empty() || name.starts_with('.') || name.chars().any(|c| c == '/' || c.is_control())
+    };
+    if let Some(name) = name.filter(|name| impossible(name)) {
         return Err(Unknown(format!("`{}` cannot be an instance's name", name.escape_default())));
     }
     if let Some(path) = config {

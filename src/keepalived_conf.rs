@@ -221,8 +221,10 @@ impl Reader<'_> {
                 self.expand(line, depth);
                 continue;
             }
-            if !continues && let Some((name, lines)) = definition.take() {
-                self.definitions.set_lines(&name, lines);
+            if !continues {
+                if let Some((name, lines)) = definition.take() {
+                    self.definitions.set_lines(&name, lines);
+                }
             }
         }
     }
@@ -325,15 +327,15 @@ impl Reader<'_> {
 
     /// Text without anything to substitute: an include, statements, braces.
     fn plain(&mut self, line: &str, depth: usize) {
-        if let [first, second] = split(line).as_slice()
-            && !first.quoted
-            && matches!(
+        if let [first, second] = split(line).as_slice() {
+            let includes = matches!(
                 first.text.as_str(),
                 "include" | "includer" | "includem" | "includew" | "includeb" | "includea"
-            )
-        {
-            let pattern = directory(&self.file).join(&second.text);
-            return self.include(&pattern, depth + 1);
+            );
+            if includes && !first.quoted {
+                let pattern = directory(&self.file).join(&second.text);
+                return self.include(&pattern, depth + 1);
+            }
         }
         let mut rest = line;
         while let Some(at) = brace(rest) {
@@ -488,7 +490,7 @@ fn escape(letters: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<char
             let mut value = first;
             for _ in 0..most {
                 match letters.peek().and_then(|letter| letter.to_digit(base)) {
-                    Some(digit) => value = (value << base.trailing_zeros() | digit) & 0xff,
+                    Some(digit) => value = ((value << base.trailing_zeros()) | digit) & 0xff,
                     None => break,
                 }
                 letters.next();

@@ -214,7 +214,7 @@ impl Ord for ServiceKey {
         let place = |key: &Self| match *key {
             Self::Endpoint { address, port, protocol } => {
                 let (kind, number) = rank(address);
-                (kind, number, u32::from(port) << 16 | u32::from(protocol.0))
+                (kind, number, (u32::from(port) << 16) | u32::from(protocol.0))
             }
             Self::Fwmark { mark, family } => (2, mark.into(), family as u32),
         };
@@ -643,7 +643,7 @@ mod tests {
     fn any_key() -> impl Strategy<Value = ServiceKey> {
         let address = prop_oneof![
             (0u32..3).prop_map(|bits| IpAddr::from(bits.to_be_bytes())),
-            (0u128..3).prop_map(|bits| IpAddr::from((bits << 100 | bits).to_be_bytes())),
+            (0u128..3).prop_map(|bits| IpAddr::from(((bits << 100) | bits).to_be_bytes())),
         ];
         let endpoint = (address, 0u16..3, 5u16..7);
         let family = prop_oneof![Just(Family::Ipv4), Just(Family::Ipv6)];

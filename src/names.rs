@@ -28,9 +28,8 @@ pub fn addresses(host: &str) -> Vec<IpAddr> {
     let mut found: Vec<IpAddr> = Vec::new();
     for line in lines.lines() {
         let word = line.split_whitespace().next().unwrap_or_default();
-        if let Ok(address) = word.parse()
-            && !found.contains(&address)
-        {
+        let Ok(address) = word.parse() else { continue };
+        if !found.contains(&address) {
             found.push(address);
         }
     }

@@ -35,7 +35,7 @@ fn parse_plain_endpoint(text: &[u8]) -> Option<(Ipv4Addr, u16)> {
                 digits += 1;
             }
             b'.' | b':' if digits > 0 && value <= 255 && (*byte == b':') == (parts == 3) => {
-                address = address << 8 | value;
+                address = (address << 8) | value;
                 parts += 1;
                 (value, digits) = (0, 0);
             }

@@ -465,10 +465,10 @@ fn daemon_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec<
         .filter(|(state, daemon)| !fits(**state, daemon))
         .map(|(state, daemon)| Change::StopDaemon { state: *state, daemon: daemon.clone() })
         .collect();
-    if let Some((state, daemon)) = &desired.daemon
-        && !running.get(state).is_some_and(|found| daemon.matches(found))
-    {
-        changes.push(Change::StartDaemon { state: *state, daemon: daemon.clone() });
+    if let Some((state, daemon)) = &desired.daemon {
+        if !running.get(state).is_some_and(|found| daemon.matches(found)) {
+            changes.push(Change::StartDaemon { state: *state, daemon: daemon.clone() });
+        }
     }
     changes
 }

@@ -262,10 +262,10 @@ pub fn run(kernel: &mut dyn Kernel, request: &Request) -> anyhow::Result<Outcome
     let store = Store::new(&request.instance.name);
     let stamp = request.stamp.clone().map_or_else(Stamp::own, Ok)?;
     let mut outcome = Outcome { role: request.role, ..Outcome::default() };
-    if let Some(role) = request.role
-        && let Err(error) = store.announce_role(&stamp, role)
-    {
-        outcome.troubles.push(format!("{error:#}"));
+    if let Some(role) = request.role {
+        if let Err(error) = store.announce_role(&stamp, role) {
+            outcome.troubles.push(format!("{error:#}"));
+        }
     }
     let basis = Basis::read(&request.instance, &store);
     outcome.fallback = basis.complaint().map(str::to_owned);
@@ -287,13 +287,12 @@ pub fn run(kernel: &mut dyn Kernel, request: &Request) -> anyhow::Result<Outcome
     };
     let record = store.record();
     // The latest call's mark may be gone from the directory, but never from the record.
-    if let Some(record) = record.as_ref().filter(|_| request.role.is_some())
-        && record.stamp.boot == stamp.boot
-        && record.stamp.is_after(&stamp)
-        && record.stamp.start <= now_in_ticks()
-    {
-        outcome.superseded = Some(format!("{} of process {}", record.role, record.stamp.pid));
-        return Ok(outcome);
+    if let Some(record) = record.as_ref().filter(|_| request.role.is_some()) {
+        let other = &record.stamp;
+        if other.boot == stamp.boot && other.is_after(&stamp) && other.start <= now_in_ticks() {
+            outcome.superseded = Some(format!("{} of process {}", record.role, other.pid));
+            return Ok(outcome);
+        }
     }
     if let Some(by) = newer(&store) {
         outcome.superseded = Some(by);
@@ -388,10 +387,10 @@ impl Run<'_> {
             return Ok(());
         }
         self.outcome.run.milliseconds = self.request.started.elapsed().as_secs_f64() * 1000.0;
-        if !self.outcome.done.is_empty()
-            && let Err(error) = self.verify(desired, &scope, &owned)
-        {
-            self.outcome.troubles.push(format!("{error:#}"));
+        if !self.outcome.done.is_empty() {
+            if let Err(error) = self.verify(desired, &scope, &owned) {
+                self.outcome.troubles.push(format!("{error:#}"));
+            }
         }
         match persist::apply(&self.request.instance.name, desired) {
             Ok(true) => self.outcome.run.changes += 1,
@@ -571,9 +570,8 @@ impl Run<'_> {
         let table = match self.kernel.observe(scope) {
             Ok(observed) => {
                 let again = Plan::between(desired, &observed, owned);
-                if let Some(step) = again.steps.into_iter().find(|step| step.phase == Phase::Services)
-                    && !self.apply(step.changes)
-                {
+                let services = again.steps.into_iter().find(|step| step.phase == Phase::Services);
+                if services.is_some_and(|step| !self.apply(step.changes)) {
                     return;
                 }
                 self.kernel.observe(scope).unwrap_or(observed)
@@ -681,9 +679,11 @@ impl Run<'_> {
             if let Basis::File { source, declared, compiled } = basis {
                 if let Err(error) = self.store.keep_good(source) {
                     self.outcome.troubles.push(format!("{error:#}"));
-                } else if !compiled && let Err(error) = self.store.keep_compiled(source, declared) {
-                    // Nothing is lost but time.
-                    log::warn!("{error:#}");
+                } else if !compiled {
+                    // Without it, nothing is lost but time.
+                    self.store
+                        .keep_compiled(source, declared)
+                        .unwrap_or_else(|error| log::warn!("{error:#}"));
                 }
             }
         }

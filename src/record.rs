@@ -394,10 +394,11 @@ fn is_missing(error: &anyhow::Error) -> bool {
 
 /// Makes a directory, or accepts one that only its owner, root or the caller, may change.
 pub(crate) fn own_directory(path: &Path) -> anyhow::Result<()> {
-    if let Err(error) = DirBuilder::new().mode(0o755).create(path)
-        && error.kind() != ErrorKind::AlreadyExists
-    {
-        return Err(error).with_context(|| format!("making the directory {}", path.display()));
+    match DirBuilder::new().mode(0o755).create(path) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+            return Err(error).with_context(|| format!("making the directory {}", path.display()));
+        }
+        _ => {}
     }
     let metadata = std::fs::symlink_metadata(path)?;
     if !metadata.is_dir() {

@@ -328,11 +328,10 @@ impl Reading<'_> {
             ("", ServiceKey::Fwmark { .. }) => 0,
             (text, _) => self.hosts.port(text, common.protocol)?,
         };
-        if let ServiceKey::Endpoint { port: service_port, .. } = key
-            && forward != Forward::NAT
-        {
+        match key {
             // As keepalived does: such a packet keeps its port.
-            port = service_port;
+            ServiceKey::Endpoint { port: service_port, .. } if forward != Forward::NAT => port = service_port,
+            _ => {}
         }
         Ok((Endpoint { address, port }, server))
     }

@@ -137,9 +137,7 @@ pub fn parse(words: &[String], hosts: &Hosts) -> Result<Command, String> {
         [command] => *command,
         [one, other, ..] => return Err(format!("--{one} and --{other} cannot be had together")),
     };
-    if command != "set"
-        && let Some(word) = line.words.first()
-    {
+    if let Some(word) = line.words.first().filter(|_| command != "set") {
         return Err(format!("`{}` is unexpected", shown(word)));
     }
     Ok(match command {

@@ -92,9 +92,8 @@ fn table(observed: &Observed, ipvs: &ObservedIpvs) -> Table {
         ..Table::default()
     };
     for (name, usual) in PARAMETERS {
-        if let Some(found) = observed.parameters.get(&Parameter::Ipvs(name.to_owned()))
-            && !found.split_whitespace().eq(usual.split_whitespace())
-        {
+        let Some(found) = observed.parameters.get(&Parameter::Ipvs(name.to_owned())) else { continue };
+        if !found.split_whitespace().eq(usual.split_whitespace()) {
             let value = found.split_whitespace().collect::<Vec<_>>().join(" ");
             table.parameters.insert(name.to_owned(), value);
         }

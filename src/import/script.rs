@@ -70,9 +70,8 @@ struct Script<'a> {
 impl Script<'_> {
     fn finish(mut self) -> Table {
         let daemons = &mut self.table.daemons;
-        if let Some(backup) = daemons.get(&DaemonState::Backup)
-            && let Some(master) = daemons.get(&DaemonState::Master)
-        {
+        let both = (daemons.get(&DaemonState::Master), daemons.get(&DaemonState::Backup));
+        if let (Some(master), Some(backup)) = both {
             // One daemon that follows the role is what `sync_daemon` says.
             if backup != master {
                 self.open.push(format!(
@@ -181,9 +180,10 @@ impl Script<'_> {
             assigned.iter().chain(command.iter().skip(1)).for_each(|word| self.assign(word));
             return;
         }
-        while let Some((word, rest)) = command.split_first()
-            && shell::plain(word).is_some_and(|word| WRAPPERS.contains(&word))
-        {
+        while let Some((word, rest)) = command.split_first() {
+            if !shell::plain(word).is_some_and(|word| WRAPPERS.contains(&word)) {
+                break;
+            }
             command = rest;
         }
         let Some((first, arguments)) = command.split_first() else { return };
@@ -353,9 +353,8 @@ impl Script<'_> {
 
 /// A statement's words without the keywords before its command.
 fn command_words(mut words: &[Word]) -> &[Word] {
-    while let Some((first, rest)) = words.split_first()
-        && let Some(word) = shell::plain(first).filter(|word| KEYWORDS.contains(word))
-    {
+    while let Some((first, rest)) = words.split_first() {
+        let Some(word) = shell::plain(first).filter(|word| KEYWORDS.contains(word)) else { break };
         // The word after `function` is its name.
         words = rest.get(usize::from(word == "function")..).unwrap_or_default();
     }

@@ -94,7 +94,7 @@ struct Cutter<'t> {
     cases: usize,
 }
 
-impl<'t> Cutter<'t> {
+impl Cutter<'_> {
     fn peek(&self) -> Option<char> {
         self.rest.chars().next()
     }

@@ -202,11 +202,11 @@ impl Sifted {
             }
             let mut place = table.places.get(address).cloned().unwrap_or_default();
             let vips: BTreeMap<_, _> = [(*address, place.clone())].into();
-            if place != Place::default()
-                && let Err(why) = read(&yaml::document(&Self { vips, ..Self::default() }))
-            {
-                self.refused.push(format!("where {address} stands: {why}"));
-                place = Place::default();
+            if place != Place::default() {
+                if let Err(why) = read(&yaml::document(&Self { vips, ..Self::default() })) {
+                    self.refused.push(format!("where {address} stands: {why}"));
+                    place = Place::default();
+                }
             }
             self.vips.insert(*address, place);
         }

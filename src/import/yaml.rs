@@ -303,7 +303,7 @@ fn comment(text: &mut String, margin: &str, words: &str) {
 /// Seconds in the largest unit that says them exactly.
 fn duration(seconds: u32) -> String {
     for (unit, size) in [("d", 86_400), ("h", 3600), ("m", 60)] {
-        if seconds != 0 && seconds.is_multiple_of(size) {
+        if seconds != 0 && seconds % size == 0 {
             return format!("{}{unit}", seconds / size);
         }
     }

@@ -773,7 +773,7 @@ fn aligned(length: usize) -> usize {
 }
 
 fn pad(bytes: &mut Vec<u8>) {
-    if !bytes.len().is_multiple_of(4) {
+    if bytes.len() % 4 != 0 {
         bytes.resize(aligned(bytes.len()), 0);
     }
 }

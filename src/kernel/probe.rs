@@ -74,9 +74,8 @@ impl Link {
             if let Some(address) = address.as_sockaddr_in() {
                 this.ipv4.get_or_insert(address.ip());
             }
-            if let Some(address) = address.as_sockaddr_in6().map(|address| address.ip())
-                && address.is_unicast_link_local()
-            {
+            let address = address.as_sockaddr_in6().map(|address| address.ip());
+            if let Some(address) = address.filter(Ipv6Addr::is_unicast_link_local) {
                 this.link_local.get_or_insert(address);
             }
         }

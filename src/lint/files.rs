@@ -97,10 +97,10 @@ fn claims(file: &File, other: &File, found: &mut Findings) {
     if one.exclusive || two.exclusive {
         claim("the IPVS table, which is `exclusive` to one of them".to_owned());
     }
-    if let (Some(one), Some(two)) = (one.arp, two.arp)
-        && (one.ignore, one.announce) != (two.ignore, two.announce)
-    {
-        claim("net.ipv4.conf.all.arp_ignore and arp_announce, with other values".to_owned());
+    if let (Some(one), Some(two)) = (one.arp, two.arp) {
+        if (one.ignore, one.announce) != (two.ignore, two.announce) {
+            claim("net.ipv4.conf.all.arp_ignore and arp_announce, with other values".to_owned());
+        }
     }
     for (name, value) in &one.ipvs_parameters {
         if two.ipvs_parameters.get(name).is_some_and(|other| other != value) {

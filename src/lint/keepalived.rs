@@ -154,12 +154,10 @@ fn arguments(block: &Block<'_>, notify: &Notify<'_>, found: &mut Findings) {
     } else if !expected.contains(&command) {
         let what = format!("{keyword} calls `lvs-notify {command}`, not `{}`", expected.join("` or `"));
         found.at(Rule::W25, notify.at, what);
-    } else if let Some(name) = call.instance.as_ref().filter(|_| keyword != "notify")
-        && block.members.is_none()
-        && call.config.is_none()
-        && name != block.name
-    {
-        found.at(Rule::W25, notify.at, format!("{keyword} of {} names {name}", block.name));
+    } else if keyword != "notify" && block.members.is_none() && call.config.is_none() {
+        if let Some(name) = call.instance.as_ref().filter(|name| **name != block.name) {
+            found.at(Rule::W25, notify.at, format!("{keyword} of {} names {name}", block.name));
+        }
     }
 }
 
@@ -240,10 +238,10 @@ fn vrrp(block: &Block<'_>, found: &mut Findings) {
     if empty && (block.version >= 3 || block.strict) && at.last("no_virtual_ipaddress").is_none() {
         found.at(Rule::E11, at, name);
     }
-    if let Some(place) = at.last("nopreempt")
-        && at.last("state").is_some_and(|state| state.value(1) == "MASTER")
-    {
-        found.at(Rule::W28, place, format!("{name} has state MASTER"));
+    if let Some(place) = at.last("nopreempt") {
+        if at.last("state").is_some_and(|state| state.value(1) == "MASTER") {
+            found.at(Rule::W28, place, format!("{name} has state MASTER"));
+        }
     }
     if let Some(place) = at.last("interface").filter(|place| place.value(1) == "lo") {
         found.at(Rule::E30, place, name);
@@ -279,11 +277,10 @@ fn virtual_servers(conf: &Conf<'_>, host: Option<&Host>, found: &mut Findings) {
                 let what = format!("{} of {}", real.values().collect::<Vec<_>>().join(":"), server.value(1));
                 found.at(Rule::W42, real, what);
             }
-            let address = real.value(1).parse().ok();
-            if let Some(host) = host
-                && address.is_some_and(|address| host.has_address(address))
-                && !(conf.sync_follows_vrrp() && host.parameter(&["net", "ipv4", "vs", "backup_only"]) != "0")
-            {
+            let (Some(host), Ok(address)) = (host, real.value(1).parse()) else { continue };
+            let only_as_backup =
+                conf.sync_follows_vrrp() && host.parameter(&["net", "ipv4", "vs", "backup_only"]) != "0";
+            if host.has_address(address) && !only_as_backup {
                 found.at(Rule::E22, real, format!("{} is this host, by {method}", real.value(1)));
             }
         }
