@@ -3,7 +3,7 @@
 //! Owns the form of the generated files; their words are those of `cli`, so that `--help`, manual and
 //! completions cannot disagree; the manual's list of symptoms is the README's, its other sections stand in
 //! `man/lvs-notify.8.in`. Run by hand after a change of `cli` or of that list (`cargo run --example generate`);
-//! `tests/packaging.rs` compares.
+//! `tests/suite/anywhere/packaging.rs` compares.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::path::Path;

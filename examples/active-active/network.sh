@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # The hosts of this example, and what must be set on them besides keepalived and lvs-notify.
-# The words are those of ../failover/network.sh. Sourced by tests/examples.rs, never run by itself.
+# The words are those of ../failover/network.sh. Sourced by tests/suite/ipvs/examples.rs, never run by itself.
 
 switch lan
 for name in client lb1 lb2 rs1 rs2; do host "$name"; done
