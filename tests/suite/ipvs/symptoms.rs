@@ -136,7 +136,7 @@ impl Lab {
     fn keepalived(&mut self, index: usize, what: &str) {
         let line = format!(
             "keepalived --dont-fork {what} --log-detail -p /run/test/keepalived.pid -r /run/test/vrrp.pid \
-             -c /run/test/checkers.pid"
+             -c /run/test/checkers.pid -b /run/test/bfd.pid"
         );
         self.daemons[index] = Some(self.lb[index].start(&line));
     }
@@ -387,8 +387,8 @@ fn two_masters_that_do_not_hear_each_other() {
     };
     // A firewall on a director: tcpdump sees what keepalived does not get.
     lab.lb[1]
-        .sh("nft add table ip wall && nft add chain ip wall in '{ type filter hook input priority 0; }' &&
-        nft add rule ip wall in ip protocol 112 drop");
+        .sh("nft add table ip wall && nft add chain ip wall input '{ type filter hook input priority 0; }' &&
+        nft add rule ip wall input ip protocol 112 drop");
     assert_eq!(split(&lab), [true, true]);
     lab.lb[1].ok("nft delete table ip wall");
     healed(&lab);
