@@ -47,7 +47,12 @@ pub(super) fn missing() -> Error {
 fn load_module() {
     let program = std::fs::read_to_string("/proc/sys/kernel/modprobe").unwrap_or_default();
     let mut command = Command::new(program.trim_end());
-    command.args(["-q", "--", "ip_vs"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .args(["-q", "--", "ip_vs"])
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let _ = command.status();
 }
 

@@ -30,9 +30,9 @@ mod ipvs {
     mod examples;
     mod fifo;
     mod import;
-    mod ipvs;
     mod keepalived;
     mod races;
+    mod services;
     mod status;
     mod symptoms;
     mod system;

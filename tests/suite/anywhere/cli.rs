@@ -1,6 +1,6 @@
 //! The command line as it is typed: words, exit statuses, plans without a kernel.
 //!
-//! Owns what needs neither root nor IPVS; leaves what commands do to a kernel to `netns` and `ipvs`.
+//! Owns what needs neither root nor IPVS; leaves what commands do to a kernel to `netns` and `services`.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,7 +1,7 @@
 //! The desired-state file: what is accepted, what is refused, and where errors point.
 //!
 //! Owns every rule of the file as a case with the place and the words of its error; leaves what
-//! the kernel makes of a valid file to `ipvs` and `netns`. Needs no privileges.
+//! the kernel makes of a valid file to `services` and `netns`. Needs no privileges.
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! `import`: every source becomes a file that is valid and means what the source says.
 //!
 //! Owns golden inputs of each source, and the law that writer and reader agree. Leaves imported tables beside real ones
-//! to `ipvs::import`, and what a valid file does to the kernel to `ipvs`.
+//! to `ipvs::import`, and what a valid file does to the kernel to `services`.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;

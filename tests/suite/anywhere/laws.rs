@@ -1,6 +1,6 @@
 //! Laws of the plan, over generated pairs of a wanted and a found state.
 //!
-//! Owns the laws and their generators; leaves the real kernel to `netns`, `ipvs` and `system`. Needs no privileges.
+//! Owns the laws and their generators; leaves the real kernel to `netns`, `services` and `system`. Needs no privileges.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

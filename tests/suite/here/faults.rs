@@ -1,7 +1,7 @@
 //! A kernel that fails: every change of a role change × every error, and every read.
 //!
 //! Owns the double that fails on demand; leaves what the real kernel's errors look like to
-//! `kernel`'s own tests and to `ipvs`. Needs root, for /run/lvs-notify.
+//! `kernel`'s own tests and to `services`. Needs root, for /run/lvs-notify.
 
 use std::net::IpAddr;
 use std::path::PathBuf;

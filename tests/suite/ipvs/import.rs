@@ -1,7 +1,7 @@
 //! `import` beside `ipvsadm`: on a kernel with IPVS, `plan` finds nothing to do after it.
 //!
 //! Owns tables that exist and what is imported of them; leaves each source's language to `anywhere::import`, and what
-//! a valid file does to the kernel to `ipvs`.
+//! a valid file does to the kernel to `services`.
 
 use std::collections::BTreeSet;
 

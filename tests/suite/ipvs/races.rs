@@ -1,7 +1,7 @@
 //! Overlapping, late, hanging and killed runs: the newest notification wins, and every state that
 //! a killed run leaves behind is completed by the next one.
 //!
-//! Owns storms of processes and kills; leaves single runs to `netns` and `ipvs`, and keepalived to
+//! Owns storms of processes and kills; leaves single runs to `netns` and `services`, and keepalived to
 //! `system`. The judges are `ipvsadm`, `ip` and a client's connection.
 
 use std::collections::BTreeMap;

@@ -79,8 +79,10 @@ impl Lab {
             let host = Host::new(&format!("lb{number}"));
             plug(&host, "eth0", "clients", &format!("192.0.2.{number}"));
             plug(&host, "eth1", "servers", &format!("198.51.100.{number}"));
+            // A copy, because keepalived 2.3 does not start without a file that its package has there.
             host.sh("sysctl -qw net.ipv4.ip_forward=1
-                mkdir -p /etc/keepalived && mount -t tmpfs -o mode=755 none /etc/keepalived");
+                mkdir -p /etc/keepalived && cp -a /etc/keepalived /run/test &&
+                mount -o bind /run/test/keepalived /etc/keepalived");
             fs::copy(LVS_NOTIFY, host.path(PROGRAM)).unwrap();
             host.desire("VI_1", FILE);
             host.sh(&format!("chmod 755 {PROGRAM}; chmod 644 /etc/lvs-notify/*"));
@@ -136,7 +138,7 @@ impl Lab {
     fn keepalived(&mut self, index: usize, what: &str) {
         let line = format!(
             "keepalived --dont-fork {what} --log-detail -p /run/test/keepalived.pid -r /run/test/vrrp.pid \
-             -c /run/test/checkers.pid"
+             -c /run/test/checkers.pid -b /run/test/bfd.pid"
         );
         self.daemons[index] = Some(self.lb[index].start(&line));
     }
@@ -386,9 +388,10 @@ fn two_masters_that_do_not_hear_each_other() {
         lab.served();
     };
     // A firewall on a director: tcpdump sees what keepalived does not get.
-    lab.lb[1]
-        .sh("nft add table ip wall && nft add chain ip wall in '{ type filter hook input priority 0; }' &&
-        nft add rule ip wall in ip protocol 112 drop");
+    lab.lb[1].sh(
+        "nft add table ip wall && nft add chain ip wall input '{ type filter hook input priority 0; }' &&
+        nft add rule ip wall input ip protocol 112 drop",
+    );
     assert_eq!(split(&lab), [true, true]);
     lab.lb[1].ok("nft delete table ip wall");
     healed(&lab);

@@ -2,7 +2,7 @@
 //!
 //! Owns what a neighbour and a client see of a switch, for every forwarding method. What they see is
 //! judged by `ip`, `ipvsadm`, `arping`, `ndisc6` and the client's own connections. Leaves the single
-//! kernel objects to `netns` and `ipvs`, the order of changes to `laws`.
+//! kernel objects to `netns` and `services`, the order of changes to `laws`.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;

@@ -1,6 +1,6 @@
 //! Tables that the suite builds: every setting once, and random ones.
 //!
-//! Owns pairs of what a file says and what `ipvsadm -Sn` shows then. Builds nothing itself. Used by `ipvs` and
+//! Owns pairs of what a file says and what `ipvsadm -Sn` shows then. Builds nothing itself. Used by `services` and
 //! `import`.
 use std::collections::BTreeMap;
 
