@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use crate::config::Source;
+use crate::desired;
 use crate::instance;
 use crate::keepalived_conf::{self, Tree};
 use crate::kernel::host::Host;
 use crate::lint::{self, File, Input};
-use crate::reconcile;
 use crate::report::check::Checked;
 
 /// Where keepalived looks.
@@ -42,7 +42,7 @@ pub fn run(
     }
     let mut checked = Checked { host, ..Checked::default() };
     for path in &paths {
-        match Source::read(path).and_then(|source| Ok(reconcile::declared(&source)?)) {
+        match Source::read(path).and_then(|source| Ok(desired::declared(&source)?)) {
             Ok(declared) => checked.files.push(File {
                 path: path.display().to_string(),
                 instance: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),

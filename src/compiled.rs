@@ -131,7 +131,7 @@ mod tests {
 
     use super::*;
     use crate::config::Source;
-    use crate::reconcile::declared;
+    use crate::desired::declared;
 
     /// Nearly every kind of value that a file can declare.
     const FILE: &str = "version: 1

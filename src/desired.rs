@@ -14,13 +14,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::compiled;
 use crate::config as raw;
-use crate::config::{Document, Location, Problem, Segment, ShortOr, Text, did_you_mean, nearest};
+use crate::config::{
+    Document, Invalid, Location, Problem, Segment, ShortOr, Source, Text, did_you_mean, nearest,
+};
 use crate::model::{
-    AddressKey, DaemonState, Endpoint, Family, Forward, Parameter, Protocol, RealServer, Role, ServerKey,
-    Service, ServiceKey, SyncDaemon, Timeouts, Tunnel, service_flag,
+    AddressKey, DaemonState, Endpoint, Family, Forward, Ownership, Parameter, Protocol, RealServer, Role,
+    ServerKey, Service, ServiceKey, SyncDaemon, Timeouts, Tunnel, service_flag,
 };
 use crate::notation::{parse_duration, parse_endpoint};
-use crate::plan::Ownership;
 use crate::sorted_map::SortedMap;
 
 /// The longest persistence and idle timeout: 31 days, ipvsadm's limit. The kernel counts in
@@ -270,6 +271,15 @@ impl Declared {
             })
             .collect()
     }
+}
+
+/// Reads and checks a file's text.
+///
+/// # Errors
+/// [`Invalid`], with every problem in its place.
+pub fn declared(source: &Source) -> Result<Declared, Invalid> {
+    let document = source.document()?;
+    Declared::try_from(&document).map_err(|problems| source.explain(&problems))
 }
 
 impl TryFrom<&Document<'_>> for Declared {

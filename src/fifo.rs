@@ -19,8 +19,8 @@ use crate::kernel::Linux;
 use crate::model::Role;
 use crate::process;
 use crate::reconcile::{self, Request};
-use crate::record::Stamp;
 use crate::report::{self, Exit};
+use crate::state::stamp::Stamp;
 
 /// A line longer than this is none of keepalived's.
 const LONGEST: usize = 4096;

@@ -4,15 +4,23 @@
 //! with what was typed.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::did_you_mean;
 use crate::model::Role;
-use crate::reconcile::Instance;
-use crate::record::Store;
+use crate::state::record::Store;
 
 /// Where the desired-state files are.
 pub const DIRECTORY: &str = "/etc/lvs-notify";
+
+/// Which desired-state file, and whose.
+#[derive(Clone, Debug)]
+pub struct Instance {
+    /// Name of the VRRP instance
+    pub name: String,
+    /// Its file
+    pub path: PathBuf,
+}
 
 /// What was typed names no instance, or more than one.
 #[derive(Debug)]

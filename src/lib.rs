@@ -8,31 +8,29 @@
 //! Owns the flow from a command line to an exit status. The library is no stable interface: it
 //! exists for the binary and its tests.
 
+pub mod basis;
 pub mod check;
 pub mod cli;
 mod compiled;
 pub mod config;
 pub mod desired;
-pub mod drain;
 pub mod fifo;
 pub mod import;
 pub mod instance;
 pub mod keepalived_conf;
 pub mod kernel;
 pub mod lint;
-pub mod lock;
 pub mod log;
 pub mod model;
 mod names;
 pub mod notation;
-pub mod persist;
 mod plain_yaml;
 pub mod plan;
 pub mod process;
 pub mod reconcile;
-pub mod record;
 pub mod report;
 pub mod sorted_map;
+pub mod state;
 pub mod status;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -43,15 +41,18 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use clap::Parser as _;
 
+use basis::Basis;
 use cli::{Cli, Command, StatusArgs};
 use config::{Invalid, Source};
-use drain::Wish;
+use instance::Instance;
 use kernel::Linux;
 use model::Role;
 use plan::{Observed, Plan};
-use reconcile::{Basis, Instance, Request};
-use record::Store;
+use reconcile::Request;
 use report::Exit;
+use state::drain::{self, Wish};
+use state::record::Store;
+use state::{lock, sysctl_d};
 use status::Status;
 
 /// The whole process.
@@ -115,12 +116,12 @@ fn run(cli: &Cli, started: Instant) -> anyhow::Result<Exit> {
             let wish = Wish { server, services, period: period.as_deref() };
             drained(instance::find(config, instance.as_deref())?, started, |store, basis| {
                 let why = || basis.complaint().unwrap_or_default().to_owned();
-                drain::begin(store, basis.declared().ok_or_else(|| Invalid(why()))?, &wish)
+                drain::begin(store.instance(), basis.declared().ok_or_else(|| Invalid(why()))?, &wish)
             })
         }
         Command::Undrain { server, instance, .. } => {
             drained(instance::find(config, instance.as_deref())?, started, |store, _| {
-                drain::lift(store, server.as_deref())
+                drain::lift(store.instance(), server.as_deref())
             })
         }
         Command::Fifo { path } => fifo::follow(path, config),
@@ -221,8 +222,8 @@ fn plan_offline(instance: &Instance, role: Option<Role>, file: &Path) -> anyhow:
     let text = std::fs::read_to_string(file).with_context(reading)?;
     let saved: Saved = serde_json::from_str(&text).with_context(reading)?;
     let role = role.unwrap_or(saved.role);
-    let desired = reconcile::declared(&Source::read(&instance.path)?)?.for_role(role);
-    Ok((role, Plan::between(&desired, &saved.observed, &plan::Owned::default())))
+    let desired = desired::declared(&Source::read(&instance.path)?)?.for_role(role);
+    Ok((role, Plan::between(&desired, &saved.observed, &model::Owned::default())))
 }
 
 fn status(instance: Instance, form: &StatusArgs) -> anyhow::Result<Exit> {
@@ -230,7 +231,7 @@ fn status(instance: Instance, form: &StatusArgs) -> anyhow::Result<Exit> {
     let mut kernel = Linux::open()?;
     loop {
         let preview = reconcile::preview(&mut kernel, &instance, None, true)?;
-        let persisted = preview.record.is_none() || persist::is_current(&instance.name, &preview.desired);
+        let persisted = preview.record.is_none() || sysctl_d::is_current(&instance.name, &preview.desired);
         let client_side = preview.desired.interface.iter().chain(&preview.desired.off_interface);
         let claims = form.probe.then(|| kernel.probe(&client_side.cloned().collect()));
         let status = Status::of(&instance.name, &preview, persisted, claims.as_ref());

@@ -5,7 +5,7 @@
 //! Reads nothing, decides nothing, imports nothing local. Used by every other file.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -630,6 +630,76 @@ impl fmt::Display for Parameter {
         let parts = self.parts();
         let separator = if parts.iter().any(|part| part.contains('.')) { "/" } else { "." };
         f.write_str(&parts.join(separator))
+    }
+}
+
+/// Which services of the table belong to the desired-state file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ownership {
+    /// Services on these addresses are ours, whatever their port.
+    pub vips: BTreeSet<IpAddr>,
+    /// Services of these marks are ours, in either family.
+    pub fwmarks: BTreeSet<u32>,
+    /// Services that the record says we made.
+    pub recorded: BTreeSet<ServiceKey>,
+    /// The whole table is ours.
+    pub exclusive: bool,
+}
+
+impl Ownership {
+    /// The same, and what earlier runs made.
+    pub fn with_record(&self, owned: &Owned) -> Self {
+        Self { recorded: &self.recorded | &owned.services, ..self.clone() }
+    }
+
+    /// Whether a service may be changed or removed.
+    pub fn owns(&self, key: &ServiceKey) -> bool {
+        self.exclusive
+            || self.recorded.contains(key)
+            || match key {
+                ServiceKey::Endpoint { address, .. } => self.vips.contains(address),
+                ServiceKey::Fwmark { mark, .. } => self.fwmarks.contains(mark),
+            }
+    }
+}
+
+/// What earlier runs made, from the record: a help, not the truth.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Owned {
+    /// Addresses that were wanted
+    pub addresses: BTreeSet<AddressKey>,
+    /// Services that were wanted
+    pub services: BTreeSet<ServiceKey>,
+    /// ARP parameters that are set for the instance
+    pub parameters: BTreeSet<Parameter>,
+    /// A sync daemon was declared
+    pub daemon: bool,
+    /// Values that parameters had before they were first set
+    #[serde(with = "pairs")]
+    pub originals: BTreeMap<Parameter, String>,
+}
+
+/// Maps with keys that JSON cannot have as names, written as lists of pairs.
+pub mod pairs {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<K: Serialize, V: Serialize, S: Serializer>(
+        map: &BTreeMap<K, V>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(map)
+    }
+
+    pub fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+    where
+        K: Deserialize<'de> + Ord,
+        V: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        Ok(Vec::<(K, V)>::deserialize(deserializer)?.into_iter().collect())
     }
 }
 

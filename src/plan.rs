@@ -6,14 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::desired::{Desired, Wanted};
 use crate::model::{
-    AddressKey, DaemonState, Family, Parameter, RealServer, ServerKey, Service, ServiceKey, SyncDaemon,
-    Timeouts,
+    AddressKey, DaemonState, Family, Owned, Ownership, Parameter, RealServer, ServerKey, Service, ServiceKey,
+    SyncDaemon, Timeouts, pairs,
 };
 use crate::sorted_map::SortedMap;
 
@@ -103,29 +102,6 @@ pub struct Rates {
     pub bytes_in: u64,
     /// Bytes to clients; none pass the director with dr and tun
     pub bytes_out: u64,
-}
-
-/// Maps with keys that JSON cannot have as names, written as lists of pairs.
-mod pairs {
-    use std::collections::BTreeMap;
-
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    pub fn serialize<K: Serialize, V: Serialize, S: Serializer>(
-        map: &BTreeMap<K, V>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(map)
-    }
-
-    pub fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
-    where
-        K: Deserialize<'de> + Ord,
-        V: Deserialize<'de>,
-        D: Deserializer<'de>,
-    {
-        Ok(Vec::<(K, V)>::deserialize(deserializer)?.into_iter().collect())
-    }
 }
 
 /// One change of the kernel's state, with what it replaces.
@@ -257,48 +233,6 @@ pub enum ServerScope {
     Owned(Ownership),
     /// IPVS is not read at all: [`Observed::ipvs`] stays empty.
     Nothing,
-}
-
-/// Which services of the table belong to the desired-state file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ownership {
-    /// Services on these addresses are ours, whatever their port.
-    pub vips: BTreeSet<IpAddr>,
-    /// Services of these marks are ours, in either family.
-    pub fwmarks: BTreeSet<u32>,
-    /// Services that the record says we made.
-    pub recorded: BTreeSet<ServiceKey>,
-    /// The whole table is ours.
-    pub exclusive: bool,
-}
-
-impl Ownership {
-    /// Whether a service may be changed or removed.
-    pub fn owns(&self, key: &ServiceKey) -> bool {
-        self.exclusive
-            || self.recorded.contains(key)
-            || match key {
-                ServiceKey::Endpoint { address, .. } => self.vips.contains(address),
-                ServiceKey::Fwmark { mark, .. } => self.fwmarks.contains(mark),
-            }
-    }
-}
-
-/// What earlier runs made, from the record: a help, not the truth.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Owned {
-    /// Addresses that were wanted
-    pub addresses: BTreeSet<AddressKey>,
-    /// Services that were wanted
-    pub services: BTreeSet<ServiceKey>,
-    /// ARP parameters that are set for the instance
-    pub parameters: BTreeSet<Parameter>,
-    /// A sync daemon was declared
-    pub daemon: bool,
-    /// Values that parameters had before they were first set
-    #[serde(with = "pairs")]
-    pub originals: BTreeMap<Parameter, String>,
 }
 
 /// A stage of a role change. Later stages rely on earlier ones.
@@ -609,12 +543,6 @@ impl Observed {
     pub fn has_host_prefix(&self, key: &AddressKey) -> bool {
         let host = Family::of(key.address).host_prefix();
         self.addresses.iter().any(|found| found.key == *key && found.prefix == host)
-    }
-}
-
-impl Ownership {
-    fn with_record(&self, owned: &Owned) -> Self {
-        Self { recorded: &self.recorded | &owned.services, ..self.clone() }
     }
 }
 

@@ -9,7 +9,7 @@ use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
 
-use crate::reconcile::Instance;
+use crate::instance::Instance;
 
 /// Puts right what every command would stumble over: keepalived hands over a umask of 0177, under
 /// which directories cannot be entered.

@@ -6,32 +6,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-use crate::config::{Invalid, Source};
-use crate::desired::{Declared, Desired};
-use crate::drain;
+use crate::basis::Basis;
+use crate::desired::Desired;
+use crate::instance::Instance;
 use crate::kernel::{self, Kernel, Needs};
-use crate::lock::{self, Waited, Waiter};
-use crate::model::{AddressKey, Forward, Parameter, RealServer, Role, Service, ServiceKey};
-use crate::persist;
-use crate::plan::{Change, Observed, Owned, Phase, Plan, Scope, ServerScope, Step};
-use crate::record::{LastRun, Record, Stamp, Store, now_in_ticks};
+use crate::model::{AddressKey, Forward, Owned, Parameter, RealServer, Role, Service, ServiceKey};
+use crate::plan::{Change, Observed, Phase, Plan, Scope, ServerScope, Step};
+use crate::state::lock::{self, Waited, Waiter};
+use crate::state::record::{LastRun, Record, Store};
+use crate::state::stamp::{Stamp, now_in_ticks, seconds_now};
+use crate::state::{drain, sysctl_d};
 
 /// A newer notification can stop a long load between two groups of this many changes.
 const GROUP: usize = 256;
-
-/// Which desired-state file, and whose.
-#[derive(Clone, Debug)]
-pub struct Instance {
-    /// Name of the VRRP instance
-    pub name: String,
-    /// Its file
-    pub path: PathBuf,
-}
 
 /// What is to be done.
 #[derive(Clone, Debug)]
@@ -46,109 +37,6 @@ pub struct Request {
     pub started: Instant,
     /// When the notification came; none: when this process was started
     pub stamp: Option<Stamp>,
-}
-
-/// Where the desired state came from.
-#[derive(Clone, Debug)]
-pub enum Basis {
-    /// The instance's file
-    File {
-        /// Its text
-        source: Source,
-        /// Its meaning
-        declared: Declared,
-        /// Known from the compiled copy
-        compiled: bool,
-    },
-    /// The last good copy, because the file cannot be used
-    LastGood {
-        /// The copy's meaning
-        declared: Declared,
-        /// What is wrong with the file
-        why: String,
-    },
-    /// Neither: only what the record says can be taken away
-    Record {
-        /// What is wrong with the file
-        why: String,
-    },
-}
-
-impl Basis {
-    /// Reads the instance's file, or what can stand in for it.
-    pub fn read(instance: &Instance, store: &Store) -> Self {
-        let read = || -> anyhow::Result<Self> {
-            let source = Source::read(&instance.path)?;
-            if let Some(declared) = store.compiled(&source.text) {
-                return Ok(Self::File { source, declared, compiled: true });
-            }
-            Ok(Self::File { declared: declared(&source)?, source, compiled: false })
-        };
-        let why = match read() {
-            Ok(file) => return file,
-            Err(error) => format!("{error:#}"),
-        };
-        match store.last_good().and_then(|source| Ok(declared(&source)?)) {
-            Ok(declared) => Self::LastGood { declared, why },
-            Err(_) => Self::Record { why },
-        }
-    }
-
-    /// What is wrong with the instance's file.
-    pub fn complaint(&self) -> Option<&str> {
-        match self {
-            Self::File { .. } => None,
-            Self::LastGood { why, .. } | Self::Record { why } => Some(why),
-        }
-    }
-
-    /// The meaning of the file that is used.
-    pub fn declared(&self) -> Option<&Declared> {
-        match self {
-            Self::File { declared, .. } | Self::LastGood { declared, .. } => Some(declared),
-            Self::Record { .. } => None,
-        }
-    }
-
-    /// The file wants the values found before put back on leaving MASTER.
-    fn restores(&self) -> bool {
-        self.declared().and_then(|declared| declared.arp).is_some_and(|arp| arp.restore)
-    }
-
-    /// The state wanted in a role.
-    ///
-    /// # Errors
-    /// [`Invalid`], when a MASTER has no file to go by: then nothing may be touched.
-    pub fn desired(&self, role: Role, owned: &Owned) -> Result<Desired, Invalid> {
-        match self {
-            Self::File { declared, .. } | Self::LastGood { declared, .. } => Ok(declared.for_role(role)),
-            Self::Record { why } if role == Role::Master => {
-                Err(Invalid(format!("{why}\nnothing was changed: there is no last good copy either")))
-            }
-            Self::Record { .. } => Ok(leave_by_record(owned)),
-        }
-    }
-}
-
-/// Reads and checks a file's text.
-///
-/// # Errors
-/// [`Invalid`], with every problem in its place.
-pub fn declared(source: &Source) -> Result<Declared, Invalid> {
-    let document = source.document()?;
-    Declared::try_from(&document).map_err(|problems| source.explain(&problems))
-}
-
-/// Leaving MASTER needs no file: what the record names goes.
-fn leave_by_record(owned: &Owned) -> Desired {
-    let (loopback, interface): (BTreeSet<_>, BTreeSet<_>) =
-        owned.addresses.iter().cloned().partition(|key| key.interface == "lo");
-    Desired {
-        off_loopback: loopback.into_iter().map(|key| key.address).collect(),
-        off_interface: interface,
-        restore: !owned.originals.is_empty(),
-        ..Desired::default()
-    }
 }
 
 /// How a run ended.
@@ -232,7 +120,7 @@ pub fn preview(
     };
     let basis = Basis::read(instance, &store);
     let mut desired = basis.desired(role, &owned)?;
-    match store.drains() {
+    match drain::read(store.instance()) {
         Ok(list) => drain::lay_over(&list, &mut desired, seconds_now()),
         Err(error) => log::warn!("{error:#}"),
     }
@@ -321,7 +209,7 @@ pub fn run(kernel: &mut dyn Kernel, request: &Request) -> anyhow::Result<Outcome
         newer: &newer,
     };
     let mut desired = basis.desired(role, &run.owned())?;
-    match store.drains() {
+    match drain::read(store.instance()) {
         Ok(list) => drain::lay_over(&list, &mut desired, seconds_now()),
         Err(error) => run.outcome.troubles.push(format!("{error:#}")),
     }
@@ -392,7 +280,7 @@ impl Run<'_> {
                 self.outcome.troubles.push(format!("{error:#}"));
             }
         }
-        match persist::apply(&self.request.instance.name, desired) {
+        match sysctl_d::apply(&self.request.instance.name, desired) {
             Ok(true) => self.outcome.run.changes += 1,
             Ok(false) => {}
             Err(error) => self.outcome.troubles.push(format!("{error:#}")),
@@ -737,9 +625,4 @@ pub fn repeat_announcement(kernel: &mut dyn Kernel, instance: &Instance, outcome
             return;
         }
     }
-}
-
-/// Seconds since 1970.
-pub fn seconds_now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

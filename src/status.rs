@@ -14,7 +14,7 @@ use crate::model::{
 };
 use crate::plan::{Change, Counters, Interface, Observed, ObservedService};
 use crate::reconcile::Preview;
-use crate::record::LastRun;
+use crate::state::record::LastRun;
 
 /// The state of an instance. Its JSON form is `status --json`, version 1
 /// (packaging/schema/status.schema.json): fields are added, never renamed or removed.

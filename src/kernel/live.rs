@@ -12,11 +12,12 @@ use nix::errno::Errno;
 use super::ipvs_sockopt::Table;
 use super::tests::in_namespace;
 use super::{Kernel, Linux, Needs, Result};
+use crate::model::Ownership;
 use crate::model::{
     DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Service, ServiceKey, SyncDaemon,
     Timeouts, Tunnel, service_flag,
 };
-use crate::plan::{Change, ObservedIpvs, Ownership, Scope, ServerScope};
+use crate::plan::{Change, ObservedIpvs, Scope, ServerScope};
 use crate::sorted_map::SortedMap;
 
 /// Runs a test with a kernel that has IPVS and an interface, 192.0.2.254 and 2001:db8::fe, with real servers behind.

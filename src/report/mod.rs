@@ -12,7 +12,7 @@ use std::fmt::{Arguments, Write as _};
 
 use crate::model::Role;
 use crate::reconcile::Outcome;
-use crate::record::LastRun;
+use crate::state::record::LastRun;
 
 /// The exit statuses, as help and manual give them.
 pub const EXIT_STATUS: &str = "\

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use super::{Exit, figures, json};
 use crate::model::{Family, Role, Service};
 use crate::plan::{Counters, Observed};
-use crate::reconcile::seconds_now;
+use crate::state::stamp::seconds_now;
 use crate::status::{Server, Status, Vip, VirtualService};
 
 /// How `status` ends.
@@ -112,7 +112,8 @@ fn differences(text: &mut String, status: &Status) {
         let _ = writeln!(text, "  … and {more} more (`lvs-notify plan {}`)", status.instance);
     }
     if !status.persisted {
-        let _ = writeln!(text, "  ~ {} is not current", crate::persist::path(&status.instance).display());
+        let _ =
+            writeln!(text, "  ~ {} is not current", crate::state::sysctl_d::path(&status.instance).display());
     }
 }
 

@@ -4,8 +4,9 @@
 use libfuzzer_sys::fuzz_target;
 use lvs_notify::config::Source;
 use lvs_notify::model::Role;
-use lvs_notify::plan::{Observed, Owned, Plan};
-use lvs_notify::reconcile::declared;
+use lvs_notify::model::Owned;
+use lvs_notify::plan::{Observed, Plan};
+use lvs_notify::desired::declared;
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(text) = std::str::from_utf8(bytes) else { return };

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use lvs_notify::config::Source;
 use lvs_notify::desired::Declared;
+use lvs_notify::desired::declared;
 use lvs_notify::model::{Role, service_flag};
 use lvs_notify::notation::parse_duration;
-use lvs_notify::reconcile::declared;
 
 /// A valid file that has every key; cases replace one piece of it.
 const WHOLE: &str = "\

@@ -10,13 +10,13 @@ use std::process::{Command, Stdio};
 
 use crate::support::LVS_NOTIFY;
 use lvs_notify::config::Source;
+use lvs_notify::desired::declared;
 use lvs_notify::desired::{Declared, Wanted};
 use lvs_notify::import::{self, Hosts, Origin, Place, Table};
 use lvs_notify::model::{
     DaemonState, Endpoint, Family, Forward, Protocol, RealServer, Service, ServiceKey, SyncDaemon, Timeouts,
     Tunnel, service_flag,
 };
-use lvs_notify::reconcile::declared;
 use lvs_notify::sorted_map::SortedMap;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;

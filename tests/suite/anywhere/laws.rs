@@ -9,10 +9,10 @@ use std::time::Duration;
 use crate::support::model::{carry_out, found};
 use lvs_notify::desired::{Arp, Declared, Vip, Wanted};
 use lvs_notify::model::{
-    AddressKey, Endpoint, Family, Forward, Parameter, Protocol, RealServer, Role, Service, ServiceKey,
+    AddressKey, Endpoint, Family, Forward, Owned, Parameter, Protocol, RealServer, Role, Service, ServiceKey,
     Timeouts, Tunnel, service_flag,
 };
-use lvs_notify::plan::{Observed, ObservedAddress, ObservedIpvs, ObservedService, Owned, Phase, Plan};
+use lvs_notify::plan::{Observed, ObservedAddress, ObservedIpvs, ObservedService, Phase, Plan};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 use proptest::sample::select;

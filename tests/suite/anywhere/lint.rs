@@ -8,10 +8,10 @@ use std::process::Command;
 
 use lvs_notify::config::Source;
 use lvs_notify::desired::Declared;
+use lvs_notify::desired::declared;
 use lvs_notify::keepalived_conf::{self, Tree};
 use lvs_notify::kernel::host::{Host, Program};
 use lvs_notify::lint::{self, File, Finding, Input, Rule};
-use lvs_notify::reconcile::declared;
 
 /// What the manual shows.
 const CONF: &str = r#"

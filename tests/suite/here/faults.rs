@@ -7,10 +7,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use lvs_notify::desired::declared;
+use lvs_notify::instance::Instance;
 use lvs_notify::kernel::{Error, Kernel, Needs, Result};
-use lvs_notify::model::{AddressKey, Family, Parameter, Protocol, Role, Service, ServiceKey};
-use lvs_notify::plan::{Change, Observed, ObservedIpvs, Owned, Plan, Scope};
-use lvs_notify::reconcile::{Instance, Outcome, Request, declared, run};
+use lvs_notify::model::{AddressKey, Family, Owned, Parameter, Protocol, Role, Service, ServiceKey};
+use lvs_notify::plan::{Change, Observed, ObservedIpvs, Plan, Scope};
+use lvs_notify::reconcile::{Outcome, Request, run};
 use nix::errno::Errno;
 
 const FILE: &str = "\

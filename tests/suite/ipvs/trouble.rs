@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Host, LVS_NOTIFY, wait_for};
 use lvs_notify::config::Source;
-use lvs_notify::reconcile::declared;
+use lvs_notify::desired::declared;
 
 const VIP: &str = "192.0.2.100";
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,110 +1,26 @@
 //! What is remembered between runs: the record, the last good file, and who was called last.
 //!
-//! Owns /run/lvs-notify (but for the lock, which is `lock`'s) and /var/lib/lvs-notify (last good files, the
-//! compiled copies of `compiled` beside them, and servers drained by hand).
+//! Owns /run/lvs-notify (but for the lock, which is `lock`'s) and, in /var/lib/lvs-notify, last good files with the
+//! compiled copies of `compiled` beside them.
 //! All of it is a help: with both directories empty, the same command converges to the same
 //! state. Called by `reconcile` and by `status`.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use nix::libc;
-use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
+use super::files::{MAX_RECORD, RUN, STATE, is_missing, open_own, own_directory, read_own, replace};
+use super::stamp::{Stamp, now_in_ticks};
 use crate::compiled;
-use crate::config::{MAX_BYTES, Source, refuse_foreign_writers};
+use crate::config::{MAX_BYTES, Source};
 use crate::desired::Declared;
-use crate::drain::Drain;
-use crate::model::Role;
-use crate::plan::{Owned, Phase};
+use crate::model::{Owned, Role};
 
-/// Records, notifications and the lock; empty after every boot.
-pub(crate) const RUN: &str = "/run/lvs-notify";
-/// Last good files.
-const STATE: &str = "/var/lib/lvs-notify";
-/// A record larger than this is not ours.
-const MAX_RECORD: u64 = 16 << 20;
-/// Nor is a compiled copy that is larger than this.
+/// A compiled copy that is larger than this is not ours.
 const MAX_COMPILED: u64 = 2 * MAX_BYTES;
-
-/// When a process was forked: keepalived's order of events, since it forks its scripts in order
-/// but does not run them in order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stamp {
-    /// First digits of the boot's random id: ticks of another boot cannot be compared.
-    pub boot: String,
-    /// Start of the process in clock ticks since boot (`/proc/PID/stat`, field 22)
-    pub start: u64,
-    /// Process id
-    pub pid: u32,
-}
-
-impl Stamp {
-    /// This process.
-    ///
-    /// # Errors
-    /// When /proc is not there.
-    pub fn own() -> anyhow::Result<Self> {
-        let boot =
-            std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the boot id")?;
-        let pid = std::process::id();
-        let start = start_of(pid).context("reading /proc/self/stat")?;
-        Ok(Self { boot: boot.chars().take(8).collect(), start, pid })
-    }
-
-    /// An event that this process was told of just now. Events of one process are a tick apart at least,
-    /// so that they have an order.
-    ///
-    /// # Errors
-    /// When /proc is not there.
-    pub fn now() -> anyhow::Result<Self> {
-        std::thread::sleep(Duration::from_millis(1000 / TICKS));
-        Ok(Self { start: now_in_ticks(), ..Self::own()? })
-    }
-
-    /// Whether this process was forked after `other`. Of two in the same tick the higher PID is
-    /// the later one, unless the numbers have just started again from the bottom.
-    pub fn is_after(&self, other: &Self) -> bool {
-        if self.boot != other.boot {
-            return true;
-        }
-        if self.start != other.start {
-            return self.start > other.start;
-        }
-        let wrapped = self.pid.abs_diff(other.pid) > pid_max() / 2;
-        (self.pid > other.pid) != wrapped
-    }
-}
-
-fn pid_max() -> u32 {
-    let text = std::fs::read_to_string("/proc/sys/kernel/pid_max").unwrap_or_default();
-    text.trim().parse().unwrap_or(4_194_304)
-}
-
-/// The present in clock ticks since boot. A damaged file could name a time to come, which must not
-/// supersede everything until then.
-pub(crate) fn now_in_ticks() -> u64 {
-    // The clock of field 22 of /proc/PID/stat, without opening a file.
-    let Ok(uptime) = clock_gettime(ClockId::CLOCK_BOOTTIME) else {
-        return u64::MAX;
-    };
-    (Duration::from(uptime).as_millis() / u128::from(1000 / TICKS)) as u64 + 1
-}
-
-/// Clock ticks of a second: USER_HZ is 100 in the kernel's interface on every architecture that runs this.
-const TICKS: u64 = 100;
-
-/// Start time of a process in clock ticks since boot.
-pub(crate) fn start_of(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything; field 22 is the 20th after it.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
-}
 
 /// What the last run of an instance left behind.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -154,7 +70,7 @@ pub struct LastRun {
 
 impl LastRun {
     /// Notes how long a phase took.
-    pub fn phase(&mut self, phase: Phase, took: Duration) {
+    pub fn phase(&mut self, phase: impl ToString, took: Duration) {
         self.phases.push((phase.to_string(), took.as_secs_f64() * 1000.0));
     }
 }
@@ -283,36 +199,6 @@ impl Store {
             .with_context(|| format!("keeping the file as {}", path.display()))
     }
 
-    /// Real servers that are drained by hand; none without the file.
-    ///
-    /// # Errors
-    /// When the list cannot be read, or others could have written it.
-    pub fn drains(&self) -> anyhow::Result<Vec<Drain>> {
-        let path = self.drains_path();
-        let reading = || format!("reading the drained real servers from {}", path.display());
-        let text = match read_own(&path, MAX_RECORD) {
-            Err(error) if is_missing(&error) => return Ok(Vec::new()),
-            other => other.with_context(reading)?,
-        };
-        serde_json::from_slice(&text).with_context(reading)
-    }
-
-    /// Keeps the list over failover and reboot.
-    ///
-    /// # Errors
-    /// When /var/lib cannot be written.
-    pub fn keep_drains(&self, list: &[Drain]) -> anyhow::Result<()> {
-        let path = self.drains_path();
-        let text = serde_json::to_vec(list)?;
-        own_directory(Path::new(STATE))
-            .and_then(|()| replace(&path, &text, 0o644, true))
-            .with_context(|| format!("keeping the drained real servers in {}", path.display()))
-    }
-
-    fn drains_path(&self) -> PathBuf {
-        Path::new(STATE).join(format!("{}.drains.json", self.instance))
-    }
-
     /// Tells the other processes of this instance that this one was called, and for which role.
     /// Creating a file needs no lock, so a process that hangs cannot stop another one here.
     ///
@@ -364,78 +250,4 @@ fn parse_notification(name: &str) -> Option<(Stamp, Role)> {
     let start = parts.next()?.parse().ok()?;
     let pid = parts.next()?.parse().ok()?;
     Some((Stamp { boot, start, pid }, parts.next()?.parse().ok()?))
-}
-
-/// Opens a file that is nobody else's, never through a link.
-pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> anyhow::Result<File> {
-    let file =
-        options.mode(0o644).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK).open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() || metadata.nlink() > 1 {
-        bail!("{} is not a regular file of its own", path.display());
-    }
-    refuse_foreign_writers(&metadata, &path.display().to_string())?;
-    Ok(file)
-}
-
-/// The content of such a file, or its first bytes when it has more than `most`.
-fn read_own(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
-    let file = open_own(path, OpenOptions::new().read(true))?;
-    // In one piece: a takeover reads some, and growing would cost it more calls than all else about them.
-    let size = file.metadata()?.len().min(most);
-    let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-    file.take(most).read_to_end(&mut content)?;
-    Ok(content)
-}
-
-fn is_missing(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::NotFound)
-}
-
-/// Makes a directory, or accepts one that only its owner, root or the caller, may change.
-pub(crate) fn own_directory(path: &Path) -> anyhow::Result<()> {
-    match DirBuilder::new().mode(0o755).create(path) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-            return Err(error).with_context(|| format!("making the directory {}", path.display()));
-        }
-        _ => {}
-    }
-    let metadata = std::fs::symlink_metadata(path)?;
-    if !metadata.is_dir() {
-        bail!("{} is not a directory", path.display());
-    }
-    if metadata.mode() & 0o1000 != 0 {
-        bail!("{} is a directory in which everybody may write", path.display());
-    }
-    refuse_foreign_writers(&metadata, &path.display().to_string())
-}
-
-/// Replaces a file in one step: a reader finds the old content or the new one, and so does the next
-/// boot when it is `durable`. A takeover does not wait for a disk on behalf of a record in /run.
-///
-/// # Errors
-/// When the directory cannot be written.
-pub fn replace(path: &Path, content: &[u8], mode: u32, durable: bool) -> anyhow::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
-    // What a killed process with the same PID left behind; O_EXCL never follows a link.
-    let _ = std::fs::remove_file(&temporary);
-    let write = || -> anyhow::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-            .open(&temporary)?;
-        file.write_all(content)?;
-        if durable {
-            file.sync_all()?;
-        }
-        std::fs::rename(&temporary, path)?;
-        Ok(())
-    };
-    write().inspect_err(|_| {
-        let _ = std::fs::remove_file(&temporary);
-    })
 }

@@ -14,7 +14,8 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::record::{RUN, Stamp, open_own, own_directory, start_of};
+use super::files::{RUN, open_own, own_directory};
+use super::stamp::{Stamp, start_of};
 
 /// How long a run waits that has no shorter time limit.
 pub const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,20 +1,21 @@
 //! Real servers drained by hand: no new connections, existing ones live on, until it is lifted.
 //!
-//! Owns what `drain` and `undrain` mean: which servers of which services, and until when. The list is
-//! kept by `record` in /var/lib/lvs-notify, so that it survives `apply`, a failover and a reboot, and is
-//! laid over the desired state of every role. Called by `lib` (the commands), `reconcile` and `status`.
+//! Owns what `drain` and `undrain` mean: which servers of which services, and until when; and the list in
+//! /var/lib/lvs-notify, which survives `apply`, a failover and a reboot, and is laid over the desired state of every
+//! role. Called by `lib` (the commands), `reconcile` and `status`.
 
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
+use super::files::{MAX_RECORD, STATE, is_missing, own_directory, read_own, replace};
+use super::stamp::seconds_now;
 use crate::config::did_you_mean;
 use crate::desired::{Declared, Desired};
 use crate::model::{Endpoint, Protocol, ServerKey, ServiceKey};
 use crate::notation::{parse_duration, parse_endpoint};
-use crate::reconcile::seconds_now;
-use crate::record::Store;
 
 /// One entry of the list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +57,33 @@ impl Drain {
     }
 }
 
+/// Real servers that are drained by hand; none without the file.
+///
+/// # Errors
+/// When the list cannot be read, or others could have written it.
+pub fn read(instance: &str) -> anyhow::Result<Vec<Drain>> {
+    let path = file(instance);
+    let reading = || format!("reading the drained real servers from {}", path.display());
+    let text = match read_own(&path, MAX_RECORD) {
+        Err(error) if is_missing(&error) => return Ok(Vec::new()),
+        other => other.with_context(reading)?,
+    };
+    serde_json::from_slice(&text).with_context(reading)
+}
+
+/// Keeps the list over failover and reboot.
+fn keep(instance: &str, list: &[Drain]) -> anyhow::Result<()> {
+    let path = file(instance);
+    let text = serde_json::to_vec(list)?;
+    own_directory(Path::new(STATE))
+        .and_then(|()| replace(&path, &text, 0o644, true))
+        .with_context(|| format!("keeping the drained real servers in {}", path.display()))
+}
+
+fn file(instance: &str) -> PathBuf {
+    Path::new(STATE).join(format!("{instance}.drains.json"))
+}
+
 /// Lays the list over a desired state: drained servers get weight 0.
 pub fn lay_over(list: &[Drain], desired: &mut Desired, now: u64) {
     if list.is_empty() {
@@ -86,7 +114,7 @@ pub struct Wish<'a> {
 ///
 /// # Errors
 /// When no declared real server is meant, a word cannot be read, or the list cannot be kept.
-pub fn begin(store: &Store, declared: &Declared, wish: &Wish<'_>) -> anyhow::Result<String> {
+pub fn begin(instance: &str, declared: &Declared, wish: &Wish<'_>) -> anyhow::Result<String> {
     let (address, port) = server(wish.server)?;
     let services = match wish.services {
         [] => None,
@@ -128,10 +156,10 @@ pub fn begin(store: &Store, declared: &Declared, wish: &Wish<'_>) -> anyhow::Res
         let known: Vec<&str> = known.iter().map(String::as_str).collect();
         bail!("no declared real server is `{}`{}", wish.server, did_you_mean(wish.server, &known));
     }
-    let mut list = store.drains()?;
+    let mut list = read(instance)?;
     list.retain(|known| known.holds(now) && !known.is_about(&drain));
     list.push(drain);
-    store.keep_drains(&list)?;
+    keep(instance, &list)?;
     Ok(format!("draining {}\n", meant.join(", ")))
 }
 
@@ -139,8 +167,8 @@ pub fn begin(store: &Store, declared: &Declared, wish: &Wish<'_>) -> anyhow::Res
 ///
 /// # Errors
 /// When nothing is drained that could be meant, or the list cannot be kept.
-pub fn lift(store: &Store, text: Option<&str>) -> anyhow::Result<String> {
-    let mut list = store.drains()?;
+pub fn lift(instance: &str, text: Option<&str>) -> anyhow::Result<String> {
+    let mut list = read(instance)?;
     let before = list.len();
     match text {
         None => list.clear(),
@@ -154,7 +182,7 @@ pub fn lift(store: &Store, text: Option<&str>) -> anyhow::Result<String> {
         let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         bail!("nothing is drained that `{}` could mean; drained are: {names}", text.unwrap_or("--all"));
     }
-    store.keep_drains(&list)?;
+    keep(instance, &list)?;
     Ok(format!("lifted {} of {before} drains\n", before - list.len()))
 }
 

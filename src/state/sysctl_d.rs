@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use super::files::replace;
 use crate::desired::{Desired, Persist};
-use crate::record::replace;
 
 /// sysctl.d(5)
 const DIRECTORY: &str = "/etc/sysctl.d";

@@ -1,0 +1,106 @@
+//! What a run goes by: the instance's file, the last good copy of it, or only the record.
+//!
+//! Owns that choice and what is wanted in each case. Leaves reading a file to `config`, its meaning to `desired`, the
+//! copies to `state::record`. Called by `reconcile`, `status` and `lib`.
+
+use std::collections::BTreeSet;
+
+use crate::config::{Invalid, Source};
+use crate::desired::{Declared, Desired, declared};
+use crate::instance::Instance;
+use crate::model::{Owned, Role};
+use crate::state::record::Store;
+
+/// Where the desired state came from.
+#[derive(Clone, Debug)]
+pub enum Basis {
+    /// The instance's file
+    File {
+        /// Its text
+        source: Source,
+        /// Its meaning
+        declared: Declared,
+        /// Known from the compiled copy
+        compiled: bool,
+    },
+    /// The last good copy, because the file cannot be used
+    LastGood {
+        /// The copy's meaning
+        declared: Declared,
+        /// What is wrong with the file
+        why: String,
+    },
+    /// Neither: only what the record says can be taken away
+    Record {
+        /// What is wrong with the file
+        why: String,
+    },
+}
+
+impl Basis {
+    /// Reads the instance's file, or what can stand in for it.
+    pub fn read(instance: &Instance, store: &Store) -> Self {
+        let read = || -> anyhow::Result<Self> {
+            let source = Source::read(&instance.path)?;
+            if let Some(declared) = store.compiled(&source.text) {
+                return Ok(Self::File { source, declared, compiled: true });
+            }
+            Ok(Self::File { declared: declared(&source)?, source, compiled: false })
+        };
+        let why = match read() {
+            Ok(file) => return file,
+            Err(error) => format!("{error:#}"),
+        };
+        match store.last_good().and_then(|source| Ok(declared(&source)?)) {
+            Ok(declared) => Self::LastGood { declared, why },
+            Err(_) => Self::Record { why },
+        }
+    }
+
+    /// What is wrong with the instance's file.
+    pub fn complaint(&self) -> Option<&str> {
+        match self {
+            Self::File { .. } => None,
+            Self::LastGood { why, .. } | Self::Record { why } => Some(why),
+        }
+    }
+
+    /// The meaning of the file that is used.
+    pub fn declared(&self) -> Option<&Declared> {
+        match self {
+            Self::File { declared, .. } | Self::LastGood { declared, .. } => Some(declared),
+            Self::Record { .. } => None,
+        }
+    }
+
+    /// The file wants the values found before put back on leaving MASTER.
+    pub fn restores(&self) -> bool {
+        self.declared().and_then(|declared| declared.arp).is_some_and(|arp| arp.restore)
+    }
+
+    /// The state wanted in a role.
+    ///
+    /// # Errors
+    /// [`Invalid`], when a MASTER has no file to go by: then nothing may be touched.
+    pub fn desired(&self, role: Role, owned: &Owned) -> Result<Desired, Invalid> {
+        match self {
+            Self::File { declared, .. } | Self::LastGood { declared, .. } => Ok(declared.for_role(role)),
+            Self::Record { why } if role == Role::Master => {
+                Err(Invalid(format!("{why}\nnothing was changed: there is no last good copy either")))
+            }
+            Self::Record { .. } => Ok(leave_by_record(owned)),
+        }
+    }
+}
+
+/// Leaving MASTER needs no file: what the record names goes.
+fn leave_by_record(owned: &Owned) -> Desired {
+    let (loopback, interface): (BTreeSet<_>, BTreeSet<_>) =
+        owned.addresses.iter().cloned().partition(|key| key.interface == "lo");
+    Desired {
+        off_loopback: loopback.into_iter().map(|key| key.address).collect(),
+        off_interface: interface,
+        restore: !owned.originals.is_empty(),
+        ..Desired::default()
+    }
+}
