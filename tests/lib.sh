@@ -2,6 +2,9 @@
 # What the tests in bash have in common: Debian's packages, the tests' programs, checks and their count, the end of a
 # process. Sourced, never run; owns no expectation.
 
+# Numbers and messages of other programs are read.
+export LC_ALL=C
+
 need() { # PACKAGE...: installs those that are missing
     local package missing=()
     for package; do
@@ -42,27 +45,26 @@ stop() { # PROCESS: and wait for it, unseen, because bash would report how it en
 # The tests' programs: suite (tests/suite) and unit (those in src), and where both expect the program under test.
 build_tests() {
     local built
-    built=$(packaging/build-static test --no-run --lib --test suite --message-format=json | grep '"test":true},"features"')
+    built=$(packaging/build-static test --no-run --lib --test suite --message-format=json-render-diagnostics |
+        grep '"test":true},"features"')
     suite=$(grep '"name":"suite"' <<<"$built" | sed 's/.*"executable":"\([^"]*\)".*/\1/')
     unit=$(grep -v '"name":"suite"' <<<"$built" | sed 's/.*"executable":"\([^"]*\)".*/\1/')
+    # shellcheck disable=SC2034
     expected=${suite%/deps/*}/lvs-notify
 }
 # Lines "PROGRAM NAME" of the tests at a place. Those in src are anywhere, but for what `cargo test` ignores there, which
 # needs a kernel with IPVS.
 tests_at() { # anywhere|here|ipvs
-    listed "$suite" "$1::"
+    listed suite "$1::"
     case $1 in
-    anywhere) comm -23 <(listed "$unit" '' | sort) <(listed "$unit" '' --ignored | sort) ;;
-    ipvs) listed "$unit" '' --ignored ;;
+    anywhere) comm -23 <(listed unit '' | sort) <(listed unit '' --ignored | sort) ;;
+    ipvs) listed unit '' --ignored ;;
     esac
 }
-listed() { # PROGRAM BEGINNING OPTION...
-    "$1" --list --format terse "${@:3}" | sed -n "s#^\($2.*\): test\$#$1 \1#p"
+listed() { # suite|unit BEGINNING OPTION...
+    "${!1}" --list --format terse "${@:3}" | sed -n "s/^\($2.*\): test\$/$1 \1/p"
 }
-# For LVS_NOTIFY_GUEST: what needs no IPVS needs no other kernel.
-guest_at() { if [ "$1" = here ]; then echo never; else echo "${LVS_NOTIFY_GUEST:-auto}"; fi; }
-# What the guests of these tests are given: the program as the packages ship it.
-# shellcheck disable=SC2034
-given_to_guests() {
-    given=(--with "$suite" --with "$unit" --with "$(packaging/build-static):$expected" --tree "examples:$PWD/examples")
+# For LVS_NOTIFY_GUEST: what needs no IPVS needs no other kernel, unless another release's is asked for.
+guest_at() {
+    if [ "$1" = here ] && [ -z "${LVS_NOTIFY_RELEASE:-}" ]; then echo never; else echo "${LVS_NOTIFY_GUEST:-auto}"; fi
 }

@@ -8,6 +8,8 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use neli::consts::genl::{CtrlAttr, CtrlCmd};
 use neli::consts::nl::GenlId;
@@ -42,18 +44,34 @@ pub(super) fn missing() -> Error {
     Error::new(Operation::FindIpvs, "", Errno::ENOENT)
 }
 
-/// Runs modprobe as the kernel itself would (`kmod.c`, `call_modprobe`), and as ipvsadm does. The path is empty where
-/// that is forbidden. Whether it helped is seen by asking again.
+/// How long modprobe is waited for: less than keepalived gives a stop script.
+const LOADING: Duration = Duration::from_millis(600);
+
+/// Runs modprobe as the kernel itself would (`kmod.c`, `call_modprobe`), and as ipvsadm does; once, and a disk that hangs
+/// holds nobody up. The path is empty where that is forbidden. Whether it helped is seen by asking again.
 fn load_module() {
+    static TRIED: AtomicBool = AtomicBool::new(false);
+    if TRIED.swap(true, Ordering::Relaxed) {
+        return;
+    }
     let program = std::fs::read_to_string("/proc/sys/kernel/modprobe").unwrap_or_default();
     let mut command = Command::new(program.trim_end());
     command
         .args(["-q", "--", "ip_vs"])
         .env_clear()
+        .envs([("HOME", "/"), ("TERM", "linux"), ("PATH", "/sbin:/usr/sbin:/bin:/usr/bin")])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    let _ = command.status();
+    let Ok(mut child) = command.spawn() else { return };
+    let deadline = Instant::now() + LOADING;
+    while matches!(child.try_wait(), Ok(None)) {
+        if Instant::now() >= deadline {
+            log::warn!("modprobe ip_vs (process {}) does not come to its end; going on without", child.id());
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Access to IPVS in the network namespace in which this was opened.

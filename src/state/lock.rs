@@ -33,6 +33,15 @@ pub enum Waited {
     GivenUp,
 }
 
+/// What was found of a holder that has the lock for too long.
+enum Overcome {
+    /// Another instance's: this run goes on without the lock
+    Beside,
+    Killed(Stamp),
+    /// It has let go meanwhile, or cannot be named yet
+    Gone,
+}
+
 /// Who waits, and how.
 pub struct Waiter<'a> {
     /// This process
@@ -78,7 +87,7 @@ impl Waiter<'_> {
             }
         };
         let mut deadline = Instant::now() + self.patience;
-        let mut killed = None;
+        let (mut killed, mut gone) = (None, 0);
         loop {
             file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(mut lock) => {
@@ -95,9 +104,10 @@ impl Waiter<'_> {
                 return Ok(Waited::GivenUp);
             }
             if Instant::now() >= deadline {
-                killed = self.overcome(&path, killed.as_ref())?;
-                if killed.is_none() {
-                    return Ok(Waited::Held(Lock(None)));
+                match self.overcome(&path, killed.as_ref(), gone)? {
+                    Overcome::Beside => return Ok(Waited::Held(Lock(None))),
+                    Overcome::Killed(holder) => killed = Some(holder),
+                    Overcome::Gone => gone += 1,
                 }
                 deadline = Instant::now() + LAST_BREATH;
             }
@@ -105,12 +115,19 @@ impl Waiter<'_> {
         }
     }
 
-    /// Kills the holder and names it, or says that this run may go on beside it (`None`). Of several older runs that
-    /// wait as well, the next one may have the lock by now: only the one that was `killed` before has survived.
-    fn overcome(&self, path: &Path, killed: Option<&Stamp>) -> anyhow::Result<Option<Stamp>> {
+    /// Kills the holder, or finds that there is no need. Of several older runs that wait as well, the next one may have
+    /// the lock by now: only the one that was `killed` before has survived. Between having the lock and writing into it
+    /// there is a moment, so a holder that cannot be named, or is no more, is given some.
+    fn overcome(&self, path: &Path, killed: Option<&Stamp>, gone: u32) -> anyhow::Result<Overcome> {
+        const MOMENTS: u32 = 2;
         let path_shown = path.display();
         let waited = self.patience.as_secs_f32();
-        let (holder, instance) = read_holder(path).with_context(|| {
+        let found = read_holder(path);
+        let alive = found.as_ref().is_some_and(|(holder, _)| start_of(holder.pid) == Some(holder.start));
+        if !alive && gone < MOMENTS {
+            return Ok(Overcome::Gone);
+        }
+        let (holder, instance) = found.with_context(|| {
             format!("another lvs-notify holds {path_shown} for more than {waited:.1} s; find it with `fuser {path_shown}`")
         })?;
         let pid = holder.pid;
@@ -118,10 +135,9 @@ impl Waiter<'_> {
             log::warn!(
                 "lvs-notify process {pid} of {instance} holds {path_shown} for more than {waited:.1} s; going on beside it"
             );
-            return Ok(None);
+            return Ok(Overcome::Beside);
         }
-        let same_process = start_of(pid) == Some(holder.start);
-        if killed == Some(&holder) || !self.overrules || !self.stamp.is_after(&holder) || !same_process {
+        if killed == Some(&holder) || !self.overrules || !self.stamp.is_after(&holder) || !alive {
             bail!(
                 "lvs-notify process {pid} holds the lock {path_shown} for more than {waited:.1} s; look at it with `cat /proc/{pid}/stack`, end it with `kill -9 {pid}`, and run this again"
             );
@@ -129,9 +145,10 @@ impl Waiter<'_> {
         log::warn!(
             "killing lvs-notify process {pid}, called before this one, which holds the lock for more than {waited:.1} s"
         );
-        kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL)
-            .with_context(|| format!("killing process {pid}"))?;
-        Ok(Some(holder))
+        match kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => Ok(Overcome::Killed(holder)),
+            Err(errno) => bail!("killing process {pid}: {errno}"),
+        }
     }
 }
 

@@ -14,6 +14,8 @@ guest_packages=(busybox-static curl ethtool iproute2 iputils-arping iputils-ping
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 # Directories get the same mode in the guest whoever packs them.
 umask 022
+# Messages of other programs are read.
+export LC_ALL=C
 
 die() { # MESSAGE...
     printf 'tests/guest/%s: %s\n' "${0##*/}" "$*" >&2

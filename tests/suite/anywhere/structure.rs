@@ -192,3 +192,30 @@ fn every_symptom_of_the_readme_is_provoked() {
     }
     assert!(count > 8, "{count} rules in the table");
 }
+
+/// A file that is no module is never built, and a test at no place is never run.
+#[test]
+fn every_test_has_a_place() {
+    let suite = root().join("tests/suite");
+    let main = std::fs::read_to_string(suite.join("main.rs")).unwrap();
+    for place in ["anywhere", "here", "ipvs"] {
+        let (_, block) = main.split_once(&format!("mod {place} {{")).unwrap();
+        let (block, _) = block.split_once('}').unwrap();
+        let named: BTreeSet<&str> =
+            block.lines().filter_map(|line| line.split_once("mod ")?.1.strip_suffix(';')).collect();
+        let files: BTreeSet<String> = std::fs::read_dir(suite.join(place))
+            .unwrap()
+            .map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
+            .collect();
+        assert_eq!(files.iter().map(String::as_str).collect::<BTreeSet<_>>(), named, "{place}");
+    }
+    for entry in std::fs::read_dir(suite.join("support")).unwrap().flatten() {
+        assert!(!std::fs::read_to_string(entry.path()).unwrap().contains("#[test]"), "{:?}", entry.path());
+    }
+    // What `cargo test` ignores there is run by tests/schema.
+    let ignored = std::fs::read_dir(suite.join("anywhere")).unwrap().flatten().map(|entry| {
+        let text = std::fs::read_to_string(entry.path()).unwrap();
+        text.lines().filter(|line| line.starts_with("#[ignore")).count()
+    });
+    assert_eq!(ignored.sum::<usize>(), 1, "only tests/schema's test may be ignored there");
+}

@@ -3,7 +3,7 @@
 //! Owns: what a role puts on lo and on the client-side interface and what it leaves alone, the ARP
 //! parameters and their file in /etc/sysctl.d, ARP and ND as another host sees them, idempotence as
 //! strace and `ip monitor` see it, and what happens without a usable file. Needs root on any Linux,
-//! but no IPVS: every file here declares no service. Leaves services to `ipvs.rs`.
+//! but no IPVS: every file here declares no service. Leaves services to `services`.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::time::{Duration, SystemTime};
