@@ -64,5 +64,5 @@ guest_at() { if [ "$1" = here ]; then echo never; else echo "${LVS_NOTIFY_GUEST:
 # What the guests of these tests are given: the program as the packages ship it.
 # shellcheck disable=SC2034
 given_to_guests() {
-    given=(--with "$suite" --with "$unit" --with "$(packaging/build-static):$expected" --tree "examples:$PWD/examples")
+    given=(--with "$suite" --with "$unit" --with "$(packaging/build-static):$expected" --tree "examples:$PWD/examples" --tree "tests/golden:$PWD/tests/golden")
 }

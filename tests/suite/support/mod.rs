@@ -7,6 +7,7 @@
 pub mod golden;
 pub mod model;
 pub mod network;
+pub mod session;
 pub mod stage;
 pub mod tables;
 
