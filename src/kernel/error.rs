@@ -275,8 +275,52 @@ impl Error {
 }
 
 #[cfg(test)]
+#[allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#[path = "../../tests/suite/support/golden.rs"]
+mod golden;
+
+#[cfg(test)]
 mod tests {
+    use super::Operation as Op;
     use super::*;
+
+    const ALL: [Op; 23] = [
+        Op::ReadLink,
+        Op::ReadAddresses,
+        Op::AddAddress,
+        Op::RemoveAddress,
+        Op::FindIpvs,
+        Op::Probe,
+        Op::ReadServices,
+        Op::ReadServers,
+        Op::ReadDaemons,
+        Op::ReadTimeouts,
+        Op::AddService,
+        Op::SetService,
+        Op::DeleteService,
+        Op::AddServer,
+        Op::SetServer,
+        Op::DeleteServer,
+        Op::SetTimeouts,
+        Op::StartDaemon,
+        Op::StopDaemon,
+        Op::ReadParameter,
+        Op::SetParameter,
+        Op::Announce,
+        Op::Probing,
+    ];
+
+    /// Each operation with every number that has a meaning there, as people read it.
+    #[test]
+    fn every_entry_is_told_as_in_the_golden_file() {
+        let mut told = String::new();
+        for operation in ALL {
+            for errno in (1..134).map(Errno::from_raw).filter(|errno| operation.explain(*errno).is_some()) {
+                told += &format!("{}\n", Error::new(operation, "OBJECT", errno));
+            }
+        }
+        golden::same("kernel/errors", &told);
+    }
 
     #[test]
     fn an_error_names_operation_object_meaning_number_and_remedy() {

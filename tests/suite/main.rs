@@ -8,8 +8,8 @@ mod support;
 
 /// What needs no privileges: `cargo test` runs it.
 mod anywhere {
-    mod cli;
     mod config;
+    mod golden;
     pub(crate) mod import;
     mod laws;
     mod lint;
@@ -20,6 +20,7 @@ mod anywhere {
 /// What needs root, and no IPVS: in namespaces of any machine.
 mod here {
     mod faults;
+    mod golden;
     pub(crate) mod keepalived;
     mod netns;
 }

@@ -1,10 +1,10 @@
-//! `check`: every rule with a configuration that breaks it and one that does not, and what is printed.
+//! `check`: every rule with a configuration that breaks it and one that does not.
 //!
-//! Owns the rules over keepalived.conf, desired-state files and the host, all made up here. What the real
-//! keepalived does with the same files is in `keepalived`. Needs no privileges.
+//! Owns the rules over keepalived.conf, desired-state files and the host, all made up here; what people read of each is
+//! in tests/golden/rules, what the command prints in tests/golden/check. What the real keepalived does with the same
+//! files is in `keepalived`. Needs no privileges.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use lvs_notify::config::Source;
 use lvs_notify::desired::Declared;
@@ -12,6 +12,9 @@ use lvs_notify::desired::declared;
 use lvs_notify::keepalived_conf::{self, Tree};
 use lvs_notify::kernel::host::{Host, Program};
 use lvs_notify::lint::{self, File, Finding, Input, Rule};
+use lvs_notify::report::{self, check::Checked};
+
+use crate::support::golden;
 
 /// What the manual shows.
 const CONF: &str = r#"
@@ -160,6 +163,17 @@ impl World {
 
     fn found(&self) -> Vec<Finding> {
         self.input(lint::findings)
+    }
+
+    /// What people read of a broken rule, after the lines that break it. What is odd about the host is not shown.
+    fn told(&self, rule: Rule) -> String {
+        let mut text = golden::edit(CONF, &self.conf);
+        for (name, file) in &self.files {
+            text += &golden::edit(if *name == "VI_1" { FILE } else { "" }, file);
+        }
+        let findings = self.found().into_iter().filter(|found| found.rule == rule).collect();
+        let told = report::check::text(&Checked { findings, ..Checked::default() });
+        text + told.split("\n\n").next().unwrap_or_default() + "\n\n"
     }
 
     fn breaks(&self, rule: Rule) -> bool {
@@ -447,6 +461,13 @@ fn every_rule_has_a_configuration_that_breaks_it_and_one_that_does_not() {
 }
 
 #[test]
+fn findings_are_told_as_in_the_golden_file() {
+    let head = "# Lines of keepalived.conf and of the file that are taken out (-) and put in (+), then what is said.\n\n";
+    let told: String = cases().iter().map(|(rule, broken, _)| broken.told(*rule)).collect();
+    golden::same("rules/findings", &format!("{head}{told}"));
+}
+
+#[test]
 fn what_the_manual_shows_is_clean() {
     assert_eq!(world().found(), []);
     assert_eq!(world().second("192.0.2.101", "").found(), []);
@@ -544,62 +565,6 @@ fn the_text_is_read_as_keepalived_reads_it() {
         .conf(MASTER, "$WHO=master\n    notify_master \"/usr/bin/lvs-notify ${WHO} VI_1\"");
     let found = hidden.found();
     assert_eq!(found.iter().map(|one| one.rule).collect::<Vec<_>>(), [Rule::E05], "{found:#?}");
-}
-
-fn run(words: &[&str]) -> (i32, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_lvs-notify"))
-        .args(words)
-        .env_remove("LVS_NOTIFY_CONFIG")
-        .output()
-        .unwrap();
-    (output.status.code().unwrap(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
-}
-
-#[test]
-fn the_command_tells_place_consequence_and_remedy() {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("lint-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let write = |name: &str, text: &str| {
-        std::fs::write(folder.join(name), text).unwrap();
-        folder.join(name).to_str().unwrap().to_owned()
-    };
-    let file = write("VI_1.yaml", FILE);
-    let good = write("good.conf", CONF);
-    let strict = CONF.replace("global_defs {", "global_defs {\n vrrp_strict");
-    write("strict.inc", &strict.replace("/32 dev lo", "/24 dev lo").replace(STOP, ""));
-    let bad = write("bad.conf", "include *.inc\n}\n");
-
-    let (status, text) = run(&["check", "--keepalived-conf", &good, &file]);
-    assert_eq!((status, text.lines().last()), (0, Some("Nothing found")), "{text}");
-    assert!(text.contains(&format!("Checked as well: {good}")), "{text}");
-    assert!(text.contains("no packet circles: while not MASTER this host has no service"), "{text}");
-
-    let (status, text) = run(&["check", &file, "--keepalived-conf", &bad]);
-    assert_eq!(status, 3, "{text}");
-    let inc = folder.join("strict.inc").to_str().unwrap().to_owned();
-    assert!(text.contains(&format!("E35 {inc}:18: ")) && text.contains(&format!("E38 {bad}:2: ")), "{text}");
-    let tail = "    do:   add: notify_stop \"/usr/bin/lvs-notify stop VI_1\"\n";
-    assert!(text.contains(tail) && text.ends_with("Found: 3 errors, 1 warning, 0 hints\n"), "{text}");
-    assert!(text.find("E38").unwrap() < text.find("W13").unwrap(), "{text}");
-
-    let (status, json) = run(&["check", "--json", &file, "--keepalived-conf", &bad]);
-    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!((status, &json["version"], json["findings"].as_array().unwrap().len()), (3, &1.into(), 4));
-    let first = &json["findings"][0];
-    assert_eq!(first["severity"], "error");
-    assert!(first["line"].is_u64() && first["effect"].is_string() && first["remedy"].is_string());
-    assert_eq!(json["files"][0]["loop_free"], true);
-
-    let invalid = write("VI_3.yaml", &FILE.replace("rr", "none"));
-    let (status, text) = run(&["check", "--keepalived-conf", &bad, &file, &invalid]);
-    assert!(status == 4 && text.contains("1 invalid file, 3 errors"), "{status} {text}");
-    assert_eq!(run(&["check", "--keepalived-conf", "/nonexistent/keepalived.conf", &file]).0, 1);
-
-    let odd =
-        write("odd.conf", "vrrp_instance \"a\u{1b}[2Jb\" {\n notify \"/usr/bin/lvs-notify master\"\n}\n");
-    let (_, text) = run(&["check", "--keepalived-conf", &odd, &file]);
-    assert!(!text.contains('\u{1b}') && text.contains("\\u{1b}[2Jb"), "{text}");
-    std::fs::remove_dir_all(folder).unwrap();
 }
 
 proptest::proptest! {

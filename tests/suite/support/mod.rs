@@ -4,8 +4,10 @@
 //! `ipvsadm`, `arping`) are run by the tests themselves. Used by every test that needs a kernel.
 #![allow(missing_docs)]
 
+pub mod golden;
 pub mod model;
 pub mod network;
+pub mod session;
 pub mod stage;
 pub mod tables;
 
