@@ -272,14 +272,14 @@ impl Declared {
     }
 }
 
-impl TryFrom<&Document<'_>> for Declared {
+impl TryFrom<&Document> for Declared {
     type Error = Vec<Problem>;
 
     /// Checks a document.
     ///
     /// # Errors
     /// Every problem of meaning, each with its place.
-    fn try_from(document: &Document<'_>) -> Result<Self, Vec<Problem>> {
+    fn try_from(document: &Document) -> Result<Self, Vec<Problem>> {
         let mut check = Check::default();
         let declared = check.document(document);
         if check.problems.is_empty() { Ok(declared) } else { Err(check.problems) }
@@ -487,7 +487,7 @@ impl Check {
         match arp {
             None => Some(defaults),
             Some(ShortOr::Short(word)) => {
-                if **word != *"off" {
+                if word != "off" {
                     self.within("arp", |check| check.wrong(format!("`{word}` is not known here; write `off` or a mapping with arp_ignore, arp_announce, persist, restore")));
                 }
                 None
@@ -685,7 +685,7 @@ impl Check {
     }
 
     /// Tells which real servers of a service are given twice.
-    fn twice(&mut self, items: &[ShortOr<'_, raw::RealServer<'_>>]) {
+    fn twice(&mut self, items: &[ShortOr<raw::RealServer>]) {
         let mut seen = BTreeSet::new();
         self.each("real_servers", items, |check, item| {
             let text = match item {

@@ -26,7 +26,6 @@ pub mod model;
 mod names;
 pub mod notation;
 pub mod persist;
-mod plain_yaml;
 pub mod plan;
 pub mod process;
 pub mod reconcile;
