@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::compiled;
 use crate::config as raw;
 use crate::config::{Document, Location, Problem, Segment, ShortOr, Text, did_you_mean, nearest};
 use crate::model::{
@@ -123,7 +122,6 @@ pub struct Wanted {
     /// Settings
     pub settings: Service,
     /// Real servers
-    #[serde(with = "compiled::servers")]
     pub servers: SortedMap<ServerKey, RealServer>,
 }
 
