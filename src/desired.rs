@@ -16,11 +16,10 @@ use crate::config as raw;
 use crate::config::{Document, Location, Problem, Segment, ShortOr, Text, did_you_mean, nearest};
 use crate::model::{
     AddressKey, DaemonState, Endpoint, Family, Forward, Parameter, Protocol, RealServer, Role, ServerKey,
-    Service, ServiceKey, SyncDaemon, Timeouts, Tunnel, service_flag,
+    Servers, Service, ServiceKey, SyncDaemon, Timeouts, Tunnel, pairs, service_flag,
 };
 use crate::notation::{parse_duration, parse_endpoint};
 use crate::plan::Ownership;
-use crate::sorted_map::SortedMap;
 
 /// The longest persistence and idle timeout: 31 days, ipvsadm's limit. The kernel counts in
 /// jiffies in 32 bits and overflows silently beyond (`ip_vs_ctl.c`).
@@ -89,6 +88,7 @@ pub struct Declared {
     /// Connection synchronisation
     pub daemon: Option<SyncDaemon>,
     /// Virtual services with their real servers
+    #[serde(with = "pairs")]
     pub services: BTreeMap<ServiceKey, Wanted>,
 }
 
@@ -122,7 +122,8 @@ pub struct Wanted {
     /// Settings
     pub settings: Service,
     /// Real servers
-    pub servers: SortedMap<ServerKey, RealServer>,
+    #[serde(with = "pairs")]
+    pub servers: Servers,
 }
 
 /// The state that a role wants.
@@ -670,33 +671,14 @@ impl Check {
                 check.wrong("port 0 stands for every port and needs `persistence`; without it the kernel never schedules a packet");
             });
         }
-        let mut servers = Vec::with_capacity(service.real_servers.len());
+        let mut servers = Servers::new();
         self.each("real_servers", &service.real_servers, |check, item| {
-            servers.push(check.server(item, key, forward, declared));
-        });
-        let given = servers.len();
-        let servers = SortedMap::from(servers);
-        if servers.len() < given {
-            self.twice(&service.real_servers);
-        }
-        (key, Wanted { settings, servers })
-    }
-
-    /// Tells which real servers of a service are given twice.
-    fn twice(&mut self, items: &[ShortOr<raw::RealServer>]) {
-        let mut seen = BTreeSet::new();
-        self.each("real_servers", items, |check, item| {
-            let text = match item {
-                ShortOr::Short(text) => text,
-                ShortOr::Long(server) => &server.address,
-            };
-            if let Some((address, port)) = parse_endpoint(text) {
-                let server = Endpoint { address, port: port.unwrap_or(0) };
-                if !seen.insert(server) {
-                    check.wrong(format!("the real server {server} is given twice in this service"));
-                }
+            let (server, settings) = check.server(item, key, forward, declared);
+            if servers.insert(server, settings).is_some() && server.address != PLACEHOLDER {
+                check.wrong(format!("the real server {server} is given twice in this service"));
             }
         });
+        (key, Wanted { settings, servers })
     }
 
     fn service_key(&mut self, service: &raw::VirtualService, declared: &Declared) -> ServiceKey {

@@ -31,7 +31,6 @@ pub mod process;
 pub mod reconcile;
 pub mod record;
 pub mod report;
-pub mod sorted_map;
 pub mod status;
 
 use std::io::{IsTerminal as _, Write as _};

@@ -117,8 +117,7 @@ impl Ipvs {
                 };
             }
             let pairs = list.into_iter().map(|(server, found, counted)| ((server, found), (server, counted)));
-            let (servers, counters): (Vec<_>, Vec<_>) = pairs.unzip();
-            let (servers, counters) = (servers.into(), counters.into());
+            let (servers, counters) = pairs.unzip();
             observed.services.insert(key, ObservedService { settings, servers, counters });
         }
         observed.daemons = self
