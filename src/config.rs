@@ -398,7 +398,7 @@ impl Source {
         if metadata.len() > MAX_BYTES {
             bail!("it has {} bytes, more than the limit of {MAX_BYTES}", metadata.len());
         }
-        let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
+        let mut bytes = Vec::new();
         // The file may grow while it is read.
         file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > MAX_BYTES {
