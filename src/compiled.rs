@@ -1,8 +1,8 @@
 //! The compiled copy: a desired-state file's checked meaning, kept beside the last good file.
 //!
 //! A takeover nearly always finds the file that an earlier run of the same program has read and checked. Doing that
-//! again costs a large table a quarter of what the kernel needs for it, while clients wait; reading the result of
-//! the last time costs a tenth of that. The copy is believed only for the very text that it was made from, and only
+//! again takes longer than the kernel needs for all the services, while clients wait; reading the result of the last
+//! time takes a thirtieth of that. The copy is believed only for the very text that it was made from, and only
 //! by the very program that made it, and it is thrown away when a single bit of it has changed: a seal over all three
 //! stands before it. Without it, or with one that is not believed, the file is read and checked as ever.
 //!
@@ -51,77 +51,6 @@ fn program() -> Option<Program> {
     let file = std::fs::metadata("/proc/self/exe").ok()?;
     let times = [file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()];
     Some((env!("CARGO_PKG_VERSION"), [file.dev(), file.ino(), file.size()], times))
-}
-
-/// Real servers by their settings, which most of a service share but for the weight, and the bytes of what they do not
-/// share: what a table has most of.
-pub mod servers {
-    use std::net::IpAddr;
-
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    use crate::model::{Endpoint, RealServer, ServerKey};
-    use crate::sorted_map::SortedMap;
-
-    type Servers = SortedMap<ServerKey, RealServer>;
-
-    /// Neighbours that are alike.
-    #[derive(Serialize, Deserialize)]
-    struct Alike<T> {
-        settings: RealServer,
-        ipv4: bool,
-        weights: T,
-        ports: T,
-        addresses: T,
-    }
-
-    /// Writes them.
-    pub fn serialize<S: Serializer>(servers: &Servers, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut groups: Vec<Alike<Vec<u8>>> = Vec::new();
-        for (key, server) in servers {
-            let (ipv4, settings) = (key.address.is_ipv4(), RealServer { weight: 0, ..*server });
-            if groups.last().is_none_or(|last| last.settings != settings || last.ipv4 != ipv4) {
-                let (weights, ports, addresses) = (Vec::new(), Vec::new(), Vec::new());
-                groups.push(Alike { settings, ipv4, weights, ports, addresses });
-            }
-            if let Some(Alike { weights, ports, addresses, .. }) = groups.last_mut() {
-                weights.extend(server.weight.to_be_bytes());
-                ports.extend(key.port.to_be_bytes());
-                match key.address {
-                    IpAddr::V4(address) => addresses.extend(address.octets()),
-                    IpAddr::V6(address) => addresses.extend(address.octets()),
-                }
-            }
-        }
-        groups.serialize(serializer)
-    }
-
-    /// Reads them.
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Servers, D::Error> {
-        let groups: Vec<Alike<&[u8]>> = Vec::deserialize(deserializer)?;
-        let mut servers = Vec::with_capacity(groups.iter().map(|group| group.ports.len() / 2).sum());
-        for group in &groups {
-            if group.ipv4 { read::<4>(group, &mut servers) } else { read::<16>(group, &mut servers) }
-        }
-        Ok(servers.into())
-    }
-
-    fn read<const SIZE: usize>(group: &Alike<&[u8]>, servers: &mut Vec<(ServerKey, RealServer)>)
-    where
-        IpAddr: From<[u8; SIZE]>,
-    {
-        let (ports, weights) = (chunks(group.ports), chunks(group.weights));
-        servers.extend(chunks::<SIZE>(group.addresses).zip(ports).zip(weights).map(
-            |((address, port), weight)| {
-                let key = Endpoint { address: (*address).into(), port: u16::from_be_bytes(*port) };
-                (key, RealServer { weight: u32::from_be_bytes(*weight), ..group.settings })
-            },
-        ));
-    }
-
-    fn chunks<const SIZE: usize>(bytes: &[u8]) -> impl Iterator<Item = &[u8; SIZE]> {
-        bytes.chunks_exact(SIZE).filter_map(<[u8]>::first_chunk)
-    }
 }
 
 #[cfg(test)]

@@ -8,15 +8,12 @@ use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::Read as _;
 use std::marker::PhantomData;
-use std::ops::Deref;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-
-use crate::plain_yaml;
 
 /// Larger files are refused unread: a file for 20,000 services with 5 real servers each is
 /// smaller, and a takeover must not run out of memory.
@@ -30,22 +27,19 @@ const MAX_DEPTH: usize = 100;
 const MAX_PROBLEMS: usize = 20;
 
 /// The file, word for word. Every leaf that has a meaning of its own stays text until `desired`
-/// reads it, so that all errors of meaning can be told together. What a large table has many of is
-/// borrowed from the file's text.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+/// reads it, so that all errors of meaning can be told together.
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Document<'a> {
+pub struct Document {
     /// Version of the format: 1
     pub version: u32,
     /// Client-side interface
     #[serde(default, deserialize_with = "given")]
     pub interface: Option<String>,
     /// Virtual addresses
-    #[serde(borrow)]
-    pub vips: Vec<ShortOr<'a, Vip>>,
+    pub vips: Vec<ShortOr<Vip>>,
     /// ARP parameters, or `off`
-    #[serde(borrow)]
-    pub arp: Option<ShortOr<'a, Arp>>,
+    pub arp: Option<ShortOr<Arp>>,
     /// Gratuitous ARP and unsolicited neighbour advertisements
     pub announce: Option<Announce>,
     /// What stays while not MASTER
@@ -56,12 +50,11 @@ pub struct Document<'a> {
     #[serde(default)]
     pub allow_empty: bool,
     /// Virtual services
-    #[serde(borrow)]
-    pub virtual_services: Vec<VirtualService<'a>>,
+    pub virtual_services: Vec<VirtualService>,
 }
 
 /// Long form of a VIP
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Vip {
     /// Address, with or without its host prefix
@@ -74,7 +67,7 @@ pub struct Vip {
 }
 
 /// ARP parameters
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Arp {
     /// net.ipv4.conf.*.arp_ignore
@@ -88,7 +81,7 @@ pub struct Arp {
 }
 
 /// Announcement of the VIPs
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Announce {
     /// How often
@@ -98,7 +91,7 @@ pub struct Announce {
 }
 
 /// What stays while not MASTER
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Backup {
     /// keep or remove
@@ -110,7 +103,7 @@ pub struct Backup {
 }
 
 /// Settings of IPVS as a whole
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ipvs {
     /// The whole table belongs to this file
@@ -124,7 +117,7 @@ pub struct Ipvs {
 }
 
 /// Timeouts of idle connections
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Timeouts {
     /// Established TCP
@@ -136,7 +129,7 @@ pub struct Timeouts {
 }
 
 /// Connection synchronisation
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SyncDaemon {
     /// Multicast interface
@@ -154,39 +147,33 @@ pub struct SyncDaemon {
 }
 
 /// A virtual service
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct VirtualService<'a> {
+pub struct VirtualService {
     /// VIP and port
-    #[serde(borrow)]
-    pub address: Option<Word<'a>>,
+    pub address: Option<String>,
     /// Firewall mark
     pub fwmark: Option<u32>,
     /// Family of a fwmark service
     pub family: Option<String>,
     /// tcp, udp, sctp
-    #[serde(borrow)]
-    pub protocol: Option<Word<'a>>,
+    pub protocol: Option<String>,
     /// Scheduler
-    #[serde(borrow)]
-    pub scheduler: Option<Word<'a>>,
+    pub scheduler: Option<String>,
     /// Scheduler flags
     pub scheduler_flags: Option<Vec<String>>,
     /// Persistence
-    #[serde(borrow)]
-    pub persistence: Option<ShortOr<'a, Persistence>>,
+    pub persistence: Option<ShortOr<Persistence>>,
     /// One-packet scheduling
     pub one_packet: Option<bool>,
     /// Forwarding method of its real servers
-    #[serde(borrow)]
-    pub forward: Option<Word<'a>>,
+    pub forward: Option<String>,
     /// Real servers
-    #[serde(borrow)]
-    pub real_servers: Vec<ShortOr<'a, RealServer<'a>>>,
+    pub real_servers: Vec<ShortOr<RealServer>>,
 }
 
 /// Long form of persistence
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Persistence {
     /// How long a client stays with its real server
@@ -200,27 +187,25 @@ pub struct Persistence {
 }
 
 /// Long form of a real server
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RealServer<'a> {
+pub struct RealServer {
     /// Address and port
-    #[serde(borrow)]
-    pub address: Word<'a>,
+    pub address: String,
     /// Weight
     pub weight: Option<u32>,
     /// Forwarding method
-    #[serde(borrow)]
-    pub forward: Option<Word<'a>>,
+    pub forward: Option<String>,
     /// Upper connection threshold
     pub upper_threshold: Option<u32>,
     /// Lower connection threshold
     pub lower_threshold: Option<u32>,
-    /// Tunnel encapsulation; nearly none has it
-    pub tunnel: Option<Box<Tunnel>>,
+    /// Tunnel encapsulation
+    pub tunnel: Option<Tunnel>,
 }
 
 /// Tunnel encapsulation
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tunnel {
     /// ipip, gue, gre
@@ -232,98 +217,52 @@ pub struct Tunnel {
     pub checksum: Option<String>,
 }
 
-/// A word, borrowed from the file's text where that is possible.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Word<'a>(Cow<'a, str>);
-
-impl Deref for Word<'_> {
-    type Target = str;
-    fn deref(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Word<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self)
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Word<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AsIs;
-        impl<'de> Visitor<'de> for AsIs {
-            type Value = Word<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-            fn visit_borrowed_str<E: de::Error>(self, value: &'de str) -> Result<Self::Value, E> {
-                Ok(Word(Cow::Borrowed(value)))
-            }
-            fn visit_str<E: de::Error>(self, value: &str) -> Result<Self::Value, E> {
-                Ok(Word(Cow::Owned(value.to_owned())))
-            }
-        }
-        deserializer.deserialize_str(AsIs)
-    }
-}
-
 /// A scalar in its text form, whatever YAML takes it for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 pub struct Text(pub String);
 
 /// A list of parameters in the order of the file; a map would let the last of two equal keys win.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub struct Parameters(pub Vec<(String, String)>);
 
 /// A scalar (the short form) or a mapping (the long one).
-#[derive(Clone, Debug, PartialEq)]
-pub enum ShortOr<'a, T> {
+#[derive(Debug)]
+pub enum ShortOr<T> {
     /// The scalar's text
-    Short(Word<'a>),
-    /// The mapping; boxed, because it is the larger and rarer one, and memory touched for the first time costs
-    /// more than reading the file
-    Long(Box<T>),
-}
-
-impl<T> ShortOr<'_, T> {
-    fn owned(text: String) -> Self {
-        Self::Short(Word(Cow::Owned(text)))
-    }
+    Short(String),
+    /// The mapping
+    Long(T),
 }
 
 struct ScalarOr<T>(PhantomData<T>);
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for ScalarOr<T> {
-    type Value = ShortOr<'de, T>;
+    type Value = ShortOr<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a single value or a mapping")
     }
-    fn visit_borrowed_str<E: de::Error>(self, value: &'de str) -> Result<Self::Value, E> {
-        Ok(ShortOr::Short(Word(Cow::Borrowed(value))))
-    }
     fn visit_str<E: de::Error>(self, value: &str) -> Result<Self::Value, E> {
-        Ok(ShortOr::owned(value.to_owned()))
+        Ok(ShortOr::Short(value.to_owned()))
     }
     fn visit_u64<E: de::Error>(self, value: u64) -> Result<Self::Value, E> {
-        Ok(ShortOr::owned(value.to_string()))
+        Ok(ShortOr::Short(value.to_string()))
     }
     fn visit_i64<E: de::Error>(self, value: i64) -> Result<Self::Value, E> {
-        Ok(ShortOr::owned(value.to_string()))
+        Ok(ShortOr::Short(value.to_string()))
     }
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
-        Ok(ShortOr::owned(value.to_string()))
+        Ok(ShortOr::Short(value.to_string()))
     }
     fn visit_bool<E: de::Error>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(ShortOr::owned(value.to_string()))
+        Ok(ShortOr::Short(value.to_string()))
     }
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        T::deserialize(de::value::MapAccessDeserializer::new(map)).map(|long| ShortOr::Long(Box::new(long)))
+        T::deserialize(de::value::MapAccessDeserializer::new(map)).map(ShortOr::Long)
     }
 }
 
-impl<'de: 'a, 'a, T: Deserialize<'de>> Deserialize<'de> for ShortOr<'a, T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for ShortOr<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(ScalarOr(PhantomData))
     }
@@ -347,7 +286,7 @@ impl<'de> Deserialize<'de> for NoLongForm {
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match deserializer.deserialize_any(ScalarOr::<NoLongForm>(PhantomData))? {
-            ShortOr::Short(Word(text)) => Ok(Self(text.into_owned())),
+            ShortOr::Short(text) => Ok(Self(text)),
             ShortOr::Long(_) => Err(de::Error::custom("expected a single value")),
         }
     }
@@ -459,7 +398,7 @@ impl Source {
         if metadata.len() > MAX_BYTES {
             bail!("it has {} bytes, more than the limit of {MAX_BYTES}", metadata.len());
         }
-        let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
+        let mut bytes = Vec::new();
         // The file may grow while it is read.
         file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > MAX_BYTES {
@@ -472,29 +411,11 @@ impl Source {
     ///
     /// # Errors
     /// [`Invalid`], with the place of the first structural error.
-    pub fn document(&self) -> Result<Document<'_>, Invalid> {
-        // Nearly every file is plain, and this is a tenth of the time. What is wrong is not said there.
-        if let Ok(document) = plain_yaml::read(&self.text) {
-            return Ok(document);
-        }
-        self.full_document()
-    }
-
-    /// The same, by the parser that knows all of YAML.
-    fn full_document(&self) -> Result<Document<'_>, Invalid> {
+    pub fn document(&self) -> Result<Document, Invalid> {
         if let Some(place) = self.too_deep() {
             return Err(Invalid(self.excerpt(Some(place), "nested too deeply to be a desired-state file")));
         }
         serde_yaml::from_str(&self.text).map_err(|error| self.structural(&error))
-    }
-
-    /// Whether both readers take the text for the same document, where the plain one is sure. For fuzzing.
-    #[cfg(fuzzing)]
-    pub fn readers_agree(&self) -> bool {
-        match plain_yaml::read::<Document<'_>>(&self.text) {
-            Ok(plain) => self.full_document().is_ok_and(|full| full == plain),
-            Err(plain_yaml::Unsure) => true,
-        }
     }
 
     /// Where brackets are nested beyond the limit. Not exact about quotes and comments at the end of a line; a key at the
@@ -807,287 +728,5 @@ impl Visitor<'_> for NewKey<'_> {
         }
         *self.1 = Some(key.to_owned());
         Err(E::custom("given twice"))
-    }
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// Files in every style that the plain reader knows, and around its edges.
-    const FILES: [&str; 4] = [
-        "version: 1
-interface: eth0   # a comment
-vips:
-  - 192.168.10.100
-  - {address: 192.168.10.101/32, label: \"lo:0\", interface: eth2}
-  - 2001:db8::100
-arp:
-  arp_ignore: 1
-  persist: true
-announce: {count: 5, interval: 200ms}
-backup: {vips: remove, services: keep}
-ipvs:
-  exclusive: false
-  timeouts: {tcp: 15m, tcp_fin: 2m, udp: 300}
-  sysctl: {expire_nodest_conn: 0, conntrack: 0}
-  sync_daemon: {interface: eth1, id: 51}
-allow_empty: false
-virtual_services:
-  - address: 192.168.10.100:80
-    protocol: tcp
-    scheduler: wlc
-    scheduler_flags: [sh-port, 'sh-fallback']
-    persistence: 5m
-    one_packet: false
-    forward: nat
-    real_servers:
-      - 192.168.10.11:80
-      - address: 192.168.10.12:80
-        weight: 1
-        tunnel: {type: gue, port: 6080, checksum: nocsum}
-",
-        "---
-# Dashes at the margin
-version: 1
-arp: off
-vips:
-- 10.0.0.1
-- address: 10.0.0.2
-  label: lo:1
-
-virtual_services:
--   fwmark: 7
-    family: ipv6
-    persistence:
-      timeout: 6m
-      prefix: 64
-      engine: sip
-    real_servers:
-    - \"[2001:db8::11]:80\"
-    -
-      address: fe80::1
-      weight: 0
--
-    address: 10.0.0.1:53
-    real_servers: [10.0.0.3:53, {address: 10.0.0.4:53, weight: 2, tunnel: {type: gre}}]
-",
-        "version: 1
-vips: [ 10.0.0.1 , 10.0.0.2 ]
-virtual_services: [{address: 10.0.0.1:80, real_servers: [10.1.0.1:80]}]
-",
-        "version: 1
-vips:
-  - 10.0.0.1
-ipvs:
-  sysctl:
-    sync_threshold: '3 50'
-    backup_only: 1
-virtual_services:
-  - address: 10.0.0.1:80
-    real_servers:
-      - 10.1.0.1:80
-  - address: 10.0.0.1:81
-    real_servers:
-      - 10.1.0.1:81
-allow_empty: true",
-    ];
-
-    fn source(text: &str) -> Source {
-        Source { name: "test".to_owned(), text: text.to_owned() }
-    }
-
-    /// Where the plain reader is sure, the other one must be of its opinion.
-    fn agree(text: &str) -> std::result::Result<bool, TestCaseError> {
-        let Ok(plain) = plain_yaml::read::<Document<'_>>(text) else {
-            return Ok(false);
-        };
-        match source(text).full_document() {
-            Ok(full) => prop_assert_eq!(plain, full, "{}", text),
-            Err(error) => prop_assert!(false, "{}\n{}", error, text),
-        }
-        Ok(true)
-    }
-
-    #[test]
-    fn plain_files_are_read_at_once() {
-        for text in FILES {
-            assert!(agree(text).unwrap(), "not sure about\n{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_wrong_or_not_plain_is_left_to_the_other_reader() {
-        let [file, ..] = FILES;
-        for (from, to) in [
-            ("version: 1", "version: 1\nversion: 1"),
-            ("version: 1", "version: \"1\""),
-            ("version: 1", "version: 01"),
-            ("interface: eth0", "interfaces: eth0"),
-            ("interface: eth0", "interface: *name"),
-            ("interface: eth0", "interface: null"),
-            ("interface: eth0", "interface: eth0\n  and more"),
-            ("interface: eth0 ", "interface: eth0\t"),
-            ("# a comment", "# a \u{2028}comment: 1"),
-            ("{count: 5, interval: 200ms}", "[5, 200ms]"),
-            ("{count: 5, interval: 200ms}", "{count: 5, interval: 200ms,}"),
-            ("weight: 1", "weight: 1.5"),
-            ("weight: 1", "weight: 0x1"),
-            ("  persist: true", "   persist: true"),
-            ("  - 192.168.10.100\n", "  - 192.168.10.100\n   - 192.168.10.102\n"),
-            ("allow_empty: false", "allow_empty: no"),
-            ("allow_empty: false", "allow_empty: \"false\""),
-        ] {
-            let text = file.replacen(from, to, 1);
-            assert_ne!(text, file);
-            assert_eq!(plain_yaml::read::<Document<'_>>(&text), Err(plain_yaml::Unsure), "{text}");
-        }
-    }
-
-    #[derive(Clone, Debug)]
-    enum Edit {
-        Insert(prop::sample::Index, &'static str),
-        Remove(prop::sample::Index, usize),
-        Indent(prop::sample::Index, bool),
-        Move(prop::sample::Index, prop::sample::Index),
-    }
-
-    const BITS: [&str; 58] = [
-        " ",
-        "  ",
-        "\n",
-        "-",
-        "- ",
-        "---\n",
-        "...\n",
-        ":",
-        ": ",
-        ",",
-        "{",
-        "}",
-        "[",
-        "]",
-        "\"",
-        "'",
-        "#",
-        " #",
-        "&a ",
-        "*a",
-        "!",
-        "|",
-        ">",
-        "%",
-        "@",
-        "`",
-        "?",
-        "? ",
-        "~",
-        "null",
-        "true",
-        "True",
-        "no",
-        "0",
-        "00",
-        "1",
-        "1.",
-        ".5",
-        "1e3",
-        "0x1f",
-        "0o7",
-        "1_0",
-        "+1",
-        "-1",
-        ".inf",
-        "nan",
-        "::",
-        "fe80::",
-        "10.0.0.9:1",
-        "5m",
-        "\\",
-        "<<: ",
-        "é",
-        "\u{85}",
-        "\t",
-        "\r",
-        "weight: 3\n",
-        "x: ",
-    ];
-
-    fn any_edit() -> impl Strategy<Value = Edit> {
-        let at = any::<prop::sample::Index>;
-        prop_oneof![
-            4 => (at(), prop::sample::select(&BITS[..])).prop_map(|(at, bit)| Edit::Insert(at, bit)),
-            2 => (at(), 1usize..8).prop_map(|(at, count)| Edit::Remove(at, count)),
-            2 => (at(), any::<bool>()).prop_map(|(at, deeper)| Edit::Indent(at, deeper)),
-            1 => (at(), at()).prop_map(|(from, to)| Edit::Move(from, to)),
-        ]
-    }
-
-    fn edited(text: &str, edits: &[Edit]) -> String {
-        let mut text = text.to_owned();
-        for edit in edits {
-            let mut letters: Vec<char> = text.chars().collect();
-            let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-            if lines.is_empty() {
-                break;
-            }
-            text = match edit {
-                Edit::Insert(at, bit) => {
-                    let at = at.index(letters.len() + 1);
-                    letters.splice(at..at, bit.chars());
-                    letters.into_iter().collect()
-                }
-                Edit::Remove(at, count) => {
-                    let at = at.index(letters.len());
-                    letters.drain(at..letters.len().min(at + count));
-                    letters.into_iter().collect()
-                }
-                Edit::Indent(at, deeper) => {
-                    let line = at.get_mut(&mut lines);
-                    *line = match deeper {
-                        true => format!("  {line}"),
-                        false => line.strip_prefix("  ").unwrap_or(line).to_owned(),
-                    };
-                    lines.join("\n")
-                }
-                Edit::Move(from, to) => {
-                    let line = lines.remove(from.index(lines.len()));
-                    lines.insert(to.index(lines.len() + 1), line);
-                    lines.join("\n")
-                }
-            };
-        }
-        text
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(4000))]
-
-        #[test]
-        fn both_readers_agree_on_every_edit(
-            file in prop::sample::select(&FILES[..]),
-            edits in prop::collection::vec(any_edit(), 1..4),
-        ) {
-            agree(&edited(file, &edits))?;
-        }
-
-        #[test]
-        fn both_readers_agree_on_every_scalar(
-            scalar in "[0-9a-fxmsd.:/_+ -]{1,8}|[a-zA-Z0-9:.,#'\"-]{1,6}|(null|true|off|no|inf|nan|1e5|[0-9]{1,20})",
-            place in 0usize..5,
-        ) {
-            let [file, ..] = FILES;
-            let (from, to) = match place {
-                0 => ("interface: eth0", format!("interface: {scalar}")),
-                1 => ("persistence: 5m", format!("persistence: {scalar}")),
-                2 => ("tcp_fin: 2m", format!("tcp_fin: {scalar}")),
-                3 => ("- 192.168.10.11:80", format!("- {scalar}")),
-                _ => ("weight: 1", format!("weight: {scalar}")),
-            };
-            agree(&file.replacen(from, &to, 1))?;
-        }
     }
 }

@@ -12,17 +12,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::compiled;
 use crate::config as raw;
 use crate::config::{
     Document, Invalid, Location, Problem, Segment, ShortOr, Source, Text, did_you_mean, nearest,
 };
 use crate::model::{
     AddressKey, DaemonState, Endpoint, Family, Forward, Ownership, Parameter, Protocol, RealServer, Role,
-    ServerKey, Service, ServiceKey, SyncDaemon, Timeouts, Tunnel, service_flag,
+    ServerKey, Servers, Service, ServiceKey, SyncDaemon, Timeouts, Tunnel, pairs, service_flag,
 };
 use crate::notation::{parse_duration, parse_endpoint};
-use crate::sorted_map::SortedMap;
 
 /// The longest persistence and idle timeout: 31 days, ipvsadm's limit. The kernel counts in
 /// jiffies in 32 bits and overflows silently beyond (`ip_vs_ctl.c`).
@@ -91,6 +89,7 @@ pub struct Declared {
     /// Connection synchronisation
     pub daemon: Option<SyncDaemon>,
     /// Virtual services with their real servers
+    #[serde(with = "pairs")]
     pub services: BTreeMap<ServiceKey, Wanted>,
 }
 
@@ -124,8 +123,8 @@ pub struct Wanted {
     /// Settings
     pub settings: Service,
     /// Real servers
-    #[serde(with = "compiled::servers")]
-    pub servers: SortedMap<ServerKey, RealServer>,
+    #[serde(with = "pairs")]
+    pub servers: Servers,
 }
 
 /// The state that a role wants.
@@ -282,14 +281,14 @@ pub fn declared(source: &Source) -> Result<Declared, Invalid> {
     Declared::try_from(&document).map_err(|problems| source.explain(&problems))
 }
 
-impl TryFrom<&Document<'_>> for Declared {
+impl TryFrom<&Document> for Declared {
     type Error = Vec<Problem>;
 
     /// Checks a document.
     ///
     /// # Errors
     /// Every problem of meaning, each with its place.
-    fn try_from(document: &Document<'_>) -> Result<Self, Vec<Problem>> {
+    fn try_from(document: &Document) -> Result<Self, Vec<Problem>> {
         let mut check = Check::default();
         let declared = check.document(document);
         if check.problems.is_empty() { Ok(declared) } else { Err(check.problems) }
@@ -497,7 +496,7 @@ impl Check {
         match arp {
             None => Some(defaults),
             Some(ShortOr::Short(word)) => {
-                if **word != *"off" {
+                if word != "off" {
                     self.within("arp", |check| check.wrong(format!("`{word}` is not known here; write `off` or a mapping with arp_ignore, arp_announce, persist, restore")));
                 }
                 None
@@ -682,33 +681,14 @@ impl Check {
                 check.wrong("port 0 stands for every port and needs `persistence`; without it the kernel never schedules a packet");
             });
         }
-        let mut servers = Vec::with_capacity(service.real_servers.len());
+        let mut servers = Servers::new();
         self.each("real_servers", &service.real_servers, |check, item| {
-            servers.push(check.server(item, key, forward, declared));
-        });
-        let given = servers.len();
-        let servers = SortedMap::from(servers);
-        if servers.len() < given {
-            self.twice(&service.real_servers);
-        }
-        (key, Wanted { settings, servers })
-    }
-
-    /// Tells which real servers of a service are given twice.
-    fn twice(&mut self, items: &[ShortOr<'_, raw::RealServer<'_>>]) {
-        let mut seen = BTreeSet::new();
-        self.each("real_servers", items, |check, item| {
-            let text = match item {
-                ShortOr::Short(text) => text,
-                ShortOr::Long(server) => &server.address,
-            };
-            if let Some((address, port)) = parse_endpoint(text) {
-                let server = Endpoint { address, port: port.unwrap_or(0) };
-                if !seen.insert(server) {
-                    check.wrong(format!("the real server {server} is given twice in this service"));
-                }
+            let (server, settings) = check.server(item, key, forward, declared);
+            if servers.insert(server, settings).is_some() && server.address != PLACEHOLDER {
+                check.wrong(format!("the real server {server} is given twice in this service"));
             }
         });
+        (key, Wanted { settings, servers })
     }
 
     fn service_key(&mut self, service: &raw::VirtualService, declared: &Declared) -> ServiceKey {

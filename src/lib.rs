@@ -24,12 +24,10 @@ pub mod log;
 pub mod model;
 mod names;
 pub mod notation;
-mod plain_yaml;
 pub mod plan;
 pub mod process;
 pub mod reconcile;
 pub mod report;
-pub mod sorted_map;
 pub mod state;
 pub mod status;
 

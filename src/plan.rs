@@ -11,10 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::desired::{Desired, Wanted};
 use crate::model::{
-    AddressKey, DaemonState, Family, Owned, Ownership, Parameter, RealServer, ServerKey, Service, ServiceKey,
-    SyncDaemon, Timeouts, pairs,
+    AddressKey, DaemonState, Family, Owned, Ownership, Parameter, RealServer, ServerKey, Servers, Service,
+    ServiceKey, SyncDaemon, Timeouts, pairs,
 };
-use crate::sorted_map::SortedMap;
 
 /// What the kernel has: everything that a plan looks at, and nothing that it does not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,10 +71,11 @@ pub struct ObservedService {
     /// Settings
     pub settings: Service,
     /// Its real servers; empty when they were not asked for.
-    pub servers: SortedMap<ServerKey, RealServer>,
+    #[serde(with = "pairs")]
+    pub servers: Servers,
     /// Connections per real server; never part of a difference.
-    #[serde(default)]
-    pub counters: SortedMap<ServerKey, Counters>,
+    #[serde(default, with = "pairs")]
+    pub counters: BTreeMap<ServerKey, Counters>,
 }
 
 /// Connections of a real server (`IPVS_DEST_ATTR_ACTIVE_CONNS` and its kin).
@@ -115,7 +115,8 @@ pub enum Change {
         /// Settings
         new: Service,
         /// Its real servers
-        servers: SortedMap<ServerKey, RealServer>,
+        #[serde(with = "pairs")]
+        servers: Servers,
     },
     /// Other settings for a service.
     SetService {
@@ -412,7 +413,6 @@ fn service_changes(desired: &Desired, observed: &Observed, owned: &Owned, added:
     let none = BTreeMap::new();
     let table = observed.ipvs.as_ref().map_or(&none, |ipvs| &ipvs.services);
     let ownership = desired.ownership.with_record(owned);
-    added.reserve(desired.services.len().saturating_sub(table.len()));
     let mut changed = Vec::new();
     let mut removed = Vec::new();
     for (key, wanted) in &desired.services {
@@ -448,24 +448,21 @@ fn server_changes(
     changed: &mut Vec<Change>,
     removed: &mut Vec<Change>,
 ) {
-    // They are the same for nearly every service in nearly every run, which is seen in a tenth of the time.
-    if wanted.servers != found.servers {
-        // Descending: the kernel puts each at the head of its list, and sh and mh map clients by the
-        // list's order, which should be the same on both directors.
-        for (key, new) in wanted.servers.iter().rev() {
-            match found.servers.get(key) {
-                None => changed.push(Change::AddServer { service, key: *key, new: *new }),
-                Some(old) if old != new => {
-                    changed.push(Change::SetServer { service, key: *key, old: *old, new: *new });
-                }
-                Some(_) => {}
+    // Descending: the kernel puts each at the head of its list, and sh and mh map clients by the
+    // list's order, which should be the same on both directors.
+    for (key, new) in wanted.servers.iter().rev() {
+        match found.servers.get(key) {
+            None => changed.push(Change::AddServer { service, key: *key, new: *new }),
+            Some(old) if old != new => {
+                changed.push(Change::SetServer { service, key: *key, old: *old, new: *new });
             }
+            Some(_) => {}
         }
-        for (key, old) in &found.servers {
-            if !wanted.servers.contains_key(key) {
-                let connections = found.counters.get(key).map_or(0, Counters::connections);
-                removed.push(Change::DeleteServer { service, key: *key, old: *old, connections });
-            }
+    }
+    for (key, old) in &found.servers {
+        if !wanted.servers.contains_key(key) {
+            let connections = found.counters.get(key).map_or(0, Counters::connections);
+            removed.push(Change::DeleteServer { service, key: *key, old: *old, connections });
         }
     }
     if wanted.settings != found.settings {

@@ -43,13 +43,13 @@ stop() { # PROCESS: and wait for it, unseen, because bash would report how it en
 }
 
 # The tests' programs: suite (tests/suite) and unit (those in src), and where both expect the program under test.
+# shellcheck disable=SC2034  # read by those who source this, or by their names
 build_tests() {
     local built
     built=$(packaging/build-static test --no-run --lib --test suite --message-format=json-render-diagnostics |
         grep '"test":true},"features"')
     suite=$(grep '"name":"suite"' <<<"$built" | sed 's/.*"executable":"\([^"]*\)".*/\1/')
     unit=$(grep -v '"name":"suite"' <<<"$built" | sed 's/.*"executable":"\([^"]*\)".*/\1/')
-    # shellcheck disable=SC2034
     expected=${suite%/deps/*}/lvs-notify
 }
 # Lines "PROGRAM NAME" of the tests at a place. Those in src are anywhere, but for what `cargo test` ignores there, which

@@ -12,10 +12,9 @@ use super::{Place, Table, shown};
 use crate::desired::Wanted;
 use crate::keepalived_conf::{self, Statement, Tree, files};
 use crate::model::{
-    DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Service, ServiceKey, SyncDaemon,
-    Timeouts, Tunnel, service_flag,
+    DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Servers, Service, ServiceKey,
+    SyncDaemon, Timeouts, Tunnel, service_flag,
 };
-use crate::sorted_map::SortedMap;
 
 /// `IPVS_SVC_PERSISTENT_TIMEOUT`
 const PERSISTENCE: u32 = 360;
@@ -282,7 +281,7 @@ impl Reading<'_> {
                 None => lost.push(format!("persistence_granularity {}", shown(text))),
             }
         }
-        let mut servers: SortedMap<ServerKey, RealServer> = SortedMap::default();
+        let mut servers = Servers::new();
         for line in block.all("real_server") {
             match self.real_server(line, key, common, lost) {
                 Ok((server, wanted)) if !servers.contains_key(&server) => {

@@ -11,8 +11,7 @@ use super::{Place, Table, shown, yaml};
 use crate::config::Source;
 use crate::desired::{Declared, Wanted};
 use crate::model::service_flag::{ONE_PACKET, PERSISTENT, SCHED1, SCHED2, SCHED3};
-use crate::model::{RealServer, ServerKey, Service, ServiceKey, SyncDaemon, Timeouts};
-use crate::sorted_map::SortedMap;
+use crate::model::{RealServer, ServerKey, Servers, Service, ServiceKey, SyncDaemon, Timeouts};
 
 /// A table without what a file cannot say, and that as text.
 #[derive(Clone, Debug, Default)]
@@ -136,7 +135,7 @@ impl Sifted {
     }
 
     fn service(&mut self, key: &ServiceKey, wanted: &Wanted) {
-        let bare = Wanted { settings: wanted.settings.clone(), servers: SortedMap::default() };
+        let bare = Wanted { settings: wanted.settings.clone(), servers: Servers::new() };
         if let Err(why) = self.trial(key, &bare) {
             let mut text =
                 format!("{}: {why}\nipvsadm -A {} {}", key, key.ipvsadm(), settings(&wanted.settings, key));

@@ -135,8 +135,7 @@ impl Ipvs {
                 };
             }
             let pairs = list.into_iter().map(|(server, found, counted)| ((server, found), (server, counted)));
-            let (servers, counters): (Vec<_>, Vec<_>) = pairs.unzip();
-            let (servers, counters) = (servers.into(), counters.into());
+            let (servers, counters) = pairs.unzip();
             observed.services.insert(key, ObservedService { settings, servers, counters });
         }
         observed.daemons = self
@@ -265,10 +264,6 @@ impl Ipvs {
         }
         let mut failures = self.socket.batch(batch).into_iter().peekable();
         for ((change, span), fate) in changes.iter().zip(spans).zip(&mut fates) {
-            // Nothing went wrong with nearly all of them.
-            if failures.peek().is_none_or(|(index, _)| *index >= span.end) {
-                continue;
-            }
             for (step, index) in steps(change).zip(span) {
                 let failure = failures.next_if(|(failed, _)| *failed == index);
                 fate.note(change, step, failure.map_or(Ok(()), |(_, failure)| Err(failure)));
@@ -491,22 +486,11 @@ fn encode(batch: &mut Batch, family: u16, change: &Change) {
             whole(command::NEW_SERVICE, &|to| put_service(to, key, new, NO_SCHEDULER));
             // The kernel puts each at the head of its list (ip_vs_ctl.c, ip_vs_add_dest), and sh and mh go by
             // the list's order: descending here is ascending there, on every director.
-            let mut before = None;
             for (server, settings) in servers.iter().rev() {
-                let kind = Some((server.address.is_ipv4(), RealServer { weight: 0, ..*settings }));
-                if kind == before {
-                    let (address, port) = (address_bytes(server.address), server.port.to_be_bytes());
-                    let weight = settings.weight.to_ne_bytes();
-                    let values =
-                        [(ADDRESS_PLACE, &address[..]), (PORT_PLACE, &port), (WEIGHT_PLACE, &weight)];
-                    batch.again(values);
-                } else {
-                    batch.generic(family, command::NEW_DEST, true, |to| {
-                        put_service_key(to, key);
-                        put_server(to, server, settings);
-                    });
-                }
-                before = kind;
+                batch.generic(family, command::NEW_DEST, true, |to| {
+                    put_service_key(to, key);
+                    put_server(to, server, settings);
+                });
             }
             batch.generic(family, command::SET_SERVICE, true, |to| {
                 put_service(to, key, new, &new.scheduler);
@@ -604,14 +588,6 @@ fn put_service(to: &mut Writer, key: &ServiceKey, settings: &Service, scheduler:
         }
     });
 }
-
-/// Where [`put_server`] puts the address: behind the headers of the real server and of the family, two bytes with two
-/// more to fill up, and its own header.
-const ADDRESS_PLACE: usize = 4 + 4 + 4 + 4;
-/// And the port: behind 16 bytes of address and its own header.
-const PORT_PLACE: usize = ADDRESS_PLACE + 16 + 4;
-/// And the weight: behind the port, filled up, the forwarding method and its own header.
-const WEIGHT_PLACE: usize = PORT_PLACE + 4 + 8 + 4;
 
 fn put_server_key(to: &mut Writer, key: &ServerKey) {
     to.put(dest::FAMILY, &family_number(Family::of(key.address)))
@@ -1077,31 +1053,8 @@ mod tests {
         assert_eq!((scheduler(0).as_str(), scheduler(4).as_str()), ("none", "rr"));
         for (index, step) in steps(&change).enumerate() {
             if let Step::Fill(server) = step {
-                let (key, ..) = decode_server(batch.body(index), Family::Ipv4).unwrap().unwrap();
-                assert_eq!(key, server);
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_real_server_s_message_does_not_depend_on_the_one_before_it(
-            servers in proptest::collection::btree_map(
-                (any::<std::net::IpAddr>(), any::<u16>()),
-                prop_oneof![Just(nat()), Just(RealServer { weight: 7, ..nat() }), Just(RealServer { forward: Forward::TUN, ..nat() })],
-                0..9,
-            ),
-            marked: bool,
-        ) {
-            let servers: Vec<(ServerKey, RealServer)> =
-                servers.into_iter().map(|((address, port), settings)| (Endpoint { address, port }, settings)).collect();
-            let key = if marked { ServiceKey::Fwmark { mark: 7, family: Family::Ipv4 } } else { vip() };
-            let mut batch = Batch::default();
-            encode(&mut batch, 30, &Change::AddService { key, new: settings("rr"), servers: servers.clone().into() });
-            for (index, (server, new)) in servers.into_iter().rev().enumerate() {
-                let mut alone = Batch::default();
-                encode(&mut alone, 30, &Change::AddServer { service: key, key: server, new });
-                prop_assert_eq!(batch.body(index + 1), alone.body(0));
+                let (key, settings, _) = decode_server(batch.body(index), Family::Ipv4).unwrap().unwrap();
+                assert_eq!((key, settings), (server, nat()));
             }
         }
     }

@@ -14,11 +14,10 @@ use super::tests::in_namespace;
 use super::{Kernel, Linux, Needs, Result};
 use crate::model::Ownership;
 use crate::model::{
-    DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Service, ServiceKey, SyncDaemon,
-    Timeouts, Tunnel, service_flag,
+    DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Servers, Service, ServiceKey,
+    SyncDaemon, Timeouts, Tunnel, service_flag,
 };
 use crate::plan::{Change, ObservedIpvs, Scope, ServerScope};
-use crate::sorted_map::SortedMap;
 
 /// Runs a test with a kernel that has IPVS and an interface, 192.0.2.254 and 2001:db8::fe, with real servers behind.
 fn with_ipvs(test: impl FnOnce(&mut Linux) + Send + 'static) {
@@ -66,7 +65,7 @@ fn table(kernel: &mut Linux) -> ObservedIpvs {
     kernel.observe(&Scope::default()).unwrap().ipvs.unwrap()
 }
 
-fn add(key: ServiceKey, new: &Service, servers: &SortedMap<ServerKey, RealServer>) -> Change {
+fn add(key: ServiceKey, new: &Service, servers: &Servers) -> Change {
     Change::AddService { key, new: new.clone(), servers: servers.clone() }
 }
 
@@ -94,7 +93,7 @@ fn every_setting_is_read_back_as_it_was_asked_for() {
             ..real(Forward::TUN, 1)
         };
         let limited = RealServer { upper_threshold: 1000, lower_threshold: 800, ..real(Forward::DR, 7) };
-        let four: SortedMap<_, _> = [
+        let four: Servers = [
             (server("192.0.2.11", 8080), real(Forward::NAT, 2)),
             (server("192.0.2.12", 80), limited),
             (server("192.0.2.13", 80), tunnel(0, 0, 0)),
@@ -104,7 +103,7 @@ fn every_setting_is_read_back_as_it_was_asked_for() {
             (server("192.0.2.16", 80), real(Forward::NAT, 0)),
         ]
         .into();
-        let six: SortedMap<_, _> = [(server("2001:db8::11", 80), real(Forward::NAT, i32::MAX as u32))].into();
+        let six: Servers = [(server("2001:db8::11", 80), real(Forward::NAT, i32::MAX as u32))].into();
         let sh = Service { flags: service_flag::SCHED1 | service_flag::SCHED2, ..service("sh") };
         let one_packet = Service { flags: service_flag::ONE_PACKET, ..service("rr") };
         let sip = Service { engine: "sip".to_owned(), ..persistent("rr", u32::MAX) };
@@ -114,15 +113,15 @@ fn every_setting_is_read_back_as_it_was_asked_for() {
             protocol: Protocol::UDP,
         };
         let mark = |family| ServiceKey::Fwmark { mark: u32::MAX, family };
-        let wanted: Vec<(ServiceKey, Service, SortedMap<ServerKey, RealServer>)> = vec![
+        let wanted: Vec<(ServiceKey, Service, Servers)> = vec![
             (key("192.0.2.1", 80), service("rr"), four.clone()),
             (key("192.0.2.1", 443), persistent("wlc", 0xffff_ff00), four.clone()),
             (key("192.0.2.1", 444), sh, four),
-            (udp(53), one_packet, SortedMap::default()),
-            (udp(5060), sip, SortedMap::default()),
+            (udp(53), one_packet, Servers::new()),
+            (udp(5060), sip, Servers::new()),
             (key("2001:db8::1", 80), v6(service("mh")), six.clone()),
             (key("2001:db8::1", 443), persistent("wrr", 64), six.clone()),
-            (mark(Family::Ipv4), service("lc"), SortedMap::default()),
+            (mark(Family::Ipv4), service("lc"), Servers::new()),
             (mark(Family::Ipv6), v6(service("lc")), six),
         ];
         let changes: Vec<Change> = wanted.iter().map(|(key, new, servers)| add(*key, new, servers)).collect();
@@ -323,10 +322,10 @@ fn sync_daemons_start_and_stop() {
 fn a_large_table_goes_in_and_comes_back() {
     with_ipvs(|kernel| {
         // 1,500 real servers take some 200 KiB, which is more than one datagram.
-        let many: SortedMap<_, _> = (0..1500u16)
+        let many: Servers = (0..1500u16)
             .map(|number| (server("192.0.2.11", 1000 + number), real(Forward::NAT, u32::from(number))))
             .collect();
-        let few: SortedMap<_, _> =
+        let few: Servers =
             (11..16).map(|last| (server(&format!("192.0.2.{last}"), 80), real(Forward::NAT, 1))).collect();
         let mut changes = vec![add(key("192.0.2.1", 80), &service("mh"), &many)];
         changes.extend((1000..1500).map(|port| add(key("192.0.2.1", port), &service("rr"), &few)));

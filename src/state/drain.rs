@@ -86,11 +86,8 @@ fn file(instance: &str) -> PathBuf {
 
 /// Lays the list over a desired state: drained servers get weight 0.
 pub fn lay_over(list: &[Drain], desired: &mut Desired, now: u64) {
-    if list.is_empty() {
-        return;
-    }
     for (service, wanted) in &mut desired.services {
-        for (server, settings) in wanted.servers.iter_mut() {
+        for (server, settings) in &mut wanted.servers {
             if let Some(drain) = list.iter().find(|drain| drain.holds(now) && drain.covers(service, server)) {
                 settings.weight = 0;
                 desired.drained.insert((*service, *server), drain.until);

@@ -34,11 +34,8 @@ pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> anyhow::Result
 
 /// The content of such a file, or its first bytes when it has more than `most`.
 pub(crate) fn read_own(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
-    let file = open_own(path, OpenOptions::new().read(true))?;
-    // In one piece: a takeover reads some, and growing would cost it more calls than all else about them.
-    let size = file.metadata()?.len().min(most);
-    let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-    file.take(most).read_to_end(&mut content)?;
+    let mut content = Vec::new();
+    open_own(path, OpenOptions::new().read(true))?.take(most).read_to_end(&mut content)?;
     Ok(content)
 }
 

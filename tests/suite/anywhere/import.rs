@@ -13,10 +13,9 @@ use lvs_notify::desired::declared;
 use lvs_notify::desired::{Declared, Wanted};
 use lvs_notify::import::{self, Hosts, Origin, Place, Table};
 use lvs_notify::model::{
-    DaemonState, Endpoint, Family, Forward, Protocol, RealServer, Service, ServiceKey, SyncDaemon, Timeouts,
-    Tunnel, service_flag,
+    DaemonState, Endpoint, Family, Forward, Protocol, RealServer, Servers, Service, ServiceKey, SyncDaemon,
+    Timeouts, Tunnel, service_flag,
 };
-use lvs_notify::sorted_map::SortedMap;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -301,7 +300,7 @@ fn settings(key: ServiceKey) -> impl Strategy<Value = Service> {
     )
 }
 
-fn servers(key: ServiceKey) -> impl Strategy<Value = SortedMap<Endpoint, RealServer>> {
+fn servers(key: ServiceKey) -> impl Strategy<Value = Servers> {
     let (six, service_port) = match key {
         ServiceKey::Endpoint { address, port, .. } => (address.is_ipv6(), Some(port)),
         ServiceKey::Fwmark { family, .. } => (family == Family::Ipv6, None),
