@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::IpAddr;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 use crate::support::LVS_NOTIFY;
@@ -241,108 +242,6 @@ fn a_line_that_is_not_understood_is_an_error_with_its_place() {
     assert!(error.contains("rules:3: ipvsadm has no option `-Q`"), "{error}");
 }
 
-const SCRIPT: &str = r#"#!/bin/bash
-# notify script of VI_1
-IPVSADM=/sbin/ipvsadm
-VIP="192.0.2.1"; export PORT=80
-RIPS="203.0.113.1 203.0.113.2"
-WEIGHT=`cat /etc/weight`
-
-start_lvs() {
-    if [ -n "$1" ]; then logger "starting $1"; fi
-    ip addr add $VIP/32 dev lo label lo:0
-    echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore
-    $IPVSADM -C
-    $IPVSADM -A -t ${VIP}:$PORT -s wrr \
-        -p 300
-    for rip in $RIPS 203.0.113.3; do
-        $IPVSADM -a -t $VIP:$PORT -r $rip:$PORT -g -w 2 2>/dev/null || exit 1
-    done
-    ipvsadm -a -t "$VIP:$PORT" -r 203.0.113.9 -w $WEIGHT
-    ipvsadm -R <<EOF
--A -u $VIP:53 -s rr
--a -u $VIP:53 -r 203.0.113.1:53 -m
-EOF
-    ipvsadm --restore <<-'END'
-	-A -f 7 -s rr
-	END
-    ipvsadm -R < /etc/ipvsadm.rules
-}
-case "$1" in
-    master|MASTER) start_lvs "$1"; ipvsadm --start-daemon master --mcast-interface eth1 --syncid 3 ;;
-    backup)
-        ipvsadm -C; ipvsadm --start-daemon backup --mcast-interface eth1 --syncid 3
-        ;;
-    (fault) /sbin/ipvsadm -A -t $VIP:$PORT -s rr ;;
-    *) echo "usage: $0 {master|backup}"
-esac
-arping -c 3 -U -I eth0 $VIP &
-"#;
-
-#[test]
-fn a_notify_script_is_read_without_a_shell() {
-    let written = yaml(Origin::Script, SCRIPT);
-    assert_eq!(
-        rules(&written),
-        [
-            "-A -u 192.0.2.1:53 -s rr",
-            "-a -u 192.0.2.1:53 -r 203.0.113.1:53 -m -w 1",
-            "-A -t 192.0.2.1:80 -s wrr -p 300",
-            "-a -t 192.0.2.1:80 -r 203.0.113.1:80 -g -w 2",
-            "-a -t 192.0.2.1:80 -r 203.0.113.2:80 -g -w 2",
-            "-a -t 192.0.2.1:80 -r 203.0.113.3:80 -g -w 2",
-            "-A -f 7 -s rr",
-        ],
-        "{written}"
-    );
-    assert_eq!(meaning(&written).daemon.unwrap().ipvsadm(), "--mcast-interface eth1 --syncid 3");
-    let told = comments(&written);
-    for words in [
-        "source:18: `$WEIGHT` has no plain value: ipvsadm -a -t \"$VIP:$PORT\" -r 203.0.113.9 -w $WEIGHT",
-        "source:26: the rules come from elsewhere; import that with `--from ipvsadm-save`",
-        "source:33: the service tcp 192.0.2.1:80 exists already: /sbin/ipvsadm -A -t $VIP:$PORT -s rr",
-        "removes what is declared: lines 12, 31.",
-        "source:11: echo 1 > /proc/sys/net/ipv4/conf/all/arp_ignore",
-        "source:10: ip addr add $VIP/32 dev lo label lo:0",
-        "source:36: arping -c 3 -U -I eth0 $VIP",
-    ] {
-        assert!(told.contains(words), "{words}\n{written}");
-    }
-    for words in ["logger", "start_lvs()", "usage:", "esac"] {
-        assert!(!told.contains(words), "{words}\n{written}");
-    }
-}
-
-#[test]
-fn loops_functions_and_tests_of_a_shell() {
-    let script = r#"
-VIPS=(192.0.2.1 192.0.2.2)
-function up { ipvsadm -A -t 192.0.2.1:1
-  for v in ${VIPS[@]}; do ipvsadm -A -t $v:80 -s rr; done
-  msg="several
-lines; ipvsadm -A -f 9"
-  [[ $1 == a || $2 == b ]] && ipvsadm -A -t 192.0.2.1:2
-  for i in 1 2; do for j in 3 4; do ipvsadm -A -f $i$j; done; done
-  if ! ipvsadm -L -n | grep -q 192.0.2.1; then sudo ipvsadm -A -t 192.0.2.1:3; fi
-  x=$((1+2)); ipvsadm -A -t "192.0.2.1:$x"
-  while read rip; do ipvsadm -a -t 192.0.2.1:1 -r $rip; done <rips
-  echo 1 >/proc/sys/net/ipv4/ip_forward
-}"#;
-    let written = yaml(Origin::Script, script);
-    let marks = ["13", "14", "23", "24"].map(|mark| format!("-A -f {mark} -s wlc"));
-    let ports = ["1", "2", "3"].map(|port| format!("-A -t 192.0.2.1:{port} -s wlc"));
-    assert_eq!(rules(&written), [&ports[..], &marks[..]].concat());
-    let told: Vec<&str> = written.lines().filter(|line| line.starts_with("#   ")).collect();
-    let expected = [
-        "source:4: `${VIPS[@]}` has no plain value: for v in ${VIPS[@]}",
-        "source:4: `$v` has no plain value: do ipvsadm -A -t $v:80 -s rr",
-        "source:10: `$x` has no plain value: ipvsadm -A -t \"192.0.2.1:$x\"",
-        "source:11: `$rip` has no plain value: do ipvsadm -a -t 192.0.2.1:1 -r $rip",
-        "source:12: echo 1 >/proc/sys/net/ipv4/ip_forward",
-    ];
-    assert_eq!(told, expected.map(|line| format!("#   {line}")));
-}
-
 const KEEPALIVED: &str = "\
 global_defs {
     lvs_timeouts tcp 1200 udp 60
@@ -487,7 +386,7 @@ fn what_a_file_refuses_becomes_a_comment() {
 
 #[test]
 fn an_empty_source_says_that_empty_is_meant() {
-    for origin in [Origin::IpvsadmSave, Origin::KeepalivedConf, Origin::Script] {
+    for origin in [Origin::IpvsadmSave, Origin::KeepalivedConf] {
         let written = yaml(origin, "");
         assert!(meaning(&written).services.is_empty());
         assert!(written.contains("allow_empty: true\nvirtual_services: []\n"), "{written}");
@@ -530,7 +429,6 @@ fn the_command_reads_files_and_standard_input() {
     let saved = scratch("saved", SAVED);
     let (status, again, _) = run(&["import", "--from", "ipvsadm-save", &saved], "");
     assert_eq!((status, rules(&again)), (0, rules(&written)));
-    assert_eq!(run(&["import", "--from", "script", "-"], SCRIPT).0, 0);
     let conf = scratch("keepalived.conf", KEEPALIVED);
     let (status, written, _) = run(&["import", "--from", "keepalived-conf", &conf], "");
     assert_eq!(status, 0);
@@ -539,9 +437,29 @@ fn the_command_reads_files_and_standard_input() {
     let (status, written, told) = run(&["import", "--from", "ipvsadm-save", "-"], "-A -t 192.0.2.1:x\n");
     assert_eq!((status, written.as_str()), (1, ""));
     assert!(told.contains("standard input:1: `x` is neither a port"), "{told}");
-    assert_eq!(run(&["import", &saved], "").0, 2);
     assert_eq!(run(&["import", "--from", "iptables"], "").0, 2);
-    assert_eq!(run(&["import", "--from", "script", "/nonexistent"], "").0, 1);
+    assert_eq!(run(&["import", "--from", "ipvsadm-save", "/nonexistent"], "").0, 1);
+    for (words, expected) in [
+        (&["import", &saved][..], "which format? Use --from ipvsadm-save or keepalived-conf"),
+        (&["import", "--from", "script", &saved], "`lvs-notify import --run SCRIPT [ARGUMENT…]` lets it run"),
+        (&["import", "--from", "kernel", "--run", "x"], "cannot be used with"),
+        (&["import", "--limit", "soon", "--run", "x"], "not a duration, as in 2m or 30"),
+    ] {
+        let (status, written, told) = run(words, "");
+        assert_eq!((status, written.as_str()), (2, ""), "{words:?}");
+        assert!(told.contains(expected), "{words:?}: {told}");
+    }
+    let (status, written, told) = run(&["import", "--run", "no-such-script", "-c", "x"], "");
+    assert_eq!((status, written.as_str()), (1, ""));
+    assert!(told.contains("there is no script no-such-script; give its path"), "{told}");
+    // By hand, its inner half would run the script on this machine.
+    let by_hand = Command::new(LVS_NOTIFY)
+        .arg0("lvs-notify-inside")
+        .args(["import", "--run", &saved])
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&by_hand.stderr);
+    assert!(!by_hand.status.success() && told.contains("cannot be started by hand"), "{told}");
 }
 
 // Laws.
@@ -781,7 +699,7 @@ proptest! {
             "real_server 203.0.113.1 80 {\n", "}\n", "weight", "[[[[[[[[[[[[", "\u{2028}", "\u{1b}",
         ]), 0..60).prop_map(|words| words.join(" ")),
     ]) {
-        for origin in [Origin::IpvsadmSave, Origin::KeepalivedConf, Origin::Script] {
+        for origin in [Origin::IpvsadmSave, Origin::KeepalivedConf] {
             if let Ok(table) = import::parse(origin, "source", &text, &hosts()) {
                 let written = import::write(&table).unwrap();
                 meaning(&written);
