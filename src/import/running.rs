@@ -172,7 +172,7 @@ fn arp(observed: &Observed, places: &BTreeMap<IpAddr, Place>) -> Option<String> 
         })
         .filter(|(_, ignore, announce)| (*ignore, *announce) != ("-", "-"))
         .collect();
-    if found.iter().all(|(_, ignore, announce)| (*ignore, *announce) == ("1", "2")) {
+    if found.iter().all(|(_, ignore, announce)| matches!((*ignore, *announce), ("1" | "-", "2" | "-"))) {
         return None;
     }
     let list: Vec<String> =

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
-use caps::{CapSet, Capability};
+use caps::CapSet;
 use nix::errno::Errno;
 use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, unshare};
@@ -27,22 +27,13 @@ const PRIVATE: [(&str, &str); 5] =
 /// Minor numbers of memory devices (`drivers/char/mem.c`), all that a script needs.
 const DEVICES: [(&str, u64); 5] = [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)];
 
+/// Makes one mount read-only, for this namespace alone.
+const READ_ONLY: MsFlags = MsFlags::MS_REMOUNT.union(MsFlags::MS_BIND).union(MsFlags::MS_RDONLY);
+
 /// What the script keeps of root's rights: those over its own network, files and users, and modules, which ipvsadm
 /// loads. CAP_SYS_ADMIN would undo the mounts, CAP_SYS_TIME set the machine's clock, and so on.
-const KEPT: [Capability; 12] = [
-    Capability::CAP_CHOWN,
-    Capability::CAP_DAC_OVERRIDE,
-    Capability::CAP_DAC_READ_SEARCH,
-    Capability::CAP_FOWNER,
-    Capability::CAP_KILL,
-    Capability::CAP_NET_ADMIN,
-    Capability::CAP_NET_BIND_SERVICE,
-    Capability::CAP_NET_RAW,
-    Capability::CAP_SETGID,
-    Capability::CAP_SETPCAP,
-    Capability::CAP_SETUID,
-    Capability::CAP_SYS_MODULE,
-];
+const KEPT: &str = "CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_KILL CAP_NET_ADMIN \
+    CAP_NET_BIND_SERVICE CAP_NET_RAW CAP_SETGID CAP_SETPCAP CAP_SETUID CAP_SYS_MODULE";
 
 /// Whether this process is the inner one.
 pub fn is_inside() -> bool {
@@ -81,7 +72,7 @@ pub fn run(words: &[OsString]) -> anyhow::Result<()> {
     }
     caps::clear(None, CapSet::Inheritable).context("giving up capabilities")?;
     for capability in caps::read(None, CapSet::Bounding).context("reading capabilities")? {
-        if !KEPT.contains(&capability) {
+        if !KEPT.split(' ').any(|kept| kept == capability.to_string()) {
             caps::drop(None, CapSet::Bounding, capability).context("giving up capabilities")?;
         }
     }
@@ -117,37 +108,27 @@ fn make_private() -> anyhow::Result<()> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("reading /proc/self/mountinfo")?;
     mount("", "/", "", MsFlags::MS_REC | MsFlags::MS_PRIVATE)?;
     for line in mounts.lines() {
-        let mut fields = line.split(' ').skip(4);
-        let place = fields.next().unwrap_or_default();
+        let place = line.split(' ').nth(4).unwrap_or_default();
         let place = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
             .iter()
             .fold(place.to_owned(), |place, (code, letter)| place.replace(code, letter));
         if PRIVATE.iter().any(|(_, private)| Path::new(&place).starts_with(private)) {
             continue;
         }
-        // What is not said anew would be lost.
-        let mut flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
-        for option in fields.next().unwrap_or_default().split(',') {
-            flags |= match option {
-                "nosuid" => MsFlags::MS_NOSUID,
-                "nodev" => MsFlags::MS_NODEV,
-                "noexec" => MsFlags::MS_NOEXEC,
-                _ => MsFlags::empty(),
-            };
-        }
-        match mount("", &place, "", flags) {
-            // It lies beneath another mount, where nobody reaches it.
-            Err(error)
-                if matches!(error.downcast_ref(), Some(Errno::EINVAL | Errno::ENOENT | Errno::ENOTDIR)) => {}
-            done => done?,
-        }
+        let done = mount("", &place, "", READ_ONLY);
+        // Then it lies beneath another mount, where nobody reaches it.
+        let hidden = [Errno::EINVAL, Errno::ENOENT, Errno::ENOTDIR];
+        done.or_else(|error| match error.downcast_ref() {
+            Some(errno) if hidden.contains(errno) => Ok(()),
+            _ => Err(error),
+        })?;
     }
     for (kind, place) in PRIVATE {
         let flags = if kind == "sysfs" { MsFlags::MS_RDONLY } else { MsFlags::empty() };
         mount(kind, place, kind, flags | MsFlags::MS_NOSUID)?;
     }
     mount("/proc/sys/net", "/proc/sys/net", "", MsFlags::MS_BIND)?;
-    mount("", "/proc", "", MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY)?;
+    mount("", "/proc", "", READ_ONLY)?;
     for (name, minor) in DEVICES {
         mknod(
             &Path::new("/dev").join(name),

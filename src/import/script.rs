@@ -3,7 +3,6 @@
 //! Owns the run from outside: the script's file, its time, its end, and which of what is there afterwards it has made.
 //! Leaves what it finds around it to `sandbox` and `kernel::namespace`, reading to `running`. Called by `import`.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -16,7 +15,6 @@ use nix::sched::{CloneFlags, unshare};
 use super::sandbox::INSIDE;
 use super::{Table, running};
 use crate::kernel::{Kernel as _, Linux, Needs, namespace};
-use crate::model::Parameter;
 use crate::plan::Observed;
 
 /// Runs a script with its arguments in private namespaces and gives what it has made there, and why that may not be
@@ -93,18 +91,7 @@ fn execute(script: &Path, arguments: &[OsString], limit: Duration) -> anyhow::Re
 
 /// What is there now and was not before.
 fn made(before: &Observed, mut after: Observed) -> Table {
-    let known = &before.parameters;
-    let changed: BTreeMap<Parameter, bool> =
-        after.parameters.iter().map(|(name, value)| (name.clone(), known.get(name) != Some(value))).collect();
-    let has_changed = |name: &Parameter| changed.get(name) == Some(&true);
-    after.parameters.retain(|name, _| match name {
-        // Both of a link, or neither: they are told together.
-        Parameter::ArpIgnore(link) | Parameter::ArpAnnounce(link) => {
-            has_changed(&Parameter::ArpIgnore(link.clone()))
-                || has_changed(&Parameter::ArpAnnounce(link.clone()))
-        }
-        Parameter::Ipvs(_) => has_changed(name),
-    });
+    after.parameters.retain(|name, value| before.parameters.get(name) != Some(value));
     after.addresses.retain(|found| !before.addresses.contains(found));
     let mut table = after.ipvs.as_ref().map(|ipvs| running::table(&after, ipvs)).unwrap_or_default();
     let others: Vec<String> = after

@@ -372,7 +372,7 @@ ip address add 203.0.113.99/32 dev d0
 ipvsadm -R </etc/lvs-notify/rules
 echo 1 >/proc/sys/net/ipv4/vs/expire_nodest_conn
 echo 2 >/proc/sys/net/ipv4/conf/all/arp_ignore
-sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.arp_announce=2
+sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.lo.arp_announce=2
 ipvsadm --set 1000 0 30
 ipvsadm --start-daemon master --mcast-interface d0 --syncid 7
 echo pid >/run/notify.pid; echo log >/tmp/notify.log
@@ -390,7 +390,7 @@ arping -q -c 1 -U -I d0 203.0.113.11
         "  - {address: 203.0.113.10, label: \"lo:3\"}\n",
         "  - {address: 203.0.113.11, label: \"lo:3\", interface: d0}\n",
         "  - 2001:db8::10   # not on lo here\n",
-        "arp: off   # as they are here: arp_ignore/arp_announce all 2/2; without this\n",
+        "arp: off   # as they are here: arp_ignore/arp_announce all 2/-, lo -/2; without this\n",
         "  timeouts: {tcp: 1000s, udp: 30s}\n",
         "  sysctl: {expire_nodest_conn: 1}\n",
         "  sync_daemon: {interface: d0, id: 7",
