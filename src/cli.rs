@@ -3,12 +3,16 @@
 //! Owns the command line's words. Touches neither files nor the kernel. Read by `main`; its help
 //! text repeats the one table of exit statuses in `report`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::import::Origin;
 use crate::model::Role;
+use crate::notation::parse_duration;
 use crate::report::EXIT_STATUS;
 
 const EXAMPLES: &str = "\
@@ -22,8 +26,8 @@ const IMPORT_EXAMPLES: &str = "\
 Examples:
   lvs-notify import > VI_1.yaml
   ipvsadm -Sn | lvs-notify import --from ipvsadm-save
-  lvs-notify import --from script /etc/keepalived/master.sh
-  lvs-notify import --from keepalived-conf /etc/keepalived/keepalived.conf";
+  lvs-notify import --from keepalived-conf /etc/keepalived/keepalived.conf
+  lvs-notify import --run /etc/keepalived/notify.sh INSTANCE VI_1 MASTER";
 
 /// Brings VIPs, ARP parameters and IPVS tables in line with a VRRP role.
 ///
@@ -157,7 +161,43 @@ pub enum Command {
         /// The text to read; `-` or none: standard input
         #[arg(value_name = "FILE")]
         file: Option<PathBuf>,
+        /// Let a script run, with all that follows as its arguments, and read what it has made
+        ///
+        /// It runs in private namespaces of this kernel, where interfaces are stand-ins with the same names and
+        /// addresses, files are read-only but for /tmp and /run, which are empty, and no process, daemon or host is
+        /// reached: nothing of this host changes but the kernel modules that are loaded. Its output goes to standard
+        /// error. What it has made when it fails is written, too, and the exit status is 1.
+        #[arg(long, value_names = ["SCRIPT", "ARGUMENT"], num_args = 1.., allow_hyphen_values = true, conflicts_with_all = ["from", "file"])]
+        run: Vec<OsString>,
+        /// How long the script may run; stands before --run
+        #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+        limit: Duration,
     },
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).ok_or_else(|| "not a duration, as in 2m or 30".to_owned())
+}
+
+impl Cli {
+    /// Reads the command line.
+    ///
+    /// # Errors
+    /// What is wrong with it, as help and version are told.
+    pub fn read() -> Result<Self, clap::Error> {
+        let cli = Self::try_parse()?;
+        let wrong = match &cli.command {
+            Command::Import { from: Origin::Kernel, file: Some(file), .. } => {
+                format!("{}: which format? Use --from ipvsadm-save or keepalived-conf", file.display())
+            }
+            Command::Import { from: Origin::Script, .. } => {
+                "a script is no longer read as text: `lvs-notify import --run SCRIPT [ARGUMENT…]` lets it run in private namespaces and reads what it has made"
+                    .to_owned()
+            }
+            _ => return Ok(cli),
+        };
+        Err(Self::command().error(ErrorKind::InvalidValue, wrong))
+    }
 }
 
 /// Arguments of `status`.

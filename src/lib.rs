@@ -37,7 +37,6 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use clap::Parser as _;
 
 use basis::Basis;
 use cli::{Cli, Command, StatusArgs};
@@ -58,7 +57,7 @@ pub fn main() -> ExitCode {
     let started = Instant::now();
     process::begin();
     log::start();
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
@@ -132,14 +131,15 @@ fn run(cli: &Cli, started: Instant) -> anyhow::Result<Exit> {
             };
             Ok(report::check::exit(&checked))
         }
-        Command::Import { from: import::Origin::Kernel, file: Some(file) } => {
-            ::log::error!(
-                "{}: of what kind is it? Say --from ipvsadm-save, keepalived-conf or script",
-                file.display()
-            );
-            Ok(Exit::Usage)
+        Command::Import { run, .. } if import::sandbox::is_inside() => {
+            import::sandbox::run(run).map(|()| Exit::Done)
         }
-        Command::Import { from, file } => {
+        Command::Import { run, limit, .. } if !run.is_empty() => {
+            let (text, problem) = import::run_script(run, *limit)?;
+            print(&text);
+            problem.map_or(Ok(Exit::Done), |why| Err(anyhow::Error::msg(why)))
+        }
+        Command::Import { from, file, .. } => {
             print(&import::run(*from, file.as_deref())?);
             Ok(Exit::Done)
         }

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +52,14 @@ pub struct ObservedAddress {
     pub prefix: u8,
     /// IPv4 label
     pub label: Option<String>,
+}
+
+impl ObservedAddress {
+    /// Whether it is the link's own, which the kernel makes by itself.
+    pub fn is_of_the_link(&self) -> bool {
+        let ipv6 = matches!(self.key.address, IpAddr::V6(address) if address.is_unicast_link_local());
+        ipv6 || self.key.address.is_loopback()
+    }
 }
 
 /// The IPVS state of the network namespace.

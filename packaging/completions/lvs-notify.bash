@@ -484,14 +484,22 @@ _lvs__notify() {
             return 0
             ;;
         lvs__subcmd__notify__subcmd__import)
-            opts="-c -h --from --config --help"
+            opts="-c -h --from --run --limit --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --from)
-                    COMPREPLY=($(compgen -W "kernel ipvsadm-save keepalived-conf script" -- "${cur}"))
+                    COMPREPLY=($(compgen -W "kernel ipvsadm-save keepalived-conf" -- "${cur}"))
+                    return 0
+                    ;;
+                --run)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --config)

@@ -85,8 +85,9 @@ complete -c lvs-notify -n "__fish_lvs_notify_using_subcommand check" -l json -d 
 complete -c lvs-notify -n "__fish_lvs_notify_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c lvs-notify -n "__fish_lvs_notify_using_subcommand import" -l from -d 'What to read' -r -f -a "kernel\t'The running kernel; nothing is lost'
 ipvsadm-save\t'What `ipvsadm -S` or `ipvsadm-save` wrote, with or without -n'
-keepalived-conf\t'The virtual_server blocks of a keepalived.conf'
-script\t'A shell script: its ipvsadm lines'"
+keepalived-conf\t'The virtual_server blocks of a keepalived.conf'"
+complete -c lvs-notify -n "__fish_lvs_notify_using_subcommand import" -l run -d 'Let a script run, with all that follows as its arguments, and read what it has made' -r
+complete -c lvs-notify -n "__fish_lvs_notify_using_subcommand import" -l limit -d 'How long the script may run; stands before --run' -r
 complete -c lvs-notify -n "__fish_lvs_notify_using_subcommand import" -s c -l config -d 'Desired-state file, instead of the instance\'s in /etc/lvs-notify [env: LVS_NOTIFY_CONFIG]' -r -F
 complete -c lvs-notify -n "__fish_lvs_notify_using_subcommand import" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c lvs-notify -n "__fish_lvs_notify_using_subcommand help; and not __fish_seen_subcommand_from master backup fault stop notify apply drain undrain fifo plan status check import help" -f -a "master" -d 'This director became MASTER: serve the VIPs'

@@ -1,7 +1,7 @@
 //! What `ipvsadm -S` wrote, and what ipvsadm's commands do to a table.
 //!
 //! Owns the lines of a save file and the effect of each command. Leaves the options to `options`. Called by
-//! `import` and, for the commands, by `script`.
+//! `import`.
 
 use std::collections::btree_map::Entry;
 
@@ -9,7 +9,6 @@ use anyhow::bail;
 
 use super::hosts::Hosts;
 use super::options::{self, Command};
-use super::shell;
 use super::{Table, shown};
 use crate::desired::Wanted;
 use crate::model::Timeouts;
@@ -53,10 +52,12 @@ pub fn read(name: &str, text: &str, hosts: &Hosts) -> anyhow::Result<Table> {
 /// One line of a save file, as `ipvsadm -R` would carry it out.
 pub fn carry_out_line(table: &mut Table, line: &str, hosts: &Hosts) -> Result<(), String> {
     let line = line.trim();
+    // ipvsadm-restore takes comments out.
     if line.is_empty() || line.starts_with('#') {
         return Ok(());
     }
-    let mut words = shell::words(line);
+    // ipvsadm's own reader knows blanks, and no quotes (config_stream.c).
+    let mut words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
     if words.first().is_some_and(|word| word == "ipvsadm") {
         words.remove(0);
     }

@@ -9,16 +9,18 @@ mod ipvsadm;
 mod keepalived;
 mod options;
 mod running;
+pub mod sandbox;
 mod script;
-mod shell;
 mod sift;
 mod yaml;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
@@ -39,7 +41,8 @@ pub enum Origin {
     IpvsadmSave,
     /// The virtual_server blocks of a keepalived.conf
     KeepalivedConf,
-    /// A shell script: its ipvsadm lines
+    /// What `--run` has taken the place of
+    #[value(hide = true)]
     Script,
 }
 
@@ -86,12 +89,21 @@ pub struct Place {
 pub fn run(origin: Origin, file: Option<&Path>) -> anyhow::Result<String> {
     let table = match origin {
         Origin::Kernel => running::read(&mut Linux::open()?, &Linux::interfaces()?)?,
-        Origin::IpvsadmSave | Origin::KeepalivedConf | Origin::Script => {
+        _ => {
             let (name, text) = input(file)?;
             parse(origin, &name, &text, &Hosts::system())?
         }
     };
     write(&table)
+}
+
+/// Lets a script run in private namespaces; gives the file's text, and why it may lack something.
+///
+/// # Errors
+/// When the script cannot be run.
+pub fn run_script(words: &[OsString], limit: Duration) -> anyhow::Result<(String, Option<String>)> {
+    let (table, problem) = script::read(words, limit)?;
+    Ok((write(&table)?, problem))
 }
 
 /// Reads a text source.
@@ -100,10 +112,9 @@ pub fn run(origin: Origin, file: Option<&Path>) -> anyhow::Result<String> {
 /// Every line that is not understood, with its number, where the source is to be understood whole.
 pub fn parse(origin: Origin, name: &str, text: &str, hosts: &Hosts) -> anyhow::Result<Table> {
     match origin {
-        Origin::Kernel => bail!("the kernel is no text"),
+        Origin::Kernel | Origin::Script => bail!("this is not read as text"),
         Origin::IpvsadmSave => ipvsadm::read(name, text, hosts),
         Origin::KeepalivedConf => Ok(keepalived::read(name, text, hosts)),
-        Origin::Script => Ok(script::read(name, text, hosts)),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Owns which parts of an observation go into a file: services as they are, and of everything else what is not
 //! the kernel's default. Reads through [`Kernel`] and decides nothing about what a file may say. Called by
-//! `import`.
+//! `import` and, for what a script has made, by `script`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -54,16 +54,7 @@ const TIMEOUTS: Timeouts = Timeouts { tcp: 15 * 60, tcp_fin: 2 * 60, udp: 5 * 60
 /// # Errors
 /// When the kernel has no IPVS, or cannot be read.
 pub fn read(kernel: &mut dyn Kernel, interfaces: &BTreeSet<String>) -> anyhow::Result<Table> {
-    let ipvs = PARAMETERS.iter().map(|(name, _)| Parameter::Ipvs((*name).to_owned()));
-    let names = interfaces.iter().map(String::as_str).chain(["all"]);
-    let arp = names
-        .flat_map(|name| [Parameter::ArpIgnore(name.to_owned()), Parameter::ArpAnnounce(name.to_owned())]);
-    let scope = Scope {
-        interfaces: interfaces.clone(),
-        parameters: ipvs.chain(arp).collect(),
-        servers: ServerScope::All,
-    };
-    let observed = kernel.observe(&scope)?;
+    let observed = kernel.observe(&scope(interfaces))?;
     let Some(ipvs) = &observed.ipvs else {
         bail!(
             "this kernel has no IPVS, so there is nothing to import; on the director itself, `modprobe ip_vs`, or use --from with a file"
@@ -72,7 +63,17 @@ pub fn read(kernel: &mut dyn Kernel, interfaces: &BTreeSet<String>) -> anyhow::R
     Ok(table(&observed, ipvs))
 }
 
-fn table(observed: &Observed, ipvs: &ObservedIpvs) -> Table {
+/// What to look at.
+pub fn scope(interfaces: &BTreeSet<String>) -> Scope {
+    let ipvs = PARAMETERS.iter().map(|(name, _)| Parameter::Ipvs((*name).to_owned()));
+    let names = interfaces.iter().map(String::as_str).chain(["all"]);
+    let arp = names
+        .flat_map(|name| [Parameter::ArpIgnore(name.to_owned()), Parameter::ArpAnnounce(name.to_owned())]);
+    Scope { interfaces: interfaces.clone(), parameters: ipvs.chain(arp).collect(), servers: ServerScope::All }
+}
+
+/// What goes into a file. A parameter that was not observed is not told.
+pub fn table(observed: &Observed, ipvs: &ObservedIpvs) -> Table {
     let told = |found: u32, usual: u32| if found == usual { 0 } else { found };
     let mut table = Table {
         origin: "the running kernel".to_owned(),
@@ -169,8 +170,9 @@ fn arp(observed: &Observed, places: &BTreeMap<IpAddr, Place>) -> Option<String> 
                 value(Parameter::ArpAnnounce(name.to_owned())),
             )
         })
+        .filter(|(_, ignore, announce)| (*ignore, *announce) != ("-", "-"))
         .collect();
-    if found.iter().all(|(_, ignore, announce)| (*ignore, *announce) == ("1", "2")) {
+    if found.iter().all(|(_, ignore, announce)| matches!((*ignore, *announce), ("1" | "-", "2" | "-"))) {
         return None;
     }
     let list: Vec<String> =

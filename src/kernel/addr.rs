@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use neli::consts::nl::NlmF;
-use neli::consts::rtnl::{Ifa, IfaF, Iff, Ifla, Nda, Nud, RtAddrFamily, RtScope, Rtm, Rtn};
+use neli::consts::rtnl::{Ifa, IfaF, Iff, Ifla, IflaInfo, Nda, Nud, RtAddrFamily, RtScope, Rtm, Rtn};
 use neli::consts::socket::NlFamily;
 use neli::rtnl::{IfaddrmsgBuilder, IfinfomsgBuilder, NdmsgBuilder, Rtattr, RtattrBuilder};
 use neli::types::{Buffer, RtBuffer};
@@ -18,7 +18,7 @@ use nix::net::if_::if_nametoindex;
 
 use super::error::{Error, Operation, Result};
 use super::netlink::{Attributes, Failure, Malformed, Message, Socket, text_of, u32_of};
-use crate::model::{AddressKey, Family};
+use crate::model::AddressKey;
 use crate::plan::{Interface, ObservedAddress};
 
 /// Longest name of an interface (`IFNAMSIZ` without its NUL).
@@ -82,12 +82,12 @@ impl Addresses {
         Ok((links.into_iter().map(|(name, link)| (name.clone(), link.state)).collect(), addresses))
     }
 
-    /// Adds a host address. Done when it is there already.
-    pub(super) fn add(&mut self, key: &AddressKey, label: Option<&str>) -> Result<()> {
-        let host = Family::of(key.address).host_prefix();
+    /// Adds an address. Done when it is there already.
+    pub(super) fn add(&mut self, key: &AddressKey, prefix: u8, label: Option<&str>) -> Result<()> {
         let sent = index(key).and_then(|index| {
             let label = label.filter(|_| key.address.is_ipv4());
-            let message = request(Rtm::Newaddr, NlmF::CREATE | NlmF::EXCL, index, key.address, host, label)?;
+            let message =
+                request(Rtm::Newaddr, NlmF::CREATE | NlmF::EXCL, index, key.address, prefix, label)?;
             self.0.request(&message)
         });
         match sent {
@@ -103,6 +103,26 @@ impl Addresses {
                 Err(error)
             }
         }
+    }
+
+    /// Sets a link up, and makes it before, as a dummy, when there is none of this name. The dummy answers ARP and can
+    /// be announced on, which dummies are not by themselves.
+    pub(super) fn stand_in(&mut self, name: &str) -> Result<()> {
+        let message = || {
+            let kind = attribute(Ifla::Linkinfo, ())?
+                .nest(&attribute(IflaInfo::Kind, "dummy")?)
+                .map_err(encoding)?;
+            let body = IfinfomsgBuilder::default()
+                .ifi_family(RtAddrFamily::Unspecified)
+                .ifi_flags(Iff::UP)
+                .ifi_change(Iff::UP | Iff::NOARP)
+                .rtattrs(RtBuffer::from_iter([attribute(Ifla::Ifname, name)?, kind]))
+                .build()
+                .map_err(encoding)?;
+            Message::encode(Rtm::Newlink.into(), NlmF::CREATE, &body)
+        };
+        let made = message().and_then(|message| self.0.request(&message));
+        made.map(|_| ()).map_err(|failure| Error::netlink(Operation::AddLink, name, &failure))
     }
 
     /// Removes an address with exactly this prefix length. Done when it, or its interface, is gone already.
@@ -408,8 +428,8 @@ mod tests {
             assert_eq!(found, []);
 
             for _ in 0..2 {
-                addresses.add(&v4, Some("lo:0")).unwrap();
-                addresses.add(&v6, None).unwrap();
+                addresses.add(&v4, 32, Some("lo:0")).unwrap();
+                addresses.add(&v6, 128, None).unwrap();
             }
             let (_, found) = addresses.observe(&names).unwrap();
             let observed = |key: &AddressKey, prefix, label: Option<&str>| ObservedAddress {
@@ -429,13 +449,13 @@ mod tests {
 
             let missing = AddressKey { interface: "nosuch0".to_owned(), ..v4.clone() };
             assert_eq!(addresses.remove(&missing, 32), Ok(()));
-            let error = addresses.add(&missing, None).unwrap_err();
+            let error = addresses.add(&missing, 32, None).unwrap_err();
             let text =
                 "adding address 192.0.2.1 on nosuch0: there is no such interface (ENODEV); see `ip link`";
             assert_eq!(error.to_string(), text);
 
             std::fs::write("/proc/sys/net/ipv6/conf/lo/disable_ipv6", "1").unwrap();
-            let error = addresses.add(&v6, None).unwrap_err();
+            let error = addresses.add(&v6, 128, None).unwrap_err();
             assert_eq!(error.errno, Some(Errno::EACCES));
             assert!(error.to_string().contains("IPv6 is disabled on lo"), "{error}");
         });

@@ -50,6 +50,8 @@ impl std::error::Error for Error {}
 /// What can fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operation {
+    MakeNetwork,
+    AddLink,
     ReadLink,
     ReadAddresses,
     AddAddress,
@@ -78,6 +80,8 @@ pub(super) enum Operation {
 impl Operation {
     fn words(self) -> &'static str {
         match self {
+            Self::MakeNetwork => "making a private network namespace",
+            Self::AddLink => "making the stand-in for interface",
             Self::ReadLink => "reading interface",
             Self::ReadAddresses => "reading the addresses",
             Self::AddAddress => "adding address",
@@ -136,6 +140,10 @@ impl Operation {
         const LINKS: &str = "see `ip link`";
         const V6: &str = "enable IPv6 in this kernel, or leave IPv6 services out";
         Some(match (self, errno) {
+            (Op::MakeNetwork, EPERM) => ("not permitted", "run as root, outside of containers"),
+            (Op::AddLink, EOPNOTSUPP) => {
+                ("this kernel has no dummy interfaces", "install the kernel's modules package")
+            }
             (Op::ReadParameter, EPERM | EACCES) => ("not permitted", "run as root"),
             (Op::SetParameter, EPERM | EACCES) => ("not permitted", "run as root, outside of containers"),
             (Op::Announce | Op::Probing, EPERM) => ("not permitted", "run as root or with CAP_NET_RAW"),

@@ -14,13 +14,14 @@ mod ipvs_abi;
 mod ipvs_sockopt;
 #[cfg(test)]
 mod live;
+pub mod namespace;
 mod netlink;
 mod probe;
 mod sysctl;
 
 use std::collections::BTreeSet;
 
-use crate::model::{AddressKey, Claims};
+use crate::model::{AddressKey, Claims, Family};
 use crate::plan::{Change, Observed, Scope, ServerScope};
 
 use addr::Addresses;
@@ -132,7 +133,7 @@ impl Linux {
             Change::AddAddress { key, label } => self
                 .addresses()
                 .map_err(|failure| Error::netlink(Operation::AddAddress, key, &failure))?
-                .add(key, label.as_deref()),
+                .add(key, Family::of(key.address).host_prefix(), label.as_deref()),
             Change::RemoveAddress { key, prefix } => self
                 .addresses()
                 .map_err(|failure| Error::netlink(Operation::RemoveAddress, key, &failure))?

@@ -6,8 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
 
-use crate::support::golden;
+use crate::support::{LVS_NOTIFY, golden};
 use lvs_notify::config::Source;
 use lvs_notify::desired::declared;
 use lvs_notify::desired::{Declared, Wanted};
@@ -63,7 +65,6 @@ pub(crate) fn comments(yaml: &str) -> String {
 const SAVED: &str = include_str!("../../golden/import/saved");
 const OPTIONS: &str = include_str!("../../golden/import/options");
 const REFUSED: &str = include_str!("../../golden/import/refused");
-const SCRIPT: &str = include_str!("../../golden/import/notify.sh");
 const KEEPALIVED: &str = include_str!("../../golden/import/keepalived.conf");
 
 #[test]
@@ -156,55 +157,6 @@ fn what_is_not_understood_is_told_as_in_the_golden_file() {
 }
 
 #[test]
-fn a_notify_script_is_read_without_a_shell() {
-    let written = yaml(Origin::Script, SCRIPT);
-    assert_eq!(
-        rules(&written),
-        [
-            "-A -u 192.0.2.1:53 -s rr",
-            "-a -u 192.0.2.1:53 -r 203.0.113.1:53 -m -w 1",
-            "-A -t 192.0.2.1:80 -s wrr -p 300",
-            "-a -t 192.0.2.1:80 -r 203.0.113.1:80 -g -w 2",
-            "-a -t 192.0.2.1:80 -r 203.0.113.2:80 -g -w 2",
-            "-a -t 192.0.2.1:80 -r 203.0.113.3:80 -g -w 2",
-            "-A -f 7 -s rr",
-        ],
-        "{written}"
-    );
-    assert_eq!(meaning(&written).daemon.unwrap().ipvsadm(), "--mcast-interface eth1 --syncid 3");
-}
-
-#[test]
-fn loops_functions_and_tests_of_a_shell() {
-    let script = r#"
-VIPS=(192.0.2.1 192.0.2.2)
-function up { ipvsadm -A -t 192.0.2.1:1
-  for v in ${VIPS[@]}; do ipvsadm -A -t $v:80 -s rr; done
-  msg="several
-lines; ipvsadm -A -f 9"
-  [[ $1 == a || $2 == b ]] && ipvsadm -A -t 192.0.2.1:2
-  for i in 1 2; do for j in 3 4; do ipvsadm -A -f $i$j; done; done
-  if ! ipvsadm -L -n | grep -q 192.0.2.1; then sudo ipvsadm -A -t 192.0.2.1:3; fi
-  x=$((1+2)); ipvsadm -A -t "192.0.2.1:$x"
-  while read rip; do ipvsadm -a -t 192.0.2.1:1 -r $rip; done <rips
-  echo 1 >/proc/sys/net/ipv4/ip_forward
-}"#;
-    let written = yaml(Origin::Script, script);
-    let marks = ["13", "14", "23", "24"].map(|mark| format!("-A -f {mark} -s wlc"));
-    let ports = ["1", "2", "3"].map(|port| format!("-A -t 192.0.2.1:{port} -s wlc"));
-    assert_eq!(rules(&written), [&ports[..], &marks[..]].concat());
-    let told: Vec<&str> = written.lines().filter(|line| line.starts_with("#   ")).collect();
-    let expected = [
-        "source:4: `${VIPS[@]}` has no plain value: for v in ${VIPS[@]}",
-        "source:4: `$v` has no plain value: do ipvsadm -A -t $v:80 -s rr",
-        "source:10: `$x` has no plain value: ipvsadm -A -t \"192.0.2.1:$x\"",
-        "source:11: `$rip` has no plain value: do ipvsadm -a -t 192.0.2.1:1 -r $rip",
-        "source:12: echo 1 >/proc/sys/net/ipv4/ip_forward",
-    ];
-    assert_eq!(told, expected.map(|line| format!("#   {line}")));
-}
-
-#[test]
 fn virtual_servers_of_keepalived_are_read() {
     let written = yaml(Origin::KeepalivedConf, KEEPALIVED);
     let mut expected = vec![
@@ -242,11 +194,51 @@ fn what_a_file_refuses_becomes_a_comment() {
 
 #[test]
 fn an_empty_source_says_that_empty_is_meant() {
-    for origin in [Origin::IpvsadmSave, Origin::KeepalivedConf, Origin::Script] {
+    for origin in [Origin::IpvsadmSave, Origin::KeepalivedConf] {
         let written = yaml(origin, "");
         assert!(meaning(&written).services.is_empty());
         assert!(written.contains("allow_empty: true\nvirtual_services: []\n"), "{written}");
     }
+}
+
+/// Runs the program without an input.
+fn run(words: &[&str]) -> (i32, String, String) {
+    let output = Command::new(LVS_NOTIFY)
+        .args(words)
+        .env_remove("LVS_NOTIFY_CONFIG")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_script_is_run_only_when_it_is_asked_for_in_full() {
+    for (words, expected) in [
+        (&["import", "notify.sh"][..], "which format? Use --from ipvsadm-save or keepalived-conf"),
+        (
+            &["import", "--from", "script", "notify.sh"],
+            "`lvs-notify import --run SCRIPT [ARGUMENT…]` lets it run",
+        ),
+        (&["import", "--from", "kernel", "--run", "x"], "cannot be used with"),
+        (&["import", "--limit", "soon", "--run", "x"], "not a duration, as in 2m or 30"),
+    ] {
+        let (status, written, told) = run(words);
+        assert_eq!((status, written.as_str()), (2, ""), "{words:?}");
+        assert!(told.contains(expected), "{words:?}: {told}");
+    }
+    let (status, written, told) = run(&["import", "--run", "no-such-script", "-c", "x"]);
+    assert_eq!((status, written.as_str()), (1, ""));
+    assert!(told.contains("there is no script no-such-script; give its path"), "{told}");
+    // By hand, its inner half would run the script on this machine.
+    let by_hand = Command::new(LVS_NOTIFY)
+        .arg0("lvs-notify-inside")
+        .args(["import", "--run", "notify.sh"])
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&by_hand.stderr);
+    assert!(!by_hand.status.success() && told.contains("cannot be started by hand"), "{told}");
 }
 
 // Laws.
@@ -486,7 +478,7 @@ proptest! {
             "real_server 203.0.113.1 80 {\n", "}\n", "weight", "[[[[[[[[[[[[", "\u{2028}", "\u{1b}",
         ]), 0..60).prop_map(|words| words.join(" ")),
     ]) {
-        for origin in [Origin::IpvsadmSave, Origin::KeepalivedConf, Origin::Script] {
+        for origin in [Origin::IpvsadmSave, Origin::KeepalivedConf] {
             if let Ok(table) = import::parse(origin, "source", &text, &hosts()) {
                 let written = import::write(&table).unwrap();
                 meaning(&written);

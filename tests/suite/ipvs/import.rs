@@ -1,13 +1,17 @@
 //! `import` beside `ipvsadm`: on a kernel with IPVS, `plan` finds nothing to do after it.
 //!
-//! Owns tables that exist and what is imported of them; leaves each source's language to `anywhere::import`, and what
-//! a valid file does to the kernel to `services`.
+//! Owns tables that exist and what is imported of them, and scripts beside what they make by themselves; leaves each
+//! source's language to `anywhere::import`, and what a valid file does to the kernel to `services`.
 
 use std::collections::BTreeSet;
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
 
 use crate::anywhere::import::comments;
 use crate::support::tables::{Expected, POOL, Random, cases, random_service};
-use crate::support::{Host, LVS_NOTIFY};
+use crate::support::{Host, LVS_NOTIFY, wait_for};
 
 const VIPS: [&str; 2] = ["203.0.113.10", "2001:db8::10"];
 
@@ -231,4 +235,270 @@ fn a_standby_and_what_cannot_be_said() {
     ] {
         assert!(told.contains(words), "{words}\n{file}");
     }
+}
+
+/// Scripts with their arguments that can only be known by running them.
+const SCRIPTS: [(&str, &str); 9] = [
+    (
+        "",
+        r"#!/bin/sh
+IPVSADM=$(which ipvsadm)
+VIP=192.0.2.1
+$IPVSADM -A -t $VIP:80 -s rr
+$IPVSADM -a -t $VIP:80 -r 198.51.100.1:80 -m",
+    ),
+    (
+        "",
+        r#"#!/bin/sh
+sudo -n ipvsadm -A -t 192.0.2.1:80 -s rr
+timeout 5 ipvsadm -A -t 192.0.2.2:80 -s rr
+ip netns exec lb ipvsadm -A -t 192.0.2.3:80 -s rr
+env LC_ALL=C ipvsadm -A -t 192.0.2.4:80 -s rr
+sh -c "ipvsadm -A -t 192.0.2.5:80 -s rr"
+out=$(ipvsadm -A -t 192.0.2.6:80 -s rr)"#,
+    ),
+    ("blue", BRANCHES),
+    ("green", BRANCHES),
+    (
+        "",
+        r"#!/bin/sh
+case $(hostname) in
+ guest) VIP=192.0.2.1; W=10;;
+ *) VIP=192.0.2.2; W=20;;
+esac
+ipvsadm -A -t $VIP:80 -s rr
+ipvsadm -a -t $VIP:80 -r 198.51.100.1:80 -m -w $W",
+    ),
+    (
+        "",
+        r"#!/bin/bash
+VIP=192.0.2.1
+ipvsadm -A -t $VIP:80 -s rr
+for ((i=51;i<=53;i++)); do ipvsadm -a -t $VIP:80 -r 198.51.100.$i:80 -m; done
+i=81
+while [ $i -lt 83 ]; do ipvsadm -a -t $VIP:80 -r 198.51.100.$i:80 -m; i=$((i+1)); done",
+    ),
+    (
+        "",
+        r"#!/bin/sh
+ipvsadm -A -t 192.0.2.1:80 -s rr
+ipvsadm -a -t 192.0.2.1:80 -r 198.51.100.1:80 -m
+ipvsadm -C
+ipvsadm -A -t 192.0.2.1:80 -s rr
+ipvsadm -a -t 192.0.2.1:80 -r 198.51.100.2:80 -m",
+    ),
+    (
+        "",
+        r"#!/bin/sh
+ipvsadm-restore <<'END'
+# web
+-A -t 192.0.2.1:80 -s rr
+-a -t 192.0.2.1:80 -r 198.51.100.1:80 -m -w 1
+END",
+    ),
+    // Without a #! line, as a shell would run it.
+    ("-c --limit", "ipvsadm -A -f $# -s wrr"),
+];
+const BRANCHES: &str = r#"#!/bin/sh
+if [ "$1" = blue ]; then
+  VIP=192.0.2.1
+else
+  VIP=192.0.2.2
+fi
+ipvsadm -A -t $VIP:80 -s rr
+ipvsadm -a -t $VIP:80 -r 198.51.100.1:80 -m"#;
+
+/// What nobody but its own programs may change about a host.
+fn state(host: &Host) -> String {
+    host.sh("ipvsadm -Sn; ipvsadm -Ln --timeout; ipvsadm -Ln --daemon; ip -o link; ip -o address; ip route
+        sysctl net.ipv4.vs net.ipv4.ip_forward net.ipv4.conf kernel.hostname kernel.panic vm.swappiness; ls / /etc /root /run /tmp")
+}
+
+fn sorted(text: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[test]
+#[ignore = "needs root and a kernel with IPVS: run tests/run"]
+fn a_script_comes_out_as_what_it_makes() {
+    let (host, itself, other) = (director(), bare_director(), bare_director());
+    // A MASTER with services of its own.
+    host.ok("ipvsadm -A -t 203.0.113.10:80 -s rr");
+    let before = state(&host);
+    for (arguments, script) in SCRIPTS {
+        for place in [&host, &itself] {
+            place.write("/run/test/notify", script);
+        }
+        let imported = host.lvs(&format!("import --run /run/test/notify {arguments}"));
+        assert_eq!(imported.status, 0, "{script}\n{}", imported.all());
+        itself.ok("ipvsadm -C");
+        itself.sh(&format!("chmod +x /run/test/notify; /run/test/notify {arguments}"));
+        other.ok("ipvsadm -C");
+        other.write("/run/test/script.yaml", &imported.stdout);
+        other.lvs_ok("master -c /run/test/script.yaml");
+        let (made, found) = (other.ok("ipvsadm -Sn"), itself.ok("ipvsadm -Sn"));
+        assert!(!found.is_empty(), "{script}");
+        assert_eq!(sorted(&made), sorted(&found), "{script}\n{}", imported.all());
+    }
+    assert_eq!(state(&host), before);
+}
+
+#[test]
+#[ignore = "needs root and a kernel with IPVS: run tests/run"]
+fn addresses_parameters_timeouts_and_daemons_of_a_script() {
+    let host = director();
+    // As while MASTER: what keepalived and the last run have put there is not the script's.
+    host.address("203.0.113.10/32", "d0");
+    host.ok("sysctl -qw net.ipv4.vs.conntrack=1");
+    host.write("/etc/lvs-notify/rules", "-A -t [2001:db8::10]:80 -s wrr\n");
+    host.write("/etc/lvs-notify/common.sh", "VIPS=(203.0.113.10 203.0.113.11)\n");
+    host.write(
+        "/etc/lvs-notify/notify.sh",
+        r#"#!/bin/bash -e
+. "$(dirname "$0")/common.sh"
+ipvsadm=$(command -v ipvsadm)
+modprobe ip_vs; modprobe ip_vs_wlc
+own=$(ip -4 -o address show dev d0 | sed 's/.*inet \([0-9.]*\).*/\1/')
+[ "$own" = 10.1.1.1 ]
+for vip in "${VIPS[@]}"; do
+    ip address add "$vip/32" dev lo label lo:3
+    $ipvsadm -A -t "$vip:80"
+    while read -r server; do $ipvsadm -a -t "$vip:80" -r "$server" -m; done < <(printf '10.1.1.%d\n' {11..12})
+done
+ip address add 203.0.113.11/24 dev d0
+ip address add 203.0.113.99/32 dev d0
+ipvsadm -R </etc/lvs-notify/rules
+echo 1 >/proc/sys/net/ipv4/vs/expire_nodest_conn
+echo 2 >/proc/sys/net/ipv4/conf/all/arp_ignore
+sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.lo.arp_announce=2
+ipvsadm --set 1000 0 30
+ipvsadm --start-daemon master --mcast-interface d0 --syncid 7
+echo pid >/run/notify.pid; echo log >/tmp/notify.log
+logger "became MASTER" || true
+arping -q -c 1 -U -I d0 203.0.113.11
+! kill $(cat /run/keepalived.pid) 2>/dev/null
+"#,
+    );
+    let before = state(&host);
+    let imported = host.lvs("import --run /etc/lvs-notify/notify.sh");
+    assert_eq!(imported.status, 0, "{}", imported.all());
+    assert_eq!(state(&host), before);
+    let file = &imported.stdout;
+    for words in [
+        "  - {address: 203.0.113.10, label: \"lo:3\"}\n",
+        "  - {address: 203.0.113.11, label: \"lo:3\", interface: d0}\n",
+        "  - 2001:db8::10   # not on lo here\n",
+        "arp: off   # as they are here: arp_ignore/arp_announce all 2/-, lo -/2; without this\n",
+        "  timeouts: {tcp: 1000s, udp: 30s}\n",
+        "  sysctl: {expire_nodest_conn: 1}\n",
+        "  sync_daemon: {interface: d0, id: 7",
+        "      - 10.1.1.12:80\n",
+    ] {
+        assert!(file.contains(words), "{words}\n{file}");
+    }
+    let told = comments(file);
+    for words in
+        ["It also added addresses that are no service's: 203.0.113.99/32 on d0.", "routes, firewall rules"]
+    {
+        assert!(told.contains(words), "{words}\n{file}");
+    }
+}
+
+#[test]
+#[ignore = "needs root and a kernel with IPVS: run tests/run"]
+fn a_script_reaches_nothing_of_the_host() {
+    let host = director();
+    host.ok("ipvsadm -A -t 203.0.113.10:80 -s rr");
+    let _ = std::fs::remove_file("/var/lib/test.socket");
+    let _daemon = UnixListener::bind("/var/lib/test.socket").unwrap();
+    let mut victim = host.start("sleep 2001");
+    host.write(
+        "/run/test/wild",
+        r#"#!/bin/bash
+ipvsadm -C
+ipvsadm -A -t 192.0.2.1:80
+ip address flush dev d0; ip link set d0 down; ip address flush dev lo
+for file in /root/mark /etc/mark /mark /var/lib/mark; do echo x >$file && echo "WRITTEN $file"; done
+for file in /run/mark /tmp/mark /dev/mark; do echo x >$file || echo "REFUSED $file"; done
+for name in kernel/panic vm/swappiness; do echo 7 >/proc/sys/$name && echo "SET $name"; done
+echo 7 >/proc/sys/net/ipv4/conf/all/arp_ignore || echo "REFUSED arp_ignore"
+mount -o remount,rw / && echo "MOUNTED"
+hostname other && echo "NAMED"
+echo x >/sys/class/net/d0/ifalias && echo "SET ifalias"
+[ -S /var/lib/test.socket ] && echo "SOCKET"
+[ -e /dev/log ] && echo "LOG"
+logger "from the wild script"
+read -r line && echo "INPUT"
+setsid sleep 2002 >/dev/null 2>&1 &
+kill -9 "$1" && echo "KILLED"
+pkill -9 sleep; kill -9 1; kill -9 -1
+setsid sleep 2003 &
+echo "the end" >&2
+exit 3
+"#,
+    );
+    let before = state(&host);
+    let ran = host.lvs(&format!("import --run /run/test/wild {}", victim.pid()));
+    assert_eq!(state(&host), before, "{}", ran.all());
+    assert_eq!(ran.status, 1, "{}", ran.all());
+    for words in ["the end\n", "/run/test/wild ended with exit status: 3"] {
+        assert!(ran.stderr.contains(words), "{words}\n{}", ran.stderr);
+    }
+    let forbidden = ["WRITTEN", "REFUSED", "SET", "MOUNTED", "NAMED", "SOCKET", "LOG", "INPUT", "KILLED"];
+    assert!(!forbidden.iter().any(|word| ran.stderr.contains(word)), "{}", ran.stderr);
+    assert!(
+        ran.stdout.contains("\n# PERHAPS INCOMPLETE: /run/test/wild ended with exit status: 3.\n"),
+        "{}",
+        ran.stdout
+    );
+    assert!(ran.stdout.contains("- address: 192.0.2.1:80\n"), "{}", ran.stdout);
+    assert!(
+        !std::fs::read_to_string("/var/log/messages").unwrap_or_default().contains("from the wild script")
+    );
+    assert!(lives("sleep 2001") && !lives("sleep 2002") && !lives("sleep 2003"));
+    victim.signal(Signal::SIGKILL);
+    victim.wait();
+    std::fs::remove_file("/var/lib/test.socket").unwrap();
+}
+
+#[test]
+#[ignore = "needs root and a kernel with IPVS: run tests/run"]
+fn a_script_ends_with_its_time_or_with_who_asked() {
+    let host = bare_director();
+    host.write("/run/test/slow", "trap '' INT TERM HUP\nipvsadm -A -t 192.0.2.1:80 -s rr\nsleep 2004\n");
+    let ran = host.lvs("import --limit 8s --run /run/test/slow");
+    assert_eq!(ran.status, 1, "{}", ran.all());
+    assert!(
+        ran.stderr.contains("/run/test/slow was stopped after 8 s; `--limit DURATION`"),
+        "{}",
+        ran.stderr
+    );
+    assert!(
+        ran.stdout.contains("INCOMPLETE") && ran.stdout.contains("- address: 192.0.2.1:80\n"),
+        "{}",
+        ran.stdout
+    );
+    assert!(!lives("sleep 2004"));
+
+    let mut asked = host.start(&format!("{LVS_NOTIFY} import --run /run/test/slow"));
+    wait_for("the script", Duration::from_secs(60), || lives("sleep 2004"));
+    asked.signal(Signal::SIGTERM);
+    asked.wait();
+    wait_for("the script's end", Duration::from_secs(5), || !lives("sleep 2004"));
+
+    // What cannot be run is told, and nothing is written.
+    host.write("/run/test/slow", "#!/no/interpreter\n");
+    let ran = host.lvs("import --run /run/test/slow");
+    assert_eq!((ran.status, ran.stdout.as_str()), (1, ""), "{}", ran.stderr);
+    assert!(ran.stderr.contains("running /run/test/slow by /no/interpreter: No such file"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("/run/test/slow was not run"), "{}", ran.stderr);
+}
+
+/// Whether a command runs on this machine, in whatever namespace.
+fn lives(command: &str) -> bool {
+    let list = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut lines = list.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines.any(|line| String::from_utf8_lossy(&line).replace('\0', " ").contains(command))
 }
