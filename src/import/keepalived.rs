@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::hosts::Hosts;
+use crate::names::Hosts;
 use super::{Place, Table, shown};
 use crate::desired::Wanted;
 use crate::keepalived_conf::{self, Statement, Tree, files};

@@ -6,11 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::hosts::Hosts;
 use super::options::{self, Command};
 use super::shell::{self, Piece, Statement, Word};
 use super::{Table, ipvsadm, shown};
 use crate::model::DaemonState;
+use crate::names::Hosts;
 
 /// Statements carried out, loops unrolled; a script that needs more is no script around ipvsadm.
 const MOST_STEPS: usize = 200_000;

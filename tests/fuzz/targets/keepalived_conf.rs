@@ -18,7 +18,7 @@ fuzz_target!(|bytes: &[u8]| {
     let tree = keepalived_conf::parse(Path::new("/conf"), "lb1", &mut find);
     lint::findings(Input { files: &[], complete: true, conf: Some(&tree), host: None });
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let hosts = Hosts::new("http 80/tcp\n", |_| Vec::new());
+    let hosts = Hosts::new(|_, _| "http 80/tcp\n".to_owned());
     if let Ok(table) = import::parse(Origin::KeepalivedConf, "conf", text, &hosts) {
         import::write(&table).expect("what is written is valid");
     }
