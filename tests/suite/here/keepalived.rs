@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::support::{Background, Host, LVS_NOTIFY, wait_for};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -67,8 +68,8 @@ impl Lab {
         Self { director, switch, daemon: None }
     }
 
-    /// keepalived.conf with pieces replaced; `check` must find exactly these rules in it.
-    pub(crate) fn conf(&self, edits: &[(&str, &str)], rules: &[&str]) {
+    /// keepalived.conf with pieces replaced; `check` must find exactly these rules in it. Gives its findings.
+    pub(crate) fn conf(&self, edits: &[(&str, &str)], rules: &[&str]) -> Vec<Value> {
         let mut text = CONF.to_owned();
         for (from, to) in edits {
             assert!(text.contains(from), "{from}");
@@ -81,14 +82,15 @@ impl Lab {
             "{LVS_NOTIFY} check --json --host --keepalived-conf /run/test/keepalived.conf /etc/lvs-notify/VI_1.yaml"
         );
         let told = self.director.run(&line);
-        let json: serde_json::Value = serde_json::from_str(&told.stdout).expect(&told.stderr);
-        let mut found: Vec<&str> =
-            json["findings"].as_array().unwrap().iter().map(|one| one["rule"].as_str().unwrap()).collect();
+        let json: Value = serde_json::from_str(&told.stdout).expect(&told.stderr);
+        let findings = json["findings"].as_array().unwrap();
+        let mut found: Vec<&str> = findings.iter().map(|one| one["rule"].as_str().unwrap()).collect();
         // What the machine of the tests lacks is not keepalived's concern.
         found.retain(|rule| !["E50", "E51", "I33", "I32"].contains(rule));
         found.sort_unstable();
         found.dedup();
         assert_eq!(found, rules, "{}\n{text}", told.stdout);
+        findings.clone()
     }
 
     /// `keepalived -t`: its exit status and what it says.
