@@ -1,16 +1,28 @@
-//! What `check` wants to know of this host.
+//! What `check` wants to know of this host, and what keepalived says of its own configuration.
 //!
 //! Owns the reading: modules, users, programs, SELinux, systemd's unit of keepalived, directories; interfaces and
 //! parameters through `kernel`. Changes nothing, loads no module, judges nothing. What cannot be read is absent. Called
 //! by `check`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::kernel;
 use crate::names;
+
+/// Where keepalived may be installed.
+const KEEPALIVED: [&str; 3] = ["/usr/sbin/keepalived", "/usr/local/sbin/keepalived", "/usr/bin/keepalived"];
+/// keepalived takes a moment to read its configuration. One that takes longer is ended, and has said nothing.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// More is not read of what it says.
+const MAX_SAID: u64 = 1 << 20;
 
 /// What is asked by name.
 #[derive(Clone, Debug, Default)]
@@ -189,6 +201,37 @@ fn unit() -> Option<bool> {
     let all: String = files.into_iter().map(|path| text(path) + "\n").collect();
     let mode = all.lines().filter_map(|line| line.trim().strip_prefix("KillMode=")).next_back();
     Some(matches!(mode.map(str::trim), Some("process" | "none")))
+}
+
+/// What `keepalived -t` prints about a configuration. Since 2.1 such a run writes no file, changes nothing and needs no
+/// rights; its exit status says less than its words, since up to 2.1 it is 0 whatever is wrong.
+pub fn keepalived_says(conf: &Path) -> Option<String> {
+    let program = KEEPALIVED.iter().find(|path| Path::new(path).exists())?;
+    // A file in memory: a pipe would have to be emptied all the time.
+    let flags = nix::sys::memfd::MFdFlags::MFD_CLOEXEC;
+    let mut said = File::from(nix::sys::memfd::memfd_create("keepalived", flags).ok()?);
+    let mut command = Command::new(program);
+    // In a group of its own, because 2.2 signals itself when a script has a user.
+    command
+        .args(["--config-test", "-f"])
+        .arg(conf)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .process_group(0);
+    let mut child = command.stderr(said.try_clone().ok()?).spawn().ok()?;
+    let started = Instant::now();
+    while child.try_wait().ok()?.is_none() {
+        if started.elapsed() > PATIENCE {
+            let _ = child.kill();
+            let _ = child.wait();
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut bytes = Vec::new();
+    said.rewind().ok()?;
+    said.take(MAX_SAID).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]

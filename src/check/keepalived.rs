@@ -1,8 +1,12 @@
 //! Rules over keepalived.conf itself.
 //!
-//! Owns what breaks a rule of scripts, vrrp_strict, VRRP blocks and virtual servers. What the file says together with desired-state files is in `files`. A rule about scripts holds
+//! Owns what breaks a rule of scripts, vrrp_strict, VRRP blocks and virtual servers, and which of keepalived's own
+//! messages are findings. What the file says together with desired-state files is in `files`. A rule about scripts holds
 //! for every script where keepalived's treatment is wrong for all of them, and otherwise for those that call lvs-notify; a
 //! script that calls it from within is given the benefit of the doubt. Called by `check`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
 
 use crate::keepalived_conf::meaning::{Block, Conf, NOTIFY, Notify};
 use crate::model::{Family, Forward, Role};
@@ -241,6 +245,61 @@ fn virtual_servers(conf: &Conf<'_>, host: Option<&Host>, found: &mut Findings) {
             if real.value(1).parse().is_ok_and(|address| host.has_address(address)) {
                 found.at(Rule::E22, real, format!("{} is this host, by {method}", real.value(1)));
             }
+        }
+    }
+}
+
+/// What `keepalived -t` says of lines that no rule is about: `(FILE: Line N) MESSAGE`. It says the same several times,
+/// and leaves the file out where there is only one. After a `{` that it ignores, everything up to the end of the file can
+/// be unknown to it: such lines are told with the first one.
+pub(super) fn said(text: &str, conf: &Conf<'_>, host: bool, found: &mut Findings) {
+    let files = &conf.tree.files;
+    let mut lines: BTreeMap<(&Path, usize), Vec<&str>> = BTreeMap::new();
+    for line in text.lines() {
+        let Some((place, message)) = line.strip_prefix('(').and_then(|rest| rest.split_once(") ")) else {
+            continue;
+        };
+        let Some((name, number)) = place.rsplit_once("Line ") else { continue };
+        let Ok(number) = number.parse() else { continue };
+        let name = name.trim_end_matches(": ");
+        let file = match files.as_slice() {
+            [only] if name.is_empty() => Some(only),
+            // The name that an include has for it, which may be relative.
+            files => files.iter().find(|file| !name.is_empty() && file.ends_with(name)),
+        };
+        let Some(file) = file else { continue };
+        // Of another host than this one.
+        if !host && ["exist", "default user", "user/group"].iter().any(|word| message.contains(word)) {
+            continue;
+        }
+        let messages = lines.entry((file, number)).or_default();
+        if !messages.contains(&message) {
+            messages.push(message);
+        }
+    }
+    let unknown =
+        |message: &&str| message.starts_with("Unknown keyword") || message.starts_with("Unexpected");
+    // The finding of each file's first ignored `{`, and the lines that follow from it.
+    let mut lost: BTreeMap<&Path, (usize, Vec<String>)> = BTreeMap::new();
+    for ((file, line), messages) in &lines {
+        if let Some((_, rest)) = lost.get_mut(file).filter(|_| messages.iter().all(unknown)) {
+            rest.push(line.to_string());
+            continue;
+        }
+        let name = file.display().to_string();
+        let ours = found.list.iter().any(|one| one.line == Some(*line) && one.file.as_ref() == Some(&name));
+        if messages.iter().any(|message| message.starts_with("Unexpected '{'")) {
+            let at = if ours { usize::MAX } else { found.list.len() };
+            lost.entry(file).or_insert((at, Vec::new()));
+        }
+        if !ours {
+            let warns = messages.iter().all(|message| message.to_ascii_lowercase().starts_with("warning"));
+            found.line(if warns { Rule::W62 } else { Rule::E61 }, file, *line, messages.join("; "));
+        }
+    }
+    for (at, rest) in lost.into_values().filter(|(_, rest)| !rest.is_empty()) {
+        if let Some(first) = found.list.get_mut(at) {
+            first.what += &format!("; lines lost with it: {}", rest.join(", "));
         }
     }
 }

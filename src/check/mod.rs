@@ -70,6 +70,7 @@ pub fn run(
             .with_context(|| format!("reading {} as keepalived.conf", path.display()))?;
     }
     let tree = conf.map(keepalived_conf::files::parse);
+    let said = conf.and_then(facts::keepalived_says);
     let mut checked = Checked { host, ..Checked::default() };
     for path in &paths {
         match Source::read(path).and_then(|source| Ok(reconcile::declared(&source)?)) {
@@ -86,6 +87,7 @@ pub fn run(
         files: &checked.files,
         complete: complete && checked.invalid.is_empty(),
         conf: tree.as_ref(),
+        said: said.as_deref(),
         host: host.as_ref(),
     });
     checked.conf = tree.iter().flat_map(|tree| &tree.files).map(|path| path.display().to_string()).collect();
@@ -118,6 +120,10 @@ pub fn findings(input: Input<'_>) -> Vec<Finding> {
     files::check(conf.as_ref(), input, &mut found);
     if let Some(host) = input.host {
         host::check(host, conf.as_ref(), input, &mut found);
+    }
+    // Last: what is told of a line already has its consequence there.
+    if let (Some(conf), Some(said)) = (&conf, input.said) {
+        keepalived::said(said, conf, input.host.is_some(), &mut found);
     }
     let mut list = found.list;
     list.sort_by(|one, other| {

@@ -27,6 +27,8 @@ pub struct Input<'a> {
     /// These are all there are on this host, so that a missing one is missed
     pub complete: bool,
     pub conf: Option<&'a Tree>,
+    /// What `keepalived -t` prints about it, where keepalived is installed
+    pub said: Option<&'a str>,
     /// This host; without it, its rules are left out
     pub host: Option<&'a Host>,
 }
@@ -278,6 +280,12 @@ rules! {
     W60 "a client-side interface is down"
         "as MASTER this host could not answer for its VIPs"
         "ip link set {name} up, or look at the cable"
+    E61 "keepalived rejects a line"
+        "it goes on without the line; a `{` that it ignores leaves its `}` to end the block around it, and what follows belongs to no block"
+        "fix the line; `keepalived -t` shows all that it says"
+    W62 "keepalived warns of a line"
+        "what it says"
+        "fix the line; `keepalived -t` shows all that it says"
     W63 "lvs-notify does not read all of keepalived.conf"
         "what these lines make is not checked, and `import` does not write it"
         "write the lines out"

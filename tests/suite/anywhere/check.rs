@@ -85,10 +85,17 @@ struct World {
     files: Vec<(&'static str, String)>,
     host: Host,
     complete: bool,
+    said: String,
 }
 
 fn world() -> World {
-    World { conf: CONF.into(), files: vec![("VI_1", FILE.into())], host: host(), complete: true }
+    World {
+        conf: CONF.into(),
+        files: vec![("VI_1", FILE.into())],
+        host: host(),
+        complete: true,
+        said: String::new(),
+    }
 }
 
 impl World {
@@ -134,6 +141,12 @@ impl World {
         self
     }
 
+    /// With what keepalived prints about it.
+    fn said(mut self, text: &str) -> Self {
+        self.said = text.to_owned();
+        self
+    }
+
     fn parameter(self, name: &str, value: &str) -> Self {
         self.host(|host| drop(host.parameters.insert(name.into(), value.into())))
     }
@@ -158,6 +171,7 @@ impl World {
             files: &files,
             complete: self.complete,
             conf: Some(&tree),
+            said: Some(&self.said),
             host: Some(&self.host),
         })
     }
@@ -392,6 +406,16 @@ fn cases() -> Vec<(Rule, World, World)> {
             world().host(|host| host.addresses.push(("lo".into(), "192.0.2.100".parse().unwrap(), 32))),
         ),
         (W60, world().host(|host| host.interfaces.extend([("eth0".into(), false)])), world()),
+        (
+            E61,
+            world().said("(/etc/keepalived/keepalived.conf: Line 9) Unknown keyword 'nopremt'"),
+            world().said("(VI_1) No VIP specified; at least one is sensible"),
+        ),
+        (
+            W62,
+            world().said("(/etc/keepalived/keepalived.conf: Line 9) WARNING - number '1O' outside range"),
+            world().said("WARNING - script `x` is not executable"),
+        ),
         (W63, world().block("~SEQ(N, 1, 2) static_ipaddress {}\n"), world().block("$N=2\n")),
     ]
 }
@@ -453,6 +477,44 @@ fn vip_and_services_on_the_backup_are_refused() {
     let refused = FILE.replace("vips", "backup: {vips: keep, services: keep}\nvips");
     let error = declared(&Source { name: "VI_1.yaml".into(), text: refused }).unwrap_err();
     assert!(error.to_string().contains("bounce packets for ever"), "{error}");
+}
+
+#[test]
+fn what_keepalived_says_of_a_line_is_told_once_and_with_what_follows_from_it() {
+    let said = |text: &str| world().said(text).found();
+    let whats = |found: &[Finding]| -> Vec<(Rule, Option<usize>, String)> {
+        found.iter().map(|one| (one.rule, one.line, one.what.clone())).collect()
+    };
+    let name = "/etc/keepalived/keepalived.conf";
+    let lost = format!(
+        "({name}: Line 17) Unknown keyword 'virtual_ipadress'\n({name}: Line 17) Unexpected '{{' - ignoring\n\
+         ({name}: Line 19) Unknown keyword 'notify_master'\n(keepalived.conf: Line 20) Unknown keyword '}}'\n\
+         (Line 17) Unknown keyword 'virtual_ipadress'\n({name}: Line 21) invalid number 'x'\n\
+         (VI_1) No VIP specified\nThere are 1 missing '}}'s\n(/etc/other: Line 3) Unknown keyword 'x'\n(x\n"
+    );
+    let found = said(&lost);
+    let first = "Unknown keyword 'virtual_ipadress'; Unexpected '{' - ignoring; lines lost with it: 19, 20";
+    assert_eq!(
+        whats(&found),
+        [(Rule::E61, Some(17), first.to_owned()), (Rule::E61, Some(21), "invalid number 'x'".to_owned())]
+    );
+    assert_eq!(found[0].file.as_deref(), Some(name));
+    let warning = "WARNING - interface eth0 for vrrp_instance VI_1 doesn't exist";
+    let found = said(&format!("({name}: Line 10) {warning}\n({name}: Line 10) {warning}\n"));
+    assert_eq!(whats(&found), [(Rule::W62, Some(10), warning.to_owned())]);
+    // Where there is a rule, keepalived's words are no news, nor is what follows.
+    let ours = world().conf("notify_fault", "notify_falt");
+    let line = ours.conf.lines().position(|line| line.contains("notify_falt")).unwrap() + 1;
+    let found = ours.said(&format!(
+        "({name}: Line {line}) Unknown keyword 'notify_falt'\n({name}: Line {line}) Unexpected '{{' - ignoring\n\
+         ({name}: Line 23) Unknown keyword 'x'\n"
+    ));
+    assert_eq!(found.found().iter().map(|one| one.rule).collect::<Vec<_>>(), [Rule::E12, Rule::E29]);
+    // Of another host, its interfaces and users say nothing.
+    let tree = parse(CONF);
+    let text = format!("({name}: Line 10) {warning}\n({name}: Line 17) Unable to set default user\n");
+    let input = Input { conf: Some(&tree), said: Some(&text), ..Input::default() };
+    assert_eq!(check::findings(input), []);
 }
 
 #[test]
