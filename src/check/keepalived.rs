@@ -131,14 +131,11 @@ fn arguments(block: &Block<'_>, notify: &Notify<'_>, found: &mut Findings) {
     let (keyword, command) = (notify.at.keyword(), call.command.as_str());
     let expected: &[&str] = match keyword {
         "notify" => &["notify"],
-        "notify_deleted" => &["stop"],
+        "notify_master" => &["master"],
+        "notify_backup" => &["backup"],
+        "notify_fault" => &["fault"],
         "notify_master_rx_lower_pri" => &["master", "apply"],
-        other => match other.strip_prefix("notify_") {
-            Some("master") => &["master"],
-            Some("backup") => &["backup"],
-            Some("fault") => &["fault"],
-            _ => &["stop"],
-        },
+        _ => &["stop"],
     };
     if keyword == "notify" && command.parse::<Role>().is_ok() {
         found.at(Rule::W26, notify.at, format!("`lvs-notify {command}`"));
@@ -159,8 +156,7 @@ fn is_shell(argv: &[String]) -> bool {
 
 fn is_shell_syntax(word: &str) -> bool {
     let named = |rest: &str| rest.starts_with(|c: char| c.is_ascii_uppercase() || c == '{' || c == '(');
-    matches!(word, "&" | "&&" | "||" | "|" | ">" | ">>" | "<" | "2>" | "2>&1" | "&>")
-        || word.ends_with(';')
+    word.ends_with(';')
         || word.starts_with(['>', '<', ';', '|', '&'])
         || word.starts_with("2>")
         || word.contains('`')

@@ -284,7 +284,7 @@ rules! {
         "it goes on without the line; a `{` that it ignores leaves its `}` to end the block around it, and what follows belongs to no block"
         "fix the line; `keepalived -t` shows all that it says"
     W62 "keepalived warns of a line"
-        "what it says"
+        "keepalived goes on, with the consequence that it names"
         "fix the line; `keepalived -t` shows all that it says"
     W63 "lvs-notify does not read all of keepalived.conf"
         "what these lines make is not checked, and `import` does not write it"

@@ -157,7 +157,7 @@ impl<'a> Block<'a> {
         Self {
             at,
             name: at.value(1),
-            members: group.then(|| members.map(|word| word.text.as_str()).collect()),
+            members: group.then(|| members.map(String::as_str).collect()),
             interface,
             scripts: at.children.iter().filter_map(Notify::of).collect(),
             vips,
@@ -284,7 +284,7 @@ impl<'a> VirtualServer<'a> {
                     .children
                     .iter()
                     .map(|line| {
-                        Service::of(&mut line.words.iter().map(|word| word.text.as_str()))
+                        Service::of(&mut line.words.iter().map(String::as_str))
                             .map_err(|why| format!("{}: {why}", line.place()))
                     })
                     .collect(),

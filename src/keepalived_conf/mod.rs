@@ -24,20 +24,11 @@ const MAX_BYTES: usize = 64 << 20;
 /// A line that grows longer by substitution is not read; keepalived ends at 1024.
 const MAX_LINE: usize = 8 << 10;
 
-/// A word of a statement.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Word {
-    /// The word, without its quotes
-    pub text: String,
-    /// It stood in double quotes
-    pub quoted: bool,
-}
-
 /// One keyword with its values, and its block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
-    /// Keyword and values; never empty
-    pub words: Vec<Word>,
+    /// Keyword and values, without their quotes; never empty
+    pub words: Vec<String>,
     /// The line that the words were made from, without comment, after substitution
     pub raw: String,
     /// Where it stands
@@ -58,7 +49,7 @@ impl Statement {
 
     /// The word at this place, or nothing.
     pub fn value(&self, index: usize) -> &str {
-        self.words.get(index).map_or("", |word| word.text.as_str())
+        self.words.get(index).map_or("", String::as_str)
     }
 
     /// `FILE:LINE`
@@ -68,7 +59,7 @@ impl Statement {
 
     /// The words after the keyword.
     pub fn values(&self) -> impl Iterator<Item = &str> {
-        self.words.iter().skip(1).map(|word| word.text.as_str())
+        self.words.iter().skip(1).map(String::as_str)
     }
 
     /// Statements in the block that have this keyword.
@@ -310,12 +301,9 @@ impl Reader<'_> {
     /// Text without anything to substitute: an include, statements, braces.
     fn plain(&mut self, line: &str, depth: usize) {
         if let [first, second] = split(line).as_slice() {
-            let includes = matches!(
-                first.text.as_str(),
-                "include" | "includer" | "includem" | "includew" | "includeb" | "includea"
-            );
-            if includes && !first.quoted {
-                let pattern = directory(&self.file).join(&second.text);
+            let kinds = ["include", "includer", "includem", "includew", "includeb", "includea"];
+            if kinds.contains(&first.as_str()) {
+                let pattern = directory(&self.file).join(second);
                 return self.include(&pattern, depth + 1);
             }
         }
@@ -410,22 +398,18 @@ fn brace(text: &str) -> Option<usize> {
 
 /// Splits a line as keepalived does for most keywords: at blanks, with double quotes around a word that
 /// may hold some, without escapes. A word ends where a quote begins.
-fn split(line: &str) -> Vec<Word> {
+fn split(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut rest = line.trim_start();
     while !rest.is_empty() {
-        let (text, after, quoted) = match rest.strip_prefix('"') {
-            Some(inner) => {
-                let (text, after) = inner.split_once('"').unwrap_or((inner, ""));
-                (text, after, true)
-            }
+        let (word, after) = match rest.strip_prefix('"') {
+            Some(inner) => inner.split_once('"').unwrap_or((inner, "")),
             None => {
-                let end = rest.find([' ', '\t', '\r', '\u{b}', '\u{c}', '"']).unwrap_or(rest.len());
-                let (text, after) = rest.split_at(end);
-                (text, after, false)
+                let blank = [' ', '\t', '\r', '\u{b}', '\u{c}', '"'];
+                rest.split_at(rest.find(blank).unwrap_or(rest.len()))
             }
         };
-        words.push(Word { text: text.to_owned(), quoted });
+        words.push(word.to_owned());
         rest = after.trim_start();
     }
     words

@@ -30,7 +30,9 @@ fn shown(list: &[Statement]) -> String {
         let words: Vec<String> = statement
             .words
             .iter()
-            .map(|word| if word.quoted { format!("<{}>", word.text) } else { word.text.clone() })
+            .map(
+                |word| if word.is_empty() || word.contains(' ') { format!("<{word}>") } else { word.clone() },
+            )
             .collect();
         match statement.block {
             true => format!("{} {{ {} }}", words.join(" "), shown(&statement.children)),
@@ -119,7 +121,7 @@ fn what_is_wrong_is_told_and_reading_goes_on() {
     let tree = read("a\n}\nb {\n}\n");
     assert_eq!((shown(&tree.statements).as_str(), tree.troubles[0].line), ("a; b {  }", 2));
     let tree = read("a \"b\n{\n{\nc\n}\n");
-    assert_eq!((shown(&tree.statements).as_str(), tree.troubles.len()), ("a <b> { c }", 2));
+    assert_eq!((shown(&tree.statements).as_str(), tree.troubles.len()), ("a b { c }", 2));
     assert!(read("$A=$B\n$B=x$A\n$A\n").troubles[0].message.contains("expands to more than"));
     assert!(read(&"a {\n".repeat(1000)).troubles.len() > 10);
 }
