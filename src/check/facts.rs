@@ -9,7 +9,6 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _};
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -203,21 +202,16 @@ fn unit() -> Option<bool> {
     Some(matches!(mode.map(str::trim), Some("process" | "none")))
 }
 
-/// What `keepalived -t` prints about a configuration. Since 2.1 such a run writes no file, changes nothing and needs no
-/// rights; its exit status says less than its words, since up to 2.1 it is 0 whatever is wrong.
+/// What `keepalived -t` prints about a configuration. Such a run writes no file, changes nothing and needs no rights (2.1.5
+/// to 2.3.4). Its exit status says less than its words: 2.1 ends with 0 whatever is wrong, and 2.2.7 ends itself by a
+/// signal when a script has another user than root.
 pub fn keepalived_says(conf: &Path) -> Option<String> {
     let program = KEEPALIVED.iter().find(|path| Path::new(path).exists())?;
     // A file in memory: a pipe would have to be emptied all the time.
     let flags = nix::sys::memfd::MFdFlags::MFD_CLOEXEC;
     let mut said = File::from(nix::sys::memfd::memfd_create("keepalived", flags).ok()?);
     let mut command = Command::new(program);
-    // In a group of its own, because 2.2 signals itself when a script has a user.
-    command
-        .args(["--config-test", "-f"])
-        .arg(conf)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .process_group(0);
+    command.args(["--config-test", "-f"]).arg(conf).stdin(Stdio::null()).stdout(Stdio::null());
     let mut child = command.stderr(said.try_clone().ok()?).spawn().ok()?;
     let started = Instant::now();
     while child.try_wait().ok()?.is_none() {
