@@ -19,7 +19,6 @@ pub mod import;
 pub mod instance;
 pub mod keepalived_conf;
 pub mod kernel;
-pub mod lint;
 pub mod log;
 pub mod model;
 mod names;

@@ -1,39 +1,30 @@
-//! Names of users and hosts, by getent(1).
+//! Names instead of numbers: users, hosts and services, by getent(1).
 //!
 //! libc finds them through libraries that it loads as /etc/nsswitch.conf says, and only a program that is linked with
 //! the very libc of its machine can do that. This one is linked with its own, so that one package suits every
 //! distribution, and asks the program that comes with libc instead. Nothing that a takeover does needs a name.
 //!
-//! Called by `kernel::host` for `check`, and by `import`.
+//! Called by `check` and by `import`.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
+use crate::model::Protocol;
+
 /// The number of a user; none when there is no such user.
 pub fn user(name: &str) -> Option<u32> {
-    // Where getent cannot tell, the file is what there is.
-    let users =
-        getent("passwd", name).unwrap_or_else(|| std::fs::read_to_string("/etc/passwd").unwrap_or_default());
-    users.lines().find_map(|line| {
+    entries("passwd", name, "/etc/passwd").lines().find_map(|line| {
         let mut fields = line.split(':');
         // A number, too, finds a user.
         (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?
     })
 }
 
-/// The addresses of a host; none when it is not known.
-pub fn addresses(host: &str) -> Vec<IpAddr> {
-    // One line for each address and kind of socket, the address first, perhaps with its interface.
-    let lines = getent("ahosts", host).unwrap_or_default();
-    let mut found: Vec<IpAddr> = Vec::new();
-    for line in lines.lines() {
-        let word = line.split_whitespace().next().unwrap_or_default();
-        let Ok(address) = word.parse() else { continue };
-        if !found.contains(&address) {
-            found.push(address);
-        }
-    }
-    found
+/// What getent says of a key, or where it cannot tell, the file.
+fn entries(database: &str, key: &str, file: &str) -> String {
+    getent(database, key).unwrap_or_else(|| std::fs::read_to_string(file).unwrap_or_default())
 }
 
 /// What getent says of a key; none when it is missing, or another one that does not know this.
@@ -45,7 +36,93 @@ fn getent(database: &str, key: &str) -> Option<String> {
     matches!(output.status.code(), Some(0 | 2)).then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// The hosts and services that a machine knows, each asked for once: a question may take seconds, and a saved table
+/// names the same ones over and over.
+pub struct Hosts {
+    ask: fn(&str, &str) -> String,
+    known: RefCell<BTreeMap<String, String>>,
+}
+
+impl Hosts {
+    /// Those of this machine.
+    pub fn system() -> Self {
+        Self::new(|database, key| match database {
+            "services" => entries(database, key, "/etc/services"),
+            _ => getent(database, key).unwrap_or_default(),
+        })
+    }
+
+    /// Those of other answers than getent's: of the databases `ahosts` and `services`, whose key is `NAME/PROTOCOL`.
+    pub fn new(ask: fn(&str, &str) -> String) -> Self {
+        Self { ask, known: RefCell::default() }
+    }
+
+    fn ask(&self, database: &str, key: &str) -> String {
+        let mut known = self.known.borrow_mut();
+        known.entry(format!("{database} {key}")).or_insert_with(|| (self.ask)(database, key)).clone()
+    }
+
+    /// Reads an address or a host's name. `ipv6` asks for an IPv6 address of the name, which otherwise is IPv4, as with
+    /// ipvsadm.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn address(&self, text: &str, ipv6: bool) -> Result<IpAddr, String> {
+        if let Ok(address) = text.parse() {
+            return Ok(address);
+        }
+        // ipvsadm: a number alone is no host.
+        if !is_name(text) || text.chars().all(|c| c.is_ascii_digit()) {
+            return Err(format!("`{}` is not an address", shown(text)));
+        }
+        // One line for each address and kind of socket, the address first, perhaps with its interface.
+        let lines = self.ask("ahosts", text);
+        let mut found =
+            lines.lines().filter_map(|line| line.split_whitespace().next()?.parse::<IpAddr>().ok());
+        found.find(|address| address.is_ipv6() == ipv6).ok_or_else(|| {
+            let kind = if ipv6 { "IPv6" } else { "IPv4" };
+            format!(
+                "the host `{text}` has no {kind} address here; write the address, or save with `ipvsadm -Sn`"
+            )
+        })
+    }
+
+    /// Reads a port's number or name.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn port(&self, text: &str, protocol: Protocol) -> Result<u16, String> {
+        if let Ok(port) = text.parse() {
+            return Ok(port);
+        }
+        let lines =
+            if is_name(text) { self.ask("services", &format!("{text}/{protocol}")) } else { String::new() };
+        // The first entry counts, as with getservbyname(3).
+        let port = lines.lines().find_map(|line| {
+            let mut words = line.split('#').next()?.split_whitespace();
+            let (name, place) = (words.next()?, words.next()?);
+            let port = place.strip_suffix(&format!("/{protocol}"))?.parse().ok()?;
+            std::iter::once(name).chain(words).any(|name| name == text).then_some(port)
+        });
+        port.ok_or_else(|| {
+            format!(
+                "`{}` is neither a port nor a {protocol} service in /etc/services; write the number, or save with `ipvsadm -Sn`",
+                shown(text)
+            )
+        })
+    }
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(300).flat_map(char::escape_debug).collect()
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-+".contains(c))
+}
+
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -58,12 +135,22 @@ mod tests {
     }
 
     #[test]
-    fn a_host_has_each_of_its_addresses_once() {
-        let found = addresses("localhost");
-        assert!(found.iter().any(IpAddr::is_loopback), "{found:?}");
-        let mut once = found.clone();
-        once.dedup();
-        assert_eq!(found, once);
-        assert_eq!(addresses("198.51.100.7"), [IpAddr::from([198, 51, 100, 7])]);
+    fn a_host_has_an_address_of_each_family() {
+        let hosts = Hosts::system();
+        assert!(
+            hosts.address("localhost", false).or(hosts.address("localhost", true)).unwrap().is_loopback()
+        );
+        assert_eq!(hosts.address("198.51.100.7", false), Ok(IpAddr::from([198, 51, 100, 7])));
+        assert!(hosts.address("7", false).is_err() && hosts.address("--help", false).is_err());
+    }
+
+    #[test]
+    fn a_service_has_a_port_for_each_protocol() {
+        let hosts = Hosts::new(|_, _| "# c\nhttp 80/tcp www # Web\ndomain 53/udp\nhttp 81/tcp\n".to_owned());
+        assert_eq!(hosts.port("www", Protocol::TCP), Ok(80));
+        assert_eq!(hosts.port("http", Protocol::TCP), Ok(80));
+        assert_eq!(hosts.port("8080", Protocol::TCP), Ok(8080));
+        assert!(hosts.port("domain", Protocol::TCP).unwrap_err().contains("tcp service"));
+        assert!(hosts.port("70000", Protocol::TCP).is_err() && hosts.port("", Protocol::UDP).is_err());
     }
 }

@@ -7,11 +7,11 @@ use std::collections::btree_map::Entry;
 
 use anyhow::bail;
 
-use super::hosts::Hosts;
 use super::options::{self, Command};
 use super::{Table, shown};
 use crate::desired::Wanted;
 use crate::model::Timeouts;
+use crate::names::Hosts;
 
 /// At most this many lines are told at once.
 const MAX_PROBLEMS: usize = 20;

@@ -1,39 +1,36 @@
 //! keepalived.conf's `virtual_server` blocks.
 //!
-//! Owns what their keywords mean for IPVS (`check_parser.c`, `check_data.c`): defaults, groups, ranges. What
-//! has no counterpart, such as health checks, is told next to the service with file and line. Leaves the syntax
-//! to `keepalived_conf`. Called by `import`.
+//! Owns what they are in IPVS: settings with their defaults (`check_parser.c`, `check_data.c`). What has no counterpart,
+//! such as health checks, is told next to the service with file and line. Leaves the syntax and the meaning of
+//! keepalived's words to `keepalived_conf`. Called by `import`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-use super::hosts::Hosts;
 use super::{Place, Table, shown};
 use crate::desired::Wanted;
-use crate::keepalived_conf::{self, Statement, Tree, files};
+use crate::keepalived_conf::meaning::{self, Conf, VirtualServer};
+use crate::keepalived_conf::{self, Statement, files};
 use crate::model::{
     DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Servers, Service, ServiceKey,
     SyncDaemon, Timeouts, Tunnel, service_flag,
 };
+use crate::names::Hosts;
 
 /// `IPVS_SVC_PERSISTENT_TIMEOUT`
 const PERSISTENCE: u32 = 360;
-/// A range that holds more addresses is not unrolled.
-const MOST_ADDRESSES: u32 = 4096;
 
 /// Reads a configuration with its includes. Never fails: what is not understood is told in the comments.
 pub fn read(name: &str, text: &str, hosts: &Hosts) -> Table {
-    let id = nix::sys::utsname::uname()
-        .map(|uname| uname.nodename().to_string_lossy().split('.').next().unwrap_or_default().to_owned())
-        .unwrap_or_default();
     let start = Path::new(name);
-    let tree = keepalived_conf::parse(start, &id, &mut |pattern| match pattern == start {
+    let tree = keepalived_conf::parse(start, &files::id(), &mut |pattern| match pattern == start {
         true => vec![(start.to_owned(), Ok(text.as_bytes().to_vec()))],
         false => files::find(pattern),
     });
+    let conf = Conf::of(&tree);
     let mut reading = Reading {
         hosts,
-        tree: &tree,
+        conf: &conf,
         table: Table {
             origin: format!("the virtual_server blocks of {name}"),
             notes: vec![
@@ -48,8 +45,8 @@ pub fn read(name: &str, text: &str, hosts: &Hosts) -> Table {
         reading.table.notes.push(told);
     }
     reading.globals();
-    for block in tree.all("virtual_server") {
-        reading.virtual_server(block);
+    for server in &conf.servers {
+        reading.virtual_server(server);
     }
     reading.places();
     reading.table
@@ -57,13 +54,8 @@ pub fn read(name: &str, text: &str, hosts: &Hosts) -> Table {
 
 struct Reading<'a> {
     hosts: &'a Hosts,
-    tree: &'a Tree,
+    conf: &'a Conf<'a>,
     table: Table,
-}
-
-/// Where a statement stands.
-fn at(statement: &Statement) -> String {
-    format!("{}:{}", statement.file.display(), statement.line)
 }
 
 /// A `virtual_server` block as far as it does not depend on the address.
@@ -73,16 +65,16 @@ struct Common {
     protocol: Protocol,
     forward: (Forward, Tunnel),
     weight: u32,
-    six: bool,
+    ipv6: bool,
 }
 
 impl Reading<'_> {
     fn note(&mut self, statement: &Statement, why: &str) {
-        self.table.notes.push(format!("{}: {why}: {}", at(statement), shown(&statement.raw)));
+        self.table.notes.push(format!("{}: {why}: {}", statement.place(), shown(&statement.raw)));
     }
 
     fn globals(&mut self) {
-        let tree = self.tree;
+        let tree = self.conf.tree;
         for statement in tree.globals("lvs_timeouts") {
             let Timeouts { tcp, tcp_fin, udp } = &mut self.table.timeouts;
             for (name, value) in pairs(statement.values()) {
@@ -90,11 +82,7 @@ impl Reading<'_> {
                     ("tcp", Ok(seconds)) => *tcp = seconds,
                     ("tcpfin", Ok(seconds)) => *tcp_fin = seconds,
                     ("udp", Ok(seconds)) => *udp = seconds,
-                    _ => self.table.notes.push(format!(
-                        "{}: not understood: {}",
-                        at(statement),
-                        shown(&statement.raw)
-                    )),
+                    _ => self.table.notes.push(not_understood(statement)),
                 }
             }
         }
@@ -117,8 +105,8 @@ impl Reading<'_> {
         let keys = ["id", "maxlen", "port", "ttl", "group"];
         if let Some(instance) = words.next_if(|word| !keys.contains(word)) {
             // Without an id keepalived takes the instance's virtual_router_id.
-            let found = self.tree.all("vrrp_instance").find(|block| block.value(1) == instance);
-            let id = found.and_then(|block| block.last("virtual_router_id")).map(|line| line.value(1));
+            let found = self.conf.instances().find(|block| block.name == instance);
+            let id = found.and_then(|block| block.at.last("virtual_router_id")).map(|line| line.value(1));
             daemon.id = id.and_then(|id| id.parse().ok()).unwrap_or(0);
         }
         let mut understood = true;
@@ -139,21 +127,19 @@ impl Reading<'_> {
         self.table.daemons.insert(DaemonState::Master, daemon);
     }
 
-    fn virtual_server(&mut self, block: &Statement) {
-        let mut lost = Vec::new();
-        let common = match self.common(block, &mut lost) {
-            Ok(common) => common,
-            Err(why) => return self.note(block, &format!("not written, {why}")),
-        };
-        let keys = match self.keys(block, &common) {
-            Ok(keys) => keys,
-            Err(why) => return self.note(block, &format!("not written, {why}")),
+    fn virtual_server(&mut self, server: &VirtualServer<'_>) {
+        let (block, mut lost) = (server.at, Vec::new());
+        let found =
+            self.common(block, &mut lost).and_then(|common| Ok((self.keys(server, &common)?, common)));
+        let (keys, common) = match found {
+            Ok(found) => found,
+            Err(why) => return self.note(block, &format!("not written, {}", shown(&why))),
         };
         for key in keys {
             let mut remarks = lost.clone();
             let wanted = self.wanted(block, key, &common, &mut remarks);
             if self.table.services.contains_key(&key) {
-                self.note(block, &format!("{key} is declared before; the first one is written"));
+                self.note(block, &format!("{key} is defined before; the first one is written"));
                 continue;
             }
             self.table.services.insert(key, wanted);
@@ -177,15 +163,15 @@ impl Reading<'_> {
             protocol: Protocol::TCP,
             forward: (Forward::NAT, Tunnel::default()),
             weight: 1,
-            six: false,
+            ipv6: false,
         };
         let mut timeout = None;
         for line in &block.children {
             let value = line.value(1);
-            let wrong = || format!("{}: `{}` is not understood", at(line), shown(&line.raw));
+            let wrong = || not_understood(line);
             match line.keyword() {
                 "lvs_sched" | "lb_algo" => value.clone_into(&mut common.settings.scheduler),
-                "lvs_method" | "lb_kind" => common.forward = method(line).ok_or_else(wrong)?,
+                _ if meaning::is_method(line) => common.forward = meaning::method(line).ok_or_else(wrong)?,
                 "protocol" => {
                     common.protocol = match value.to_ascii_uppercase().as_str() {
                         "TCP" => Protocol::TCP,
@@ -211,7 +197,7 @@ impl Reading<'_> {
                 "persistence_engine" => value.clone_into(&mut common.settings.engine),
                 "persistence_granularity" => common.granularity = Some(value.to_owned()),
                 "weight" => common.weight = value.parse().map_err(|_| wrong())?,
-                "ip_family" => common.six = value == "inet6",
+                "ip_family" => common.ipv6 = value == "inet6",
                 "real_server" => {}
                 _ => lost.push(without(line)),
             }
@@ -226,57 +212,45 @@ impl Reading<'_> {
         // A mark's family is that of its granularity, or of its real servers.
         let servers: Vec<bool> =
             block.all("real_server").map(|server| server.value(1).contains(':')).collect();
-        common.six |= match &common.granularity {
+        common.ipv6 |= match &common.granularity {
             Some(text) => !text.contains('.'),
             None => !servers.is_empty() && servers.iter().all(|six| *six),
         };
         Ok(common)
     }
 
-    /// The services that a block stands for: one, or those of its group.
-    fn keys(&self, block: &Statement, common: &Common) -> Result<Vec<ServiceKey>, String> {
-        match block.value(1) {
-            "group" => {
-                let name = block.value(2);
-                let group = self.tree.all("virtual_server_group").find(|group| group.value(1) == name);
-                let group =
-                    group.ok_or_else(|| format!("there is no virtual_server_group {}", shown(name)))?;
-                let mut keys = Vec::new();
-                for line in &group.children {
-                    let words: Vec<&str> = line.words.iter().map(|word| word.text.as_str()).collect();
-                    keys.extend(self.key(&words, common).map_err(|why| format!("{}: {why}", at(line)))?);
+    /// The services that a block stands for: one, or those of its group and its ranges.
+    fn keys(&self, server: &VirtualServer<'_>, common: &Common) -> Result<Vec<ServiceKey>, String> {
+        let (protocol, mut keys) = (common.protocol, Vec::new());
+        for service in &server.services {
+            match service.as_ref()? {
+                meaning::Service::Mark(mark, family) => {
+                    let default = if common.ipv6 { Family::Ipv6 } else { Family::Ipv4 };
+                    keys.push(ServiceKey::Fwmark { mark: *mark, family: family.unwrap_or(default) });
                 }
-                Ok(keys)
+                meaning::Service::Addresses(range, port) => {
+                    let port = if port.is_empty() { 0 } else { self.hosts.port(port, protocol)? };
+                    keys.extend(range.addresses()?.map(|address| ServiceKey::Endpoint {
+                        address,
+                        port,
+                        protocol,
+                    }));
+                }
             }
-            _ => self.key(&block.values().collect::<Vec<_>>(), common),
         }
-    }
-
-    fn key(&self, words: &[&str], common: &Common) -> Result<Vec<ServiceKey>, String> {
-        let protocol = common.protocol;
-        match words {
-            ["fwmark", mark, rest @ ..] => {
-                let six = rest.first().map_or(common.six, |family| *family == "inet6");
-                let mark = mark.parse().map_err(|_| format!("`{}` is not a firewall mark", shown(mark)))?;
-                Ok(vec![ServiceKey::Fwmark { mark, family: if six { Family::Ipv6 } else { Family::Ipv4 } }])
-            }
-            [range, rest @ ..] => {
-                let port = rest.first().map_or(Ok(0), |port| self.hosts.port(port, protocol))?;
-                let addresses = addresses(range)?;
-                Ok(addresses
-                    .into_iter()
-                    .map(|address| ServiceKey::Endpoint { address, port, protocol })
-                    .collect())
-            }
-            [] => Err("it names no service".to_owned()),
-        }
+        Ok(keys)
     }
 
     fn wanted(&self, block: &Statement, key: ServiceKey, common: &Common, lost: &mut Vec<String>) -> Wanted {
         let mut settings = common.settings.clone();
         settings.netmask = Service::full_netmask(key.family());
         if let Some(text) = &common.granularity {
-            match granularity(text, key.family()) {
+            // A netmask, or for IPv6 a prefix length.
+            let mask = match key.family() {
+                Family::Ipv6 => text.parse().ok().filter(|prefix| (1..=128).contains(prefix)),
+                Family::Ipv4 => text.parse::<Ipv4Addr>().ok().map(u32::from),
+            };
+            match mask {
                 Some(mask) => settings.netmask = mask,
                 None => lost.push(format!("persistence_granularity {}", shown(text))),
             }
@@ -287,8 +261,8 @@ impl Reading<'_> {
                 Ok((server, wanted)) if !servers.contains_key(&server) => {
                     servers.insert(server, wanted);
                 }
-                Ok((server, _)) => lost.push(format!("{} a second real server {server}", at(line))),
-                Err(why) => lost.push(format!("{} NOT WRITTEN, {why}", at(line))),
+                Ok((server, _)) => lost.push(format!("{} a second real server {server}", line.place())),
+                Err(why) => lost.push(format!("{} NOT WRITTEN, {why}", line.place())),
             }
         }
         Wanted { settings, servers }
@@ -302,144 +276,58 @@ impl Reading<'_> {
         lost: &mut Vec<String>,
     ) -> Result<(ServerKey, RealServer), String> {
         let address = self.hosts.address(block.value(1), block.value(1).contains(':'))?;
-        let (mut forward, mut tunnel) = common.forward;
+        let (forward, tunnel) = common.forward;
         let mut server =
             RealServer { forward, weight: common.weight, upper_threshold: 0, lower_threshold: 0, tunnel };
         for line in &block.children {
-            let read = || {
-                let value = line.value(1).parse::<u32>();
-                value.map_err(|_| format!("{}: `{}` is not understood", at(line), shown(&line.raw)))
-            };
+            let number = || line.value(1).parse().map_err(|_| not_understood(line));
             match line.keyword() {
-                "weight" => server.weight = read()?,
-                "uthreshold" => server.upper_threshold = read()?,
-                "lthreshold" => server.lower_threshold = read()?,
-                "lvs_method" | "lb_kind" => {
-                    (forward, tunnel) =
-                        method(line).ok_or_else(|| format!("`{}` is not understood", shown(&line.raw)))?;
+                "weight" => server.weight = number()?,
+                "uthreshold" => server.upper_threshold = number()?,
+                "lthreshold" => server.lower_threshold = number()?,
+                _ if meaning::is_method(line) => {
+                    (server.forward, server.tunnel) =
+                        meaning::method(line).ok_or_else(|| not_understood(line))?;
                 }
                 _ => lost.push(format!("{} of {address}", without(line))),
             }
         }
-        (server.forward, server.tunnel) = (forward, tunnel);
-        let mut port = match (block.value(2), key) {
-            ("", ServiceKey::Endpoint { port, .. }) => port,
-            ("", ServiceKey::Fwmark { .. }) => 0,
-            (text, _) => self.hosts.port(text, common.protocol)?,
-        };
-        match key {
+        let port = match (key, block.value(2)) {
             // As keepalived does: such a packet keeps its port.
-            ServiceKey::Endpoint { port: service_port, .. } if forward != Forward::NAT => port = service_port,
-            _ => {}
-        }
+            (ServiceKey::Endpoint { port, .. }, _) if server.forward != Forward::NAT => port,
+            (ServiceKey::Endpoint { port, .. }, "") => port,
+            (ServiceKey::Fwmark { .. }, "") => 0,
+            (_, text) => self.hosts.port(text, common.protocol)?,
+        };
         Ok((Endpoint { address, port }, server))
     }
 
     /// Interfaces of the VIPs, where a vrrp_instance has them.
     fn places(&mut self) {
-        for instance in self.tree.all("vrrp_instance") {
-            let own = instance.last("interface").map(|line| line.value(1));
-            let lists = instance.all("virtual_ipaddress").chain(instance.all("virtual_ipaddress_excluded"));
-            for line in lists.flat_map(|list| &list.children) {
-                let text = line.keyword().split('/').next().unwrap_or_default();
-                let Ok(vip) = text.parse::<IpAddr>() else { continue };
-                let words: Vec<&str> = line.values().collect();
-                let device =
-                    words.windows(2).find(|pair| pair.first() == Some(&"dev")).and_then(|pair| pair.last());
+        for instance in self.conf.instances() {
+            for vip in &instance.vips {
                 // One that is bound to lo is reached by the instance's interface.
-                let interface = device.copied().filter(|name| *name != "lo").or(own);
-                let place = Place { interface: interface.map(str::to_owned), ..Place::default() };
-                self.table.places.entry(vip).or_insert(place);
+                let name = if vip.device == "lo" { instance.interface } else { vip.device };
+                let interface = (!name.is_empty()).then(|| name.to_owned());
+                self.table.places.entry(vip.address).or_insert(Place { interface, ..Place::default() });
             }
         }
     }
+}
+
+fn not_understood(line: &Statement) -> String {
+    format!("{}: `{}` is not understood", line.place(), shown(&line.raw))
 }
 
 /// A statement for the list of what has no counterpart.
 fn without(line: &Statement) -> String {
-    format!("{} {}", at(line), shown(&line.raw).trim_end_matches(['{', ' ']))
+    format!("{} {}", line.place(), shown(&line.raw).trim_end_matches(['{', ' ']))
 }
 
-fn pairs<'w>(words: impl Iterator<Item = &'w str>) -> Vec<(&'w str, &'w str)> {
-    let words: Vec<&str> = words.collect();
-    words
-        .chunks(2)
-        .map(|pair| (pair.first().copied().unwrap_or(""), pair.get(1).copied().unwrap_or("")))
-        .collect()
-}
-
-/// `NAT`, `DR`, `TUN [type ipip|gue port N|gre] [nocsum|csum|remcsum]`.
-fn method(line: &Statement) -> Option<(Forward, Tunnel)> {
-    let mut words = line.values();
-    let forward = match words.next()? {
-        "NAT" => Forward::NAT,
-        "DR" => Forward::DR,
-        "TUN" => Forward::TUN,
-        _ => return None,
-    };
-    let mut tunnel = Tunnel::default();
-    while let Some(word) = words.next() {
-        let place = |names: [&str; 3], word: &str| names.iter().position(|known| *known == word);
-        match word {
-            "type" => tunnel.kind = u8::try_from(place(Tunnel::KINDS, words.next()?)?).ok()?,
-            "port" => tunnel.port = words.next()?.parse().ok()?,
-            _ => tunnel.checksum = u16::try_from(place(Tunnel::CHECKSUMS, word)?).ok()?,
-        }
+fn pairs<'w>(mut words: impl Iterator<Item = &'w str>) -> Vec<(&'w str, &'w str)> {
+    let mut pairs = Vec::new();
+    while let Some(name) = words.next() {
+        pairs.push((name, words.next().unwrap_or("")));
     }
-    Some((forward, tunnel))
-}
-
-/// A netmask, or for IPv6 a prefix length.
-fn granularity(text: &str, family: Family) -> Option<u32> {
-    match family {
-        Family::Ipv6 => text.parse().ok().filter(|prefix| (1..=128).contains(prefix)),
-        Family::Ipv4 => text.parse::<std::net::Ipv4Addr>().ok().map(u32::from),
-    }
-}
-
-/// The addresses of `A`, `A-N`, `A-B` or `A/PREFIX`.
-fn addresses(text: &str) -> Result<Vec<IpAddr>, String> {
-    if let Ok(address) = text.parse() {
-        return Ok(vec![address]);
-    }
-    let wrong = || format!("`{}` is not an address or a range of addresses", shown(text));
-    let number = |address: IpAddr| match address {
-        IpAddr::V4(address) => u128::from(u32::from(address)),
-        IpAddr::V6(address) => u128::from(address),
-    };
-    let (first, last) = if let Some((first, last)) = text.split_once('-') {
-        let start: IpAddr = first.parse().map_err(|_| wrong())?;
-        let last = match last.parse::<IpAddr>() {
-            Ok(last) if last.is_ipv4() == start.is_ipv4() => number(last),
-            Ok(_) => return Err(wrong()),
-            // The last part alone: decimal for IPv4, hexadecimal for IPv6.
-            Err(_) if start.is_ipv4() => {
-                number(start) & !0xff | u128::from(last.parse::<u8>().map_err(|_| wrong())?)
-            }
-            Err(_) => {
-                number(start) & !0xffff | u128::from(u16::from_str_radix(last, 16).map_err(|_| wrong())?)
-            }
-        };
-        (start, last)
-    } else {
-        let (first, prefix) = text.split_once('/').ok_or_else(wrong)?;
-        let start: IpAddr = first.parse().map_err(|_| wrong())?;
-        let bits = u32::from(Family::of(start).host_prefix());
-        let rest = bits.checked_sub(prefix.parse().map_err(|_| wrong())?).ok_or_else(wrong)?;
-        let host = 1u128.checked_shl(rest).map_or(u128::MAX, |size| size - 1);
-        (start, number(start) | host)
-    };
-    let start = number(first);
-    match last.checked_sub(start) {
-        None => Err(wrong()),
-        Some(count) if count >= u128::from(MOST_ADDRESSES) => {
-            Err(format!("the range `{}` has more than {MOST_ADDRESSES} addresses", shown(text)))
-        }
-        Some(_) => Ok((start..=last)
-            .map(|value| match first {
-                IpAddr::V4(_) => IpAddr::from(u32::try_from(value).unwrap_or(0).to_be_bytes()),
-                IpAddr::V6(_) => IpAddr::from(value.to_be_bytes()),
-            })
-            .collect()),
-    }
+    pairs
 }

@@ -4,7 +4,6 @@
 //! source to text. Leaves each source's language to its own file, the YAML to `yaml`, and what a file may say
 //! to `desired`: what that refuses comes out as a comment. Called by `lib`.
 
-mod hosts;
 mod ipvsadm;
 mod keepalived;
 mod options;
@@ -30,7 +29,7 @@ use crate::desired::Wanted;
 use crate::kernel::Linux;
 use crate::model::{DaemonState, ServiceKey, SyncDaemon, Timeouts};
 
-pub use hosts::Hosts;
+pub use crate::names::Hosts;
 
 /// What to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

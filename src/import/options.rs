@@ -5,13 +5,13 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::hosts::Hosts;
 use super::shown;
 use crate::config::did_you_mean;
 use crate::model::{
     DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Service, ServiceKey, SyncDaemon,
     Timeouts, Tunnel, service_flag,
 };
+use crate::names::Hosts;
 
 /// `-p` without a number: `IPVS_SVC_PERSISTENT_TIMEOUT`, whatever the manual says.
 const PERSISTENCE: u32 = 360;
@@ -235,7 +235,7 @@ impl Line {
             [("tcp-service", Protocol::TCP), ("udp-service", Protocol::UDP), ("sctp-service", Protocol::SCTP)]
         {
             if let Some(text) = self.value(name) {
-                let (address, port) = hosts.endpoint(text, protocol)?;
+                let (address, port) = endpoint(hosts, text, protocol)?;
                 return Ok(ServiceKey::Endpoint { address, port: port.unwrap_or(0), protocol });
             }
         }
@@ -302,7 +302,7 @@ impl Line {
             ServiceKey::Fwmark { .. } => (Protocol::TCP, 0),
         };
         let text = self.value("real-server").ok_or("there is no real server: -r")?;
-        let (address, port) = hosts.endpoint(text, protocol)?;
+        let (address, port) = endpoint(hosts, text, protocol)?;
         let chosen: Vec<Forward> = self.given.iter().filter_map(|(name, _)| forward(name)).collect();
         let forward = match chosen.as_slice() {
             [] => Forward::DR,
@@ -412,4 +412,24 @@ fn number(what: &str, text: &str, least: u32, most: u32) -> Result<u32, String> 
         .ok()
         .filter(|value| (least..=most).contains(value))
         .ok_or_else(|| format!("{what}: `{}` is not a number from {least} to {most}", shown(text)))
+}
+
+/// Reads `HOST`, `HOST:PORT`, `[V6]` and `[V6]:PORT` as ipvsadm does (`parse_service` in `ipvsadm.c`).
+fn endpoint(hosts: &Hosts, text: &str, protocol: Protocol) -> Result<(IpAddr, Option<u16>), String> {
+    if let Some(inner) = text.strip_prefix('[') {
+        let (host, rest) = inner.split_once(']').ok_or_else(|| format!("`{}` lacks its `]`", shown(text)))?;
+        let port = match rest.strip_prefix(':') {
+            Some(port) => Some(hosts.port(port, protocol)?),
+            None if rest.is_empty() => None,
+            None => return Err(format!("`{}` has no `:PORT` after its `]`", shown(text))),
+        };
+        return Ok((hosts.address(host, true)?, port));
+    }
+    if let Ok(address) = text.parse() {
+        return Ok((address, None));
+    }
+    match text.rsplit_once(':') {
+        Some((host, port)) => Ok((hosts.address(host, false)?, Some(hosts.port(port, protocol)?))),
+        None => Ok((hosts.address(text, false)?, None)),
+    }
 }

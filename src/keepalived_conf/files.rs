@@ -1,28 +1,43 @@
 //! The files of a keepalived.conf on this machine: patterns, and what keepalived passes over.
 //!
-//! Owns the reading for `keepalived_conf::parse`, which asks with a path or a pattern. The pattern is that of
-//! glob(3) with braces: `*`, `?`, `[a-z]`, `{a,b}`. Changes nothing.
+//! Owns the reading for the parser, which asks with a path or a pattern, and the host's id for `@` conditions. A pattern
+//! is that of glob(3) with braces. Changes nothing. Called by `check` and `import`.
 
 use std::fs::OpenOptions;
 use std::io::Read as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
-use super::Found;
+use glob::MatchOptions;
+
+use super::{Found, Tree};
 
 /// Larger files are not read.
 const MAX_BYTES: u64 = 4 << 20;
 /// A pattern's braces stand for at most this many patterns, and match at most this many files.
 const MAX_FILES: usize = 1000;
 
-/// The files that a path or pattern names, sorted, with their contents.
+/// Reads the configuration that starts in `path`, as this host's keepalived does.
+pub fn parse(path: &Path) -> Tree {
+    super::parse(path, &id(), &mut find)
+}
+
+/// What `@` conditions compare with, without `keepalived -i`: the host's name up to its first dot.
+pub fn id() -> String {
+    let name = nix::sys::utsname::uname().map(|uname| uname.nodename().to_string_lossy().into_owned());
+    name.unwrap_or_default().split('.').next().unwrap_or_default().to_owned()
+}
+
+/// The files that a path or pattern names, sorted, with their contents. What a directory's name matches is left out.
 pub fn find(pattern: &Path) -> Vec<Found> {
-    let mut paths = Vec::new();
-    for pattern in braces(&pattern.to_string_lossy()) {
-        paths.extend(matches(Path::new(&pattern)));
-    }
-    paths.truncate(MAX_FILES);
-    paths.into_iter().map(|path| (path.clone(), read(&path))).collect()
+    let patterns = braces(&pattern.to_string_lossy());
+    let options = MatchOptions {
+        case_sensitive: true,
+        require_literal_separator: true,
+        require_literal_leading_dot: true,
+    };
+    let paths = patterns.iter().flat_map(|pattern| glob::glob_with(pattern, options)).flatten().flatten();
+    paths.filter(|path| !path.is_dir()).take(MAX_FILES).map(|path| (path.clone(), read(&path))).collect()
 }
 
 /// What keepalived would read: a regular file that cannot be executed.
@@ -39,7 +54,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
         return Err("it is not a regular file".to_owned());
     }
     if metadata.permissions().mode() & 0o111 != 0 {
-        return Err("keepalived passes over files that may be executed; chmod a-x it".to_owned());
+        return Err("keepalived passes over executable files; chmod a-x it".to_owned());
     }
     if metadata.len() > MAX_BYTES {
         return Err(format!("it has {} bytes, more than the limit of {MAX_BYTES}", metadata.len()));
@@ -49,115 +64,27 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// Every pattern that the braces of one stand for.
+/// Every pattern that the braces of one stand for, in the words of the crate: `[^a]` is `[!a]`, and `**`, which would
+/// search every directory below, is `*`.
 fn braces(pattern: &str) -> Vec<String> {
-    let mut done = Vec::new();
-    let mut waiting = vec![pattern.to_owned()];
+    let mut pattern = pattern.replace("[^", "[!");
+    while pattern.contains("**") {
+        pattern = pattern.replace("**", "*");
+    }
+    let (mut done, mut waiting) = (Vec::new(), vec![pattern]);
     while let Some(pattern) = waiting.pop() {
         if done.len() + waiting.len() > MAX_FILES {
             break;
         }
-        match innermost(&pattern) {
-            Some((before, choices, after)) => {
-                let made = choices.split(',').rev().map(|choice| format!("{before}{choice}{after}"));
-                waiting.extend(made.collect::<Vec<_>>());
+        let innermost = pattern.split_once('}').and_then(|(head, tail)| Some((head.rsplit_once('{')?, tail)));
+        match innermost {
+            Some(((head, choices), tail)) => {
+                waiting.extend(choices.split(',').rev().map(|choice| format!("{head}{choice}{tail}")));
             }
             None => done.push(pattern),
         }
     }
     done
-}
-
-fn innermost(pattern: &str) -> Option<(&str, &str, &str)> {
-    let (before, after) = pattern.split_once('}')?;
-    let (before, choices) = before.rsplit_once('{')?;
-    Some((before, choices, after))
-}
-
-/// Files that a pattern without braces matches, component by component.
-fn matches(pattern: &Path) -> Vec<PathBuf> {
-    let mut found = vec![PathBuf::new()];
-    for component in pattern.components() {
-        let name = component.as_os_str().to_string_lossy();
-        let wild = matches!(component, Component::Normal(_)) && name.contains(['*', '?', '[']);
-        let step = |base: PathBuf| match wild {
-            false => vec![base.join(component)],
-            true => {
-                let folder = if base.as_os_str().is_empty() { Path::new(".") } else { base.as_path() };
-                let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-                let mut names: Vec<String> = entries
-                    .filter_map(|entry| entry.file_name().into_string().ok())
-                    .filter(|entry| like(&name, entry))
-                    .collect();
-                names.sort();
-                names.into_iter().map(|entry| base.join(entry)).collect()
-            }
-        };
-        found = found.into_iter().flat_map(step).take(MAX_FILES).collect();
-    }
-    // What a directory's name matches is passed over without a word.
-    found.retain(|path| std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_dir()));
-    found
-}
-
-/// Whether a name is like a pattern. A leading dot must be written.
-fn like(pattern: &str, name: &str) -> bool {
-    let hidden = name.starts_with('.') && !pattern.starts_with('.');
-    let (pattern, name): (Vec<char>, Vec<char>) = (pattern.chars().collect(), name.chars().collect());
-    !hidden && letters_like(&pattern, &name)
-}
-
-fn letters_like(pattern: &[char], name: &[char]) -> bool {
-    // Where to go on when it fails: after the last star, one letter further.
-    let (mut pattern, mut name) = (pattern, name);
-    let mut again: Option<(&[char], &[char])> = None;
-    loop {
-        let one = match (pattern, name) {
-            ([], []) => return true,
-            (['*', rest @ ..], _) => {
-                again = Some((rest, name));
-                pattern = rest;
-                continue;
-            }
-            (['?', rest @ ..], [_, after @ ..]) => Some((rest, after)),
-            (['[', rest @ ..], [letter, after @ ..]) => set(rest, *letter).map(|rest| (rest, after)),
-            ([wanted, rest @ ..], [letter, after @ ..]) if wanted == letter => Some((rest, after)),
-            _ => None,
-        };
-        (pattern, name) = match (one, again) {
-            (Some(next), _) => next,
-            (None, Some((rest, [_, after @ ..]))) => {
-                again = Some((rest, after));
-                (rest, after)
-            }
-            (None, _) => return false,
-        };
-    }
-}
-
-/// The pattern after a `[…]` that has the letter in it.
-fn set(pattern: &[char], letter: char) -> Option<&[char]> {
-    let (negated, mut rest) = match pattern {
-        ['!' | '^', rest @ ..] => (true, rest),
-        _ => (false, pattern),
-    };
-    let mut found = false;
-    let mut first = true;
-    loop {
-        match rest {
-            [']', after @ ..] if !first => return (found != negated).then_some(after),
-            [low, '-', high, after @ ..] if *high != ']' => {
-                found |= (*low..=*high).contains(&letter);
-                rest = after;
-            }
-            [one, after @ ..] => {
-                found |= *one == letter;
-                rest = after;
-            }
-            [] => return None,
-        }
-        first = false;
-    }
 }
 
 #[cfg(test)]
@@ -166,37 +93,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_like_patterns() {
-        for (pattern, name, expected) in [
-            ("*.conf", "a.conf", true),
-            ("*.conf", "a.conf.bak", false),
-            ("*.conf", ".hidden.conf", false),
-            (".*.conf", ".hidden.conf", true),
-            ("v?-[0-9a]*", "vi-a", true),
-            ("v?-[!0-9]*", "vi-3", false),
-            ("[]x]", "]", true),
-            ("[", "[", false),
-            ("a*b*c", "aXbYbZc", true),
-        ] {
-            assert_eq!(like(pattern, name), expected, "{pattern} {name}");
-        }
+    fn braces_stand_for_several_patterns() {
         assert_eq!(
             braces("{foo/{,cat,dog},bar}x"),
             ["foo/x", "barx", "foo/catx", "barx", "foo/dogx", "barx"]
         );
+        assert_eq!(braces("/etc/***/[^a]"), ["/etc/*/[!a]"]);
     }
 
     #[test]
     fn executable_files_are_passed_over() {
         let folder = std::env::temp_dir().join(format!("lvs-notify-glob-{}", std::process::id()));
         std::fs::create_dir_all(folder.join("sub.conf")).unwrap();
-        std::fs::write(folder.join("b.conf"), "b").unwrap();
-        std::fs::write(folder.join("a.conf"), "a").unwrap();
+        for name in ["a.conf", "b.conf", "c.conf.bak", ".d.conf"] {
+            std::fs::write(folder.join(name), name).unwrap();
+        }
         std::fs::set_permissions(folder.join("a.conf"), std::fs::Permissions::from_mode(0o755)).unwrap();
         let found = find(&folder.join("*.conf"));
+        let (one, other) = (found.first().unwrap(), found.last().unwrap());
         assert_eq!(found.len(), 2, "{found:?}");
-        assert!(found.iter().any(|(path, read)| path.ends_with("b.conf") && read.as_deref() == Ok(b"b")));
-        assert!(found.iter().any(|(_, read)| read.as_ref().is_err_and(|why| why.contains("chmod a-x"))));
+        assert!(one.0.ends_with("a.conf") && one.1.as_ref().is_err_and(|why| why.contains("chmod a-x")));
+        assert!(other.0.ends_with("b.conf") && other.1.as_deref() == Ok(b"b.conf"));
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::meaning::{Conf, Service, script};
 use super::*;
 
 fn read_all(files: &[(&str, &str)], id: &str) -> Tree {
@@ -29,7 +30,9 @@ fn shown(list: &[Statement]) -> String {
         let words: Vec<String> = statement
             .words
             .iter()
-            .map(|word| if word.quoted { format!("<{}>", word.text) } else { word.text.clone() })
+            .map(
+                |word| if word.is_empty() || word.contains(' ') { format!("<{word}>") } else { word.clone() },
+            )
             .collect();
         match statement.block {
             true => format!("{} {{ {} }}", words.join(" "), shown(&statement.children)),
@@ -85,12 +88,12 @@ fn definitions_of_several_lines() {
 }
 
 #[test]
-fn sequences_and_lists() {
-    assert_eq!(line("$A=2\n~SEQ(N, 1, $A) x 10.${N}.~"), "x 10.1.~; x 10.2.~");
-    assert_eq!(line("~SEQx(A, 0x9, 2, 0xd) ~SEQ(B, 2, 1) x ${A}:${B}").split(';').count(), 6);
-    assert_eq!(line("~SEQ(N, 2) x $N"), "x 1; x 2");
-    assert_eq!(line("~LST(N, a, b) x $N"), "x a; x b");
-    assert_eq!(read("~SEQ(N, 1, 0, 5) x").troubles.len(), 1);
+fn what_a_sequence_makes_is_not_read() {
+    let tree = read("a\n~SEQ(N, 1, 3) real 10.0.0.${N} { x }\n$L=~LST(N, a)\n$L b $N\nc");
+    assert_eq!(shown(&tree.statements), "a; c");
+    let told: Vec<_> = tree.troubles.iter().map(|one| (one.line, one.unread, one.message.as_str())).collect();
+    let message = |kind: &str| format!("the lines that `{kind}` makes are not read");
+    assert_eq!(told, [(2, true, message("~SEQ").as_str()), (4, true, message("~LST").as_str())]);
 }
 
 #[test]
@@ -107,8 +110,8 @@ fn includes_are_relative_to_the_file_that_has_them() {
     assert_eq!(tree.statements[2].file.to_str(), Some("/etc/d/sub/2"));
     assert_eq!(tree.troubles.len(), 1);
     assert!(tree.troubles[0].line == 3 && tree.troubles[0].message.contains("/etc/none"));
-    let circle = read_all(&[("/etc/k.conf", "x\ninclude k.conf\n")], "lb1");
-    assert!(circle.troubles[0].message.contains("too deeply") && circle.statements.len() < 100);
+    let itself = read_all(&[("/etc/k.conf", "x\ninclude k.conf\n")], "lb1");
+    assert!(itself.troubles[0].message.contains("too deeply") && itself.statements.len() < 100);
 }
 
 #[test]
@@ -118,27 +121,51 @@ fn what_is_wrong_is_told_and_reading_goes_on() {
     let tree = read("a\n}\nb {\n}\n");
     assert_eq!((shown(&tree.statements).as_str(), tree.troubles[0].line), ("a; b {  }", 2));
     let tree = read("a \"b\n{\n{\nc\n}\n");
-    assert_eq!((shown(&tree.statements).as_str(), tree.troubles.len()), ("a <b> { c }", 2));
-    assert!(read("$A=$B\n$B=x$A\n$A\n").troubles[0].message.contains("grows"));
+    assert_eq!((shown(&tree.statements).as_str(), tree.troubles.len()), ("a b { c }", 2));
+    assert!(read("$A=$B\n$B=x$A\n$A\n").troubles[0].message.contains("expands to more than"));
     assert!(read(&"a {\n".repeat(1000)).troubles.len() > 10);
 }
 
 #[test]
 fn a_script_is_split_twice() {
-    let script = |text: &str| read(text).statements[0].script();
-    let quoted = script("notify_master \"/usr/bin/lvs-notify master VI_1\"").unwrap();
-    assert_eq!((quoted.argv.len(), quoted.user), (3, None));
-    let bare = script("notify_master /usr/bin/lvs-notify master VI_1").unwrap();
-    assert_eq!(bare.argv, ["/usr/bin/lvs-notify"]);
-    assert_eq!((bare.user.as_deref(), bare.group.as_deref()), (Some("master"), Some("VI_1")));
-    let inner = script("notify \"/bin/x 'a b' c\\\\x41\" root").unwrap();
-    assert_eq!(inner.argv, ["/bin/x", "a b", "cA"]);
-    assert_eq!(inner.user.as_deref(), Some("root"));
-    assert_eq!(script("notify '/bin/x y'").unwrap().argv, ["/bin/x", "y"]);
-    assert_eq!(script("notify \"/bin/x 'y\""), None);
-    assert_eq!(script("notify").unwrap().argv.len(), 0);
-    assert_eq!(split_escaped("a\\x4142 \\101\\cA \\").as_deref(), None);
-    assert_eq!(split_escaped("\\101\\cA\\n\\\"").unwrap(), ["A\u{1}\n\""]);
+    let split = |text: &str| script(&read(text).statements[0]);
+    let (argv, user) = split("notify_master \"/usr/bin/lvs-notify master VI_1\"").unwrap();
+    assert_eq!((argv.len(), user), (3, None));
+    let (argv, user) = split("notify_master /usr/bin/lvs-notify master VI_1").unwrap();
+    assert_eq!((argv.join(" "), user.as_deref()), ("/usr/bin/lvs-notify".to_owned(), Some("master")));
+    let (argv, user) = split("notify \"/bin/x 'a b' c\\\\'d\" root").unwrap();
+    assert_eq!((argv.join("|"), user.as_deref()), ("/bin/x|a b|c'd".to_owned(), Some("root")));
+    assert_eq!(split("notify '/bin/x y'").unwrap().0, ["/bin/x", "y"]);
+    assert_eq!(split("notify \"/bin/x 'y\""), None);
+    assert_eq!(split("notify \"/bin/x y\\\\\""), None);
+    assert_eq!(split("notify").unwrap().0.len(), 0);
+}
+
+#[test]
+fn ranges_of_addresses() {
+    let all = |text: &str| {
+        let tree = read(&format!("virtual_server {text} 80 {{\n}}\n"));
+        let conf = Conf::of(&tree);
+        match conf.servers[0].services[0].as_ref() {
+            Ok(Service::Addresses(range, "80")) => range.addresses().map(|list| list.count()).map_err(|_| 0),
+            _ => Err(1),
+        }
+    };
+    for (text, expected) in [
+        ("192.0.2.1", Ok(1)),
+        ("192.0.2.1-9", Ok(9)),
+        ("192.0.2.1-192.0.3.0", Ok(256)),
+        ("2001:db8::a-1f", Ok(22)),
+        ("192.0.2.0/28", Ok(16)),
+        ("2001:db8::/64", Err(0)),
+        ("0.0.0.0/0", Err(0)),
+        ("192.0.2.9-1", Err(1)),
+        ("192.0.2.9-2001:db8::1", Err(1)),
+        ("192.0.2.9-300", Err(1)),
+        ("192.0.2.9/33", Err(1)),
+    ] {
+        assert_eq!(all(text), expected, "{text}");
+    }
 }
 
 proptest::proptest! {
@@ -158,9 +185,10 @@ proptest::proptest! {
             let content = if calls < 4 { text.clone() } else { String::new() };
             vec![(PathBuf::from("/k"), Ok(content.into_bytes()))]
         });
+        Conf::of(&tree);
         for statement in &tree.statements {
             proptest::prop_assert!(!statement.words.is_empty());
-            statement.script();
+            script(statement);
         }
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! Owns the [`Kernel`] trait, behind which tests put a kernel of their own, and [`Linux`], which is the real
 //! one. Decides nothing: what to read comes as a [`Scope`], what to change as a list of [`Change`]s, in the
-//! order in which to do it. Called by `reconcile`, `status` and `import`.
+//! order in which to do it. Called by `reconcile`, `status`, `check` and `import`.
 
 mod addr;
 mod announce;
 mod error;
 mod frames;
-pub mod host;
+mod interfaces;
 mod ipvs;
 mod ipvs_abi;
 mod ipvs_sockopt;
@@ -30,6 +30,8 @@ use ipvs::Ipvs;
 use netlink::Failure;
 
 pub use error::{Error, Result};
+pub use interfaces::{Bound, interfaces};
+pub use sysctl::read_parts as read_parameter;
 
 /// A kernel, as far as this program needs one.
 pub trait Kernel {

@@ -29,7 +29,10 @@ pub(super) fn read(parameter: &Parameter) -> Result<Option<String>> {
 }
 
 /// Reads the parameter with this name, given in parts.
-pub(super) fn read_parts(parts: &[&str]) -> io::Result<Option<String>> {
+///
+/// # Errors
+/// When it exists and cannot be read.
+pub fn read_parts(parts: &[&str]) -> io::Result<Option<String>> {
     if !are_names(parts) {
         return Ok(None);
     }

@@ -1,30 +1,12 @@
-//! What `check` tells: findings, the worst first, each with its place, its consequence and its remedy.
+//! The text and the JSON of `check`: findings, the worst first, each with its place, its effect and its fix.
 //!
-//! Owns the words around findings, and their JSON; the rules' own words are `lint`'s. Decides nothing.
-//! Called by `lib`.
+//! Owns the words around findings; the rules' own words are in `check`. Decides nothing. Called by `lib`.
 
 use std::fmt::Write as _;
 
-use crate::lint::{File, Finding, Proof, Severity};
+use crate::check::{Checked, Finding, Severity};
 
 use super::Exit;
-
-/// Everything that was checked, and what came of it.
-#[derive(Debug, Default)]
-pub struct Checked {
-    /// Valid desired-state files
-    pub files: Vec<File>,
-    /// What is wrong with the others, with their places
-    pub invalid: Vec<String>,
-    /// Files of keepalived.conf that were read
-    pub conf: Vec<String>,
-    /// This host was looked at
-    pub host: bool,
-    /// Broken rules
-    pub findings: Vec<Finding>,
-    /// Whether packets can circle
-    pub proofs: Vec<Proof>,
-}
 
 /// How `check` ends.
 pub fn exit(checked: &Checked) -> Exit {
@@ -44,7 +26,7 @@ pub fn text(checked: &Checked) -> String {
     for finding in &checked.findings {
         let words = finding.rule.words();
         let _ = writeln!(text, "{} {}{}", finding.rule.id(), place(finding), headline(finding));
-        let _ = writeln!(text, "    then: {}\n    do:   {}", words.effect, escaped(&finding.remedy()));
+        let _ = writeln!(text, "    effect: {}\n    fix:    {}", words.effect, escaped(&finding.fix()));
     }
     if !checked.findings.is_empty() {
         text.push('\n');
@@ -52,10 +34,6 @@ pub fn text(checked: &Checked) -> String {
     for file in &checked.files {
         let (vips, services) = (file.declared.vips.len(), file.declared.services.len());
         let _ = writeln!(text, "{}: valid; VIPs: {vips}, services: {services}", escaped(&file.path));
-        for proof in checked.proofs.iter().filter(|proof| proof.file == file.path) {
-            let verdict = if proof.holds { "no packet circles" } else { "packets may circle" };
-            let _ = writeln!(text, "    {verdict}: {}", proof.because);
-        }
     }
     let mut looked: Vec<String> = checked.conf.iter().map(|path| escaped(path)).collect();
     let mut left = Vec::new();
@@ -68,7 +46,7 @@ pub fn text(checked: &Checked) -> String {
         left.push("keepalived.conf (--keepalived-conf FILE)");
     }
     if !looked.is_empty() {
-        let _ = writeln!(text, "Checked as well: {}", looked.join(", "));
+        let _ = writeln!(text, "Also checked: {}", looked.join(", "));
     }
     if !left.is_empty() {
         let _ = writeln!(text, "Not checked: {}", left.join(", "));
@@ -106,22 +84,14 @@ pub fn as_json(checked: &Checked) -> String {
                 "line": finding.line,
                 "what": finding.what,
                 "effect": words.effect,
-                "remedy": finding.remedy(),
+                "remedy": finding.fix(),
             })
         })
         .collect();
     let files: Vec<serde_json::Value> = checked
         .files
         .iter()
-        .map(|file| {
-            let proof = checked.proofs.iter().find(|proof| proof.file == file.path);
-            serde_json::json!({
-                "file": file.path,
-                "instance": file.instance,
-                "loop_free": proof.map(|proof| proof.holds),
-                "because": proof.map(|proof| proof.because.as_str()),
-            })
-        })
+        .map(|file| serde_json::json!({ "file": file.path, "instance": file.instance }))
         .collect();
     super::json(&serde_json::json!({
         "version": 1,

@@ -8,11 +8,11 @@ mod support;
 
 /// What needs no privileges: `cargo test` runs it.
 mod anywhere {
+    mod check;
     mod config;
     mod golden;
     pub(crate) mod import;
     mod laws;
-    mod lint;
     mod packaging;
     mod structure;
 }

@@ -8,7 +8,7 @@ use lvs_notify::import::{self, Hosts, Origin};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let hosts = Hosts::new("http 80/tcp\nsip 5060/udp\n", |_| Vec::new());
+    let hosts = Hosts::new(|_, _| "http 80/tcp\nsip 5060/udp\n".to_owned());
     if let Ok(table) = import::parse(Origin::IpvsadmSave, "text", text, &hosts) {
         import::write(&table).expect("what is written is valid");
     }

@@ -24,12 +24,18 @@ use proptest::sample::select;
 
 /// Names as a machine could know them; `/etc/services` and DNS of this one do not matter.
 fn hosts() -> Hosts {
-    let services =
-        "# comment\nhttp 80/tcp www # World Wide Web\ndomain 53/tcp\ndomain 53/udp\nsip 5060/udp\n";
-    Hosts::new(services, |host| match host {
-        "vip.example.net" => vec!["2001:db8::7".parse().unwrap(), "192.0.2.7".parse().unwrap()],
-        "rs1.example.net" => vec!["203.0.113.1".parse().unwrap()],
-        _ => Vec::new(),
+    Hosts::new(|database, key| {
+        let answer = match (database, key) {
+            ("services", _) => {
+                "# comment\nhttp 80/tcp www # World Wide Web\ndomain 53/tcp\ndomain 53/udp\nsip 5060/udp\n"
+            }
+            ("ahosts", "vip.example.net") => {
+                "2001:db8::7 STREAM vip.example.net\n2001:db8::7 DGRAM\n192.0.2.7 STREAM\n"
+            }
+            ("ahosts", "rs1.example.net") => "203.0.113.1 STREAM rs1.example.net\n",
+            _ => "",
+        };
+        answer.to_owned()
     })
 }
 

@@ -63,6 +63,17 @@ fn the_plan_is_pure() {
     }
 }
 
+/// What breaks a rule of `check` is decided from what `check::facts` has read.
+#[test]
+fn the_rules_of_check_read_nothing() {
+    for name in ["keepalived", "files", "host", "rules"].map(|name| format!("check/{name}.rs")) {
+        let (_, rules) = sources().into_iter().find(|(path, _)| *path == name).unwrap();
+        for word in ["std::fs", "std::process", "std::env", "crate::kernel", "crate::names", "nix::"] {
+            assert!(!program(&rules).contains(word), "{name} uses {word}");
+        }
+    }
+}
+
 #[test]
 fn every_file_says_what_it_owns_and_unsafe_stands_in_one_place() {
     let mut places = Vec::new();

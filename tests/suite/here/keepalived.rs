@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::support::{Background, Host, LVS_NOTIFY, wait_for};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -67,8 +68,8 @@ impl Lab {
         Self { director, switch, daemon: None }
     }
 
-    /// keepalived.conf with pieces replaced; `check` must find exactly these rules in it.
-    pub(crate) fn conf(&self, edits: &[(&str, &str)], rules: &[&str]) {
+    /// keepalived.conf with pieces replaced; `check` must find exactly these rules in it. Gives its findings.
+    pub(crate) fn conf(&self, edits: &[(&str, &str)], rules: &[&str]) -> Vec<Value> {
         let mut text = CONF.to_owned();
         for (from, to) in edits {
             assert!(text.contains(from), "{from}");
@@ -81,14 +82,15 @@ impl Lab {
             "{LVS_NOTIFY} check --json --host --keepalived-conf /run/test/keepalived.conf /etc/lvs-notify/VI_1.yaml"
         );
         let told = self.director.run(&line);
-        let json: serde_json::Value = serde_json::from_str(&told.stdout).expect(&told.stderr);
-        let mut found: Vec<&str> =
-            json["findings"].as_array().unwrap().iter().map(|one| one["rule"].as_str().unwrap()).collect();
+        let json: Value = serde_json::from_str(&told.stdout).expect(&told.stderr);
+        let findings = json["findings"].as_array().unwrap();
+        let mut found: Vec<&str> = findings.iter().map(|one| one["rule"].as_str().unwrap()).collect();
         // What the machine of the tests lacks is not keepalived's concern.
         found.retain(|rule| !["E50", "E51", "I33", "I32"].contains(rule));
         found.sort_unstable();
         found.dedup();
         assert_eq!(found, rules, "{}\n{text}", told.stdout);
+        findings.clone()
     }
 
     /// `keepalived -t`: its exit status and what it says.
@@ -173,6 +175,41 @@ fn what_keepalived_says_of_a_file_is_not_enough() {
         let says = if !judges && rules == ["E03"] { "" } else { says };
         assert!(told.contains(says) && found == status, "{rules:?}, expected {status}: {told}");
     }
+}
+
+/// What no rule is about, keepalived is asked for: after a `{` that it ignores, the scripts below it are unknown to it.
+#[test]
+#[ignore = "needs root and keepalived: run tests/run"]
+fn a_brace_that_keepalived_ignores_is_told_with_what_is_lost() {
+    let lab = Lab::new();
+    let server = "virtual_server 192.0.2.101 80 {\n  lvs_sched rr\n  lvs_method NAT\n  real_server 192.0.2.11 80 {\n    \
+                  SMTP_CHEKC {\n    }\n  }\n  real_server 192.0.2.12 80 {\n    weight 2\n  }\n}\nvrrp_instance";
+    for (from, to, line, first, lost) in [
+        (
+            "virtual_ipaddress {",
+            "virtual_ipadress {",
+            13,
+            "Unknown keyword 'virtual_ipadress'",
+            "notify_master \"",
+        ),
+        ("priority 150", "priority ${PRIO}", 11, "invalid number '$'", "notify_master \""),
+        ("vrrp_instance", server, 11, "Unknown keyword 'SMTP_CHEKC'", "real_server 192.0.2.12"),
+    ] {
+        let found = lab.conf(&[(from, to)], &["E61"]);
+        let what = found.iter().find(|one| one["rule"] == "E61").unwrap();
+        println!("{what:#}");
+        assert_eq!((&what["line"], &what["file"]), (&line.into(), &"/run/test/keepalived.conf".into()));
+        let told = what["what"].as_str().unwrap();
+        assert!(told.starts_with(first) && told.contains("Unexpected '{' - ignoring"), "{told}");
+        let text = CONF.replace(from, to);
+        let at = text.lines().position(|line| line.contains(lost)).unwrap() + 1;
+        let (_, rest) = told.split_once("; lines lost with it: ").unwrap();
+        assert!(rest.split(", ").any(|number| number == at.to_string()), "{at}: {told}");
+    }
+    // What a variable with another name next to it becomes; and on a line with a rule, the rule is told.
+    let found = lab.conf(&[("192.0.2.100/32", "$VIP/32")], &["E61"]);
+    assert!(found.iter().any(|one| one["what"].as_str().unwrap().contains("invalid IP")), "{found:#?}");
+    assert_eq!(lab.director.ok("ls /run/test"), "keepalived.conf\nlog\nlvs-notify\n");
 }
 
 #[test]

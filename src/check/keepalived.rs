@@ -1,22 +1,23 @@
 //! Rules over keepalived.conf itself.
 //!
-//! Owns what breaks a rule of scripts, vrrp_strict, VRRP blocks and virtual servers. What the file says together
-//! with desired-state files is in `files`. A rule about scripts holds for every script where keepalived's
-//! treatment is wrong for all of them, and otherwise for those that call lvs-notify; a script that calls
-//! it from within cannot be looked into, and is given the benefit of the doubt.
+//! Owns what breaks a rule of scripts, vrrp_strict, VRRP blocks and virtual servers, and which of keepalived's own
+//! messages are findings. What the file says together with desired-state files is in `files`. A rule about scripts holds
+//! for every script where keepalived's treatment is wrong for all of them, and otherwise for those that call lvs-notify; a
+//! script that calls it from within is given the benefit of the doubt. Called by `check`.
 
-use crate::keepalived_conf::Statement;
-use crate::kernel::host::{Host, Program};
-use crate::model::Role;
+use std::collections::BTreeMap;
+use std::path::Path;
 
-use super::conf::{Block, Conf, NOTIFY, Notify};
-use super::{Findings, Input, Rule};
+use crate::keepalived_conf::meaning::{Block, Conf, NOTIFY, Notify};
+use crate::model::{Family, Forward, Role};
+
+use super::facts::{Host, Program};
+use super::rules::{Findings, Input, Rule};
 
 pub(super) fn check(conf: &Conf<'_>, input: Input<'_>, found: &mut Findings) {
     for trouble in &conf.tree.troubles {
-        let file = Some(trouble.file.display().to_string());
-        let line = Some(trouble.line);
-        found.0.push(super::Finding { rule: Rule::E38, file, line, what: trouble.message.clone() });
+        let rule = if trouble.unread { Rule::W63 } else { Rule::E38 };
+        found.line(rule, &trouble.file, trouble.line, trouble.message.as_str());
     }
     globals(conf, found);
     for block in &conf.blocks {
@@ -46,13 +47,6 @@ fn globals(conf: &Conf<'_>, found: &mut Findings) {
     for place in conf.tree.globals("lvs_flush_on_stop").filter(|place| place.value(1) != "VS") {
         found.at(Rule::E21, place, "lvs_flush_on_stop");
     }
-    if conf.scripts().any(|notify| notify.call.is_some()) {
-        for keyword in ["net_namespace", "net_namespace_ipvs"] {
-            for place in conf.tree.all(keyword).chain(conf.tree.globals(keyword)) {
-                found.at(Rule::W24, place, format!("{keyword} {}", place.value(1)));
-            }
-        }
-    }
 }
 
 /// Keywords of a block: unknown ones that were meant for notify, and repeated ones.
@@ -77,9 +71,9 @@ fn keywords(block: &Block<'_>, found: &mut Findings) {
 
 /// One script: quoting, user, security, path, arguments.
 fn script(block: &Block<'_>, notify: &Notify<'_>, conf: &Conf<'_>, input: Input<'_>, found: &mut Findings) {
-    let (place, argv) = (notify.at, notify.script.argv.as_slice());
+    let (place, argv) = (notify.at, notify.argv.as_slice());
     let program = argv.first().map_or("", String::as_str);
-    if let Some(user) = &notify.script.user {
+    if let Some(user) = &notify.user {
         // A user after the script is legal. It is a lost argument when nobody has that name, or when it
         // is one of our words: Debian has users `backup` and `news`, and lvs-notify never takes a user.
         let unknown = input.host.is_some_and(|host| !host.users.contains_key(user));
@@ -98,13 +92,10 @@ fn script(block: &Block<'_>, notify: &Notify<'_>, conf: &Conf<'_>, input: Input<
             arguments(block, notify, found);
         }
     }
-    if !program.is_empty() && !program.starts_with('/') {
-        found.at(Rule::W18, place, format!("`{program}`"));
-    }
     match input.host.and_then(|host| host.programs.get(program)) {
         Some(Program::Missing) => found.at(Rule::E04, place, format!("{program} does not exist")),
         Some(Program::NotExecutable) => found.at(Rule::E04, place, format!("{program} is not executable")),
-        // Without enable_script_security it is run all the same, and W19 tells.
+        // Without enable_script_security it is run all the same, and W19 says so.
         Some(Program::Unsafe(why)) if conf.security => found.at(Rule::E04, place, why.clone()),
         _ => {}
     }
@@ -121,7 +112,7 @@ fn script(block: &Block<'_>, notify: &Notify<'_>, conf: &Conf<'_>, input: Input<
 /// else root; but with enable_script_security nobody.
 fn user(notify: &Notify<'_>, conf: &Conf<'_>, host: Option<&Host>, found: &mut Findings) {
     let default = host.and_then(|host| host.users.get("keepalived_script")).map(|_| "keepalived_script");
-    let named = notify.script.user.as_deref().or(conf.script_user).or(default);
+    let named = notify.user.as_deref().or(conf.script_user).or(default);
     match named {
         None if conf.security && host.is_some() => found.at(Rule::E03, notify.at, ""),
         Some(user) => {
@@ -140,14 +131,11 @@ fn arguments(block: &Block<'_>, notify: &Notify<'_>, found: &mut Findings) {
     let (keyword, command) = (notify.at.keyword(), call.command.as_str());
     let expected: &[&str] = match keyword {
         "notify" => &["notify"],
-        "notify_deleted" => &["stop"],
+        "notify_master" => &["master"],
+        "notify_backup" => &["backup"],
+        "notify_fault" => &["fault"],
         "notify_master_rx_lower_pri" => &["master", "apply"],
-        other => match other.strip_prefix("notify_") {
-            Some("master") => &["master"],
-            Some("backup") => &["backup"],
-            Some("fault") => &["fault"],
-            _ => &["stop"],
-        },
+        _ => &["stop"],
     };
     if keyword == "notify" && command.parse::<Role>().is_ok() {
         found.at(Rule::W26, notify.at, format!("`lvs-notify {command}`"));
@@ -168,8 +156,7 @@ fn is_shell(argv: &[String]) -> bool {
 
 fn is_shell_syntax(word: &str) -> bool {
     let named = |rest: &str| rest.starts_with(|c: char| c.is_ascii_uppercase() || c == '{' || c == '(');
-    matches!(word, "&" | "&&" | "||" | "|" | ">" | ">>" | "<" | "2>" | "2>&1" | "&>")
-        || word.ends_with(';')
+    word.ends_with(';')
         || word.starts_with(['>', '<', ';', '|', '&'])
         || word.starts_with("2>")
         || word.contains('`')
@@ -179,14 +166,9 @@ fn is_shell_syntax(word: &str) -> bool {
 /// Which changes of state reach lvs-notify. A generic notify gets them all; a keyword with another
 /// program may call lvs-notify from within.
 fn roles(block: &Block<'_>, conf: &Conf<'_>, found: &mut Findings) {
-    let grouped = conf
-        .blocks
-        .iter()
-        .find(|group| group.members.as_ref().is_some_and(|members| members.contains(&block.name)));
-    let told = |keyword: &str| block.has(keyword) || block.has("notify");
-    let missing = |keyword: &str| {
-        !told(keyword) && !grouped.is_some_and(|group| group.has(keyword) || group.has("notify"))
-    };
+    let grouped = |keyword: &str| conf.groups_of(block.name).any(|group| group.has(keyword));
+    let missing =
+        |keyword: &str| ![keyword, "notify"].iter().any(|keyword| block.has(keyword) || grouped(keyword));
     for (rule, keyword) in [
         (Rule::E37, "notify_master"),
         (Rule::E37, "notify_backup"),
@@ -200,20 +182,17 @@ fn roles(block: &Block<'_>, conf: &Conf<'_>, found: &mut Findings) {
     // Not one of the states: a generic notify is not called for it. It takes both: the other director leaves
     // without a word, mostly, unless it is to answer (seen with two directors under 2.2.7).
     let keyword = "notify_master_rx_lower_pri";
-    if block.members.is_none() && !block.has(keyword) && !grouped.is_some_and(|group| group.has(keyword)) {
+    if block.members.is_none() && !block.has(keyword) && !grouped(keyword) {
         found.at(Rule::I27, block.at, format!("{} has no {keyword}", block.name));
-    } else if block.members.is_none() && !block.answers_higher {
+    } else if block.members.is_none() && !block.higher_prio_send_advert {
         found.at(Rule::I27, block.at, format!("{} has no higher_prio_send_advert", block.name));
     }
     let Some(members) = &block.members else { return };
-    let instances: Vec<&Block<'_>> =
-        conf.instances().filter(|instance| members.contains(&instance.name)).collect();
+    let mut instances = conf.instances().filter(|instance| members.contains(&instance.name));
+    let told = |block: &Block<'_>| block.has("notify_stop") || block.has("notify");
     // A generic notify of a group is not waited for either.
-    if told("notify_stop") && !instances.iter().any(|one| one.has("notify_stop") || one.has("notify")) {
+    if told(block) && !instances.any(told) {
         found.at(Rule::W14, block.at, block.name);
-    }
-    for instance in instances.iter().filter(|instance| instance.calls().next().is_some()) {
-        found.at(Rule::W15, block.at, format!("{} and {}", block.name, instance.name));
     }
 }
 
@@ -231,63 +210,92 @@ fn vrrp(block: &Block<'_>, found: &mut Findings) {
     } else if let Some(place) = at.last("no_accept").filter(|_| !owner) {
         found.at(Rule::E05, place, format!("no_accept of {name}"));
     }
-    if let Some(place) = at.last("unicast_peer").filter(|_| block.strict) {
-        found.at(Rule::W07, place, name);
-    }
-    let empty = block.addresses.iter().all(|address| address.excluded);
+    let empty = block.vips.iter().all(|vip| vip.excluded);
     if empty && (block.version >= 3 || block.strict) && at.last("no_virtual_ipaddress").is_none() {
         found.at(Rule::E11, at, name);
-    }
-    if let Some(place) = at.last("nopreempt") {
-        if at.last("state").is_some_and(|state| state.value(1) == "MASTER") {
-            found.at(Rule::W28, place, format!("{name} has state MASTER"));
-        }
     }
     if let Some(place) = at.last("interface").filter(|place| place.value(1) == "lo") {
         found.at(Rule::E30, place, name);
     }
-    for address in &block.addresses {
-        let host = crate::model::Family::of(address.address).host_prefix();
-        if address.device == "lo" && address.prefix != host {
-            found.at(Rule::E35, address.at, format!("{}/{}", address.address, address.prefix));
+    for vip in &block.vips {
+        if vip.device == "lo" && vip.prefix != Family::of(vip.address).host_prefix() {
+            found.at(Rule::E35, vip.at, format!("{}/{}", vip.address, vip.prefix));
         }
     }
 }
 
-/// virtual_server blocks, for what is wrong whoever owns the service.
+/// virtual_server blocks that hand packets to this host, whoever owns the service.
 fn virtual_servers(conf: &Conf<'_>, host: Option<&Host>, found: &mut Findings) {
-    for server in conf.tree.all("virtual_server") {
-        for method in methods(server) {
-            if !["NAT", "DR", "TUN"].contains(&method.value(1)) {
-                found.at(Rule::E31, method, format!("`{} {}`", method.keyword(), method.value(1)));
-            }
-        }
-        let method_of = |block: &Statement| {
-            let found = ["lvs_method", "lb_kind"].iter().find_map(|keyword| block.last(keyword));
-            found.map(|line| line.value(1).to_owned())
-        };
-        let port = conf.servers.iter().find(|one| std::ptr::eq(one.at, server)).map_or("", |one| one.port);
-        let mark = server.value(1) == "fwmark";
-        for real in server.all("real_server") {
-            let method = method_of(real).or_else(|| method_of(server)).unwrap_or_default();
-            if !matches!(method.as_str(), "DR" | "TUN") {
-                continue;
-            }
-            if !mark && server.value(1) != "group" && real.value(2) != port {
-                let what = format!("{} of {}", real.values().collect::<Vec<_>>().join(":"), server.value(1));
-                found.at(Rule::W42, real, what);
-            }
-            let (Some(host), Ok(address)) = (host, real.value(1).parse()) else { continue };
-            let only_as_backup =
-                conf.sync_follows_vrrp() && host.parameter(&["net", "ipv4", "vs", "backup_only"]) != "0";
-            if host.has_address(address) && !only_as_backup {
+    let Some(host) = host else { return };
+    // IPVS is off while BACKUP.
+    if conf.sync_follows_vrrp() && host.parameter(&["net", "ipv4", "vs", "backup_only"]) != "0" {
+        return;
+    }
+    for server in &conf.servers {
+        for real in server.at.all("real_server") {
+            let method = match server.method(real) {
+                Some(Forward::DR) => "DR",
+                Some(Forward::TUN) => "TUN",
+                _ => continue,
+            };
+            if real.value(1).parse().is_ok_and(|address| host.has_address(address)) {
                 found.at(Rule::E22, real, format!("{} is this host, by {method}", real.value(1)));
             }
         }
     }
 }
 
-fn methods(server: &Statement) -> impl Iterator<Item = &Statement> {
-    let real = server.all("real_server").flat_map(|real| &real.children);
-    server.children.iter().chain(real).filter(|line| matches!(line.keyword(), "lb_kind" | "lvs_method"))
+/// What `keepalived -t` says of lines that no rule is about: `(FILE: Line N) MESSAGE`. It says the same several times,
+/// and leaves the file out where there is only one. After a `{` that it ignores, everything up to the end of the file can
+/// be unknown to it: such lines are told with the first one.
+pub(super) fn said(text: &str, conf: &Conf<'_>, host: bool, found: &mut Findings) {
+    let files = &conf.tree.files;
+    let mut lines: BTreeMap<(&Path, usize), Vec<&str>> = BTreeMap::new();
+    for line in text.lines() {
+        let Some((place, message)) = line.strip_prefix('(').and_then(|rest| rest.split_once(") ")) else {
+            continue;
+        };
+        let Some((name, number)) = place.rsplit_once("Line ") else { continue };
+        let Ok(number) = number.parse() else { continue };
+        let name = name.trim_end_matches(": ");
+        let file = match files.as_slice() {
+            [only] if name.is_empty() => Some(only),
+            // The name that an include has for it, which may be relative.
+            files => files.iter().find(|file| !name.is_empty() && file.ends_with(name)),
+        };
+        let Some(file) = file else { continue };
+        // Of another host than this one.
+        if !host && ["exist", "default user", "user/group"].iter().any(|word| message.contains(word)) {
+            continue;
+        }
+        let messages = lines.entry((file, number)).or_default();
+        if !messages.contains(&message) {
+            messages.push(message);
+        }
+    }
+    let unknown =
+        |message: &&str| message.starts_with("Unknown keyword") || message.starts_with("Unexpected");
+    // The finding of each file's first ignored `{`, and the lines that follow from it.
+    let mut lost: BTreeMap<&Path, (usize, Vec<String>)> = BTreeMap::new();
+    for ((file, line), messages) in &lines {
+        if let Some((_, rest)) = lost.get_mut(file).filter(|_| messages.iter().all(unknown)) {
+            rest.push(line.to_string());
+            continue;
+        }
+        let name = file.display().to_string();
+        let ours = found.list.iter().any(|one| one.line == Some(*line) && one.file.as_ref() == Some(&name));
+        if messages.iter().any(|message| message.starts_with("Unexpected '{'")) {
+            let at = if ours { usize::MAX } else { found.list.len() };
+            lost.entry(file).or_insert((at, Vec::new()));
+        }
+        if !ours {
+            let warns = messages.iter().all(|message| message.to_ascii_lowercase().starts_with("warning"));
+            found.line(if warns { Rule::W62 } else { Rule::E61 }, file, *line, messages.join("; "));
+        }
+    }
+    for (at, rest) in lost.into_values().filter(|(_, rest)| !rest.is_empty()) {
+        if let Some(first) = found.list.get_mut(at) {
+            first.what += &format!("; lines lost with it: {}", rest.join(", "));
+        }
+    }
 }

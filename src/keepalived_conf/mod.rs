@@ -1,15 +1,15 @@
 //! keepalived.conf as keepalived reads it: a tree of statements, each with its file and line.
 //!
-//! Owns the syntax: comments, quotes, braces, includes, `$NAME=value` and `${NAME}`, definitions of
-//! several lines, `@id` conditions, `~SEQ` and `~LST`. Knows no keyword but `include`, reads no file
-//! itself (a closure does, see [`files`]), and never fails: what is wrong is a [`Trouble`] beside the
-//! tree. Used by `lint` and `import`.
+//! Owns the syntax: comments, quotes, braces, includes, `$NAME=value` and `${NAME}`, definitions of several lines, `@id`
+//! conditions. Knows no keyword but `include`, which [`files`] reads; what the others mean is in `meaning`. Never
+//! fails: what is wrong is a [`Trouble`]. Called by `check` and `import`.
 //!
-//! The facts are keepalived's `lib/parser.c`: `decomment()`, `read_line()`, `alloc_strvec_r()` and
-//! `alloc_strvec_quoted_escaped()`. One deliberate difference: an undefined `${NAME}` stays a word, where
-//! keepalived takes its brace for a block.
+//! The facts are keepalived's `lib/parser.c`: `decomment()`, `read_line()` and `alloc_strvec_r()`. Two deliberate
+//! differences: an undefined `${NAME}` stays a word, where keepalived takes its brace for a block; and what `~SEQ` and
+//! `~LST` make is not read.
 
 pub mod files;
+pub(crate) mod meaning;
 mod substitute;
 
 use std::path::{Path, PathBuf};
@@ -24,20 +24,11 @@ const MAX_BYTES: usize = 64 << 20;
 /// A line that grows longer by substitution is not read; keepalived ends at 1024.
 const MAX_LINE: usize = 8 << 10;
 
-/// A word of a statement.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Word {
-    /// The word, without its quotes
-    pub text: String,
-    /// It stood in double quotes
-    pub quoted: bool,
-}
-
 /// One keyword with its values, and its block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
-    /// Keyword and values; never empty
-    pub words: Vec<Word>,
+    /// Keyword and values, without their quotes; never empty
+    pub words: Vec<String>,
     /// The line that the words were made from, without comment, after substitution
     pub raw: String,
     /// Where it stands
@@ -50,17 +41,6 @@ pub struct Statement {
     pub children: Vec<Statement>,
 }
 
-/// A script as keepalived runs it: `execve` without a shell.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Script {
-    /// Program and arguments
-    pub argv: Vec<String>,
-    /// What follows the script: the user to run it as
-    pub user: Option<String>,
-    /// And that one's group
-    pub group: Option<String>,
-}
-
 impl Statement {
     /// The keyword.
     pub fn keyword(&self) -> &str {
@@ -69,12 +49,17 @@ impl Statement {
 
     /// The word at this place, or nothing.
     pub fn value(&self, index: usize) -> &str {
-        self.words.get(index).map_or("", |word| word.text.as_str())
+        self.words.get(index).map_or("", String::as_str)
+    }
+
+    /// `FILE:LINE`
+    pub fn place(&self) -> String {
+        format!("{}:{}", self.file.display(), self.line)
     }
 
     /// The words after the keyword.
     pub fn values(&self) -> impl Iterator<Item = &str> {
-        self.words.iter().skip(1).map(|word| word.text.as_str())
+        self.words.iter().skip(1).map(String::as_str)
     }
 
     /// Statements in the block that have this keyword.
@@ -85,15 +70,6 @@ impl Statement {
     /// The last statement in the block with this keyword, which is the one that counts for settings.
     pub fn last<'a>(&'a self, keyword: &'a str) -> Option<&'a Statement> {
         self.all(keyword).last()
-    }
-
-    /// What a script keyword runs. keepalived splits the line once more, now with both kinds of quotes and
-    /// escapes (`notify_script_init()`), takes the second word for the script, which it splits in the same
-    /// way, and the next ones for a user and a group, however they were meant. `None` when a quote is open.
-    pub fn script(&self) -> Option<Script> {
-        let mut words = split_escaped(&self.raw)?.into_iter().skip(1);
-        let argv = split_escaped(&words.next().unwrap_or_default())?;
-        Some(Script { argv, user: words.next(), group: words.next() })
     }
 }
 
@@ -106,6 +82,8 @@ pub struct Trouble {
     pub line: usize,
     /// What
     pub message: String,
+    /// Nothing is wrong with it, but lvs-notify does not read it
+    pub unread: bool,
 }
 
 /// A whole configuration.
@@ -148,11 +126,10 @@ pub fn parse(path: &Path, id: &str, find: &mut dyn FnMut(&Path) -> Vec<Found>) -
         left: MAX_BYTES,
     };
     reader.include(path, 0);
-    while reader.open.len() > 1 {
+    while !reader.open.is_empty() {
         reader.trouble("a `{` has no `}`: everything after it is read as part of that block");
         reader.close();
     }
-    reader.close();
     reader.tree
 }
 
@@ -161,7 +138,7 @@ struct Reader<'a> {
     find: &'a mut dyn FnMut(&Path) -> Vec<Found>,
     definitions: Definitions,
     tree: Tree,
-    /// Statements of every block that is open, from the outermost
+    /// Statements of the blocks that are open, from the outermost
     open: Vec<Vec<Statement>>,
     file: Rc<Path>,
     line: usize,
@@ -171,9 +148,13 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn trouble(&mut self, message: impl Into<String>) {
+        self.note(message.into(), false);
+    }
+
+    fn note(&mut self, message: String, unread: bool) {
         if self.tree.troubles.len() < 100 {
             let (file, line) = (Rc::clone(&self.file), self.line);
-            self.tree.troubles.push(Trouble { file, line, message: message.into() });
+            self.tree.troubles.push(Trouble { file, line, message, unread });
         }
     }
 
@@ -196,13 +177,16 @@ impl Reader<'_> {
             };
             let before = (Rc::clone(&self.file), self.line);
             self.file = Rc::from(path.as_path());
-            self.definitions.set("_PWD", &directory(&path).to_string_lossy());
+            self.here();
             self.tree.files.push(path);
             self.file(&text, depth);
             (self.file, self.line) = before;
-            let here = directory(&self.file).to_string_lossy().into_owned();
-            self.definitions.set("_PWD", &here);
+            self.here();
         }
+    }
+
+    fn here(&mut self) {
+        self.definitions.set("_PWD", vec![directory(&self.file).to_string_lossy().into_owned()]);
     }
 
     fn file(&mut self, text: &str, depth: usize) {
@@ -223,7 +207,7 @@ impl Reader<'_> {
             }
             if !continues {
                 if let Some((name, lines)) = definition.take() {
-                    self.definitions.set_lines(&name, lines);
+                    self.definitions.set(&name, lines);
                 }
             }
         }
@@ -233,29 +217,19 @@ impl Reader<'_> {
     /// Only double quotes protect a comment's first letter, as in keepalived.
     fn uncommented(&mut self, line: &str) -> (String, bool) {
         let mut kept = String::with_capacity(line.len());
-        let mut quote = false;
-        let mut letters = line.trim_end_matches('\r').chars().peekable();
-        let mut continues = false;
+        let (mut quote, mut continues) = (false, false);
+        let mut letters = line.trim_end_matches('\r').chars();
         while let Some(letter) = letters.next() {
             match letter {
                 '"' => quote = !quote,
-                '\\' => match letters.peek() {
-                    None => {
-                        continues = true;
-                        break;
+                '\\' => {
+                    match letters.next() {
+                        None => continues = true,
+                        Some(next @ ('#' | '!')) if !quote => kept.push(next),
+                        Some(next) => kept.extend([letter, next]),
                     }
-                    Some(next @ ('#' | '!')) if !quote => {
-                        kept.push(*next);
-                        letters.next();
-                        continue;
-                    }
-                    Some(next) => {
-                        kept.push(letter);
-                        kept.push(*next);
-                        letters.next();
-                        continue;
-                    }
-                },
+                    continue;
+                }
                 '#' | '!' if !quote => {
                     continues = letters.last() == Some('\\');
                     break;
@@ -284,7 +258,7 @@ impl Reader<'_> {
         Some(line.to_owned())
     }
 
-    /// Carries out conditions, definitions, sequences and substitutions until plain text is left.
+    /// Carries out conditions, definitions and substitutions until plain text is left.
     fn expand(&mut self, line: String, depth: usize) {
         let mut waiting = Vec::new();
         if self.affords(&line) {
@@ -293,13 +267,12 @@ impl Reader<'_> {
         while let Some(line) = waiting.pop() {
             let Some(line) = self.conditional(&line) else { continue };
             let made = if let Some((name, value)) = defines(&line) {
-                self.definitions.set(&name, &value);
+                self.definitions.set(&name, vec![value]);
                 continue;
             } else if line.starts_with("~SEQ") || line.starts_with("~LST") {
-                self.definitions.sequence(&line).unwrap_or_else(|| {
-                    self.trouble("keepalived cannot read this ~SEQ or ~LST");
-                    Vec::new()
-                })
+                let kind = line.get(..4).unwrap_or_default();
+                self.note(format!("the lines that `{kind}` makes are not read"), true);
+                continue;
             } else if let Some(lines) = self.definitions.substitute(&line) {
                 lines
             } else {
@@ -308,7 +281,7 @@ impl Reader<'_> {
             };
             for line in made.into_iter().rev() {
                 if line.len() > MAX_LINE {
-                    self.trouble("by substitution this line grows too long; keepalived does not read it");
+                    self.trouble("this line expands to more than 8 KiB; keepalived does not read it");
                 } else if self.affords(&line) {
                     waiting.push(line);
                 }
@@ -320,7 +293,7 @@ impl Reader<'_> {
         let had = self.left;
         self.left = had.saturating_sub(line.len() + 32);
         if self.left == 0 && had > 0 {
-            self.trouble("the configuration grows beyond every measure; the rest is not read");
+            self.note("the configuration expands to more than 64 MiB; the rest is not read".to_owned(), true);
         }
         self.left > 0
     }
@@ -328,12 +301,9 @@ impl Reader<'_> {
     /// Text without anything to substitute: an include, statements, braces.
     fn plain(&mut self, line: &str, depth: usize) {
         if let [first, second] = split(line).as_slice() {
-            let includes = matches!(
-                first.text.as_str(),
-                "include" | "includer" | "includem" | "includew" | "includeb" | "includea"
-            );
-            if includes && !first.quoted {
-                let pattern = directory(&self.file).join(&second.text);
+            let kinds = ["include", "includer", "includem", "includew", "includeb", "includea"];
+            if kinds.contains(&first.as_str()) {
+                let pattern = directory(&self.file).join(second);
                 return self.include(&pattern, depth + 1);
             }
         }
@@ -351,16 +321,9 @@ impl Reader<'_> {
         self.statement(rest);
     }
 
+    /// Where the next statement goes: into the innermost open block.
     fn level(&mut self) -> &mut Vec<Statement> {
-        if self.open.is_empty() {
-            self.open.push(Vec::new());
-        }
-        let last = self.open.len().saturating_sub(1);
-        // There is one: it was made above.
-        match self.open.get_mut(last) {
-            Some(level) => level,
-            None => &mut self.tree.statements,
-        }
+        self.open.last_mut().unwrap_or(&mut self.tree.statements)
     }
 
     fn statement(&mut self, text: &str) {
@@ -375,7 +338,7 @@ impl Reader<'_> {
     }
 
     fn open_block(&mut self) {
-        if self.open.len() > MAX_DEPTH {
+        if self.open.len() >= MAX_DEPTH {
             return self.trouble("blocks are nested too deeply; this `{` is ignored");
         }
         match self.level().last_mut() {
@@ -388,17 +351,16 @@ impl Reader<'_> {
     }
 
     fn close_block(&mut self) {
-        match self.open.len() {
-            0 | 1 => self.trouble("an extra `}`: a block was closed before"),
-            _ => self.close(),
+        match self.open.is_empty() {
+            true => self.trouble("an extra `}`: a block was closed before"),
+            false => self.close(),
         }
     }
 
     fn close(&mut self) {
         let children = self.open.pop().unwrap_or_default();
-        match self.open.last_mut().and_then(|level| level.last_mut()) {
-            Some(owner) => owner.children = children,
-            None => self.tree.statements.extend(children),
+        if let Some(owner) = self.level().last_mut() {
+            owner.children = children;
         }
     }
 }
@@ -436,81 +398,21 @@ fn brace(text: &str) -> Option<usize> {
 
 /// Splits a line as keepalived does for most keywords: at blanks, with double quotes around a word that
 /// may hold some, without escapes. A word ends where a quote begins.
-fn split(line: &str) -> Vec<Word> {
+fn split(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut rest = line.trim_start();
     while !rest.is_empty() {
-        let (text, after, quoted) = match rest.strip_prefix('"') {
-            Some(inner) => {
-                let (text, after) = inner.split_once('"').unwrap_or((inner, ""));
-                (text, after, true)
-            }
+        let (word, after) = match rest.strip_prefix('"') {
+            Some(inner) => inner.split_once('"').unwrap_or((inner, "")),
             None => {
-                let end = rest.find([' ', '\t', '\r', '\u{b}', '\u{c}', '"']).unwrap_or(rest.len());
-                let (text, after) = rest.split_at(end);
-                (text, after, false)
+                let blank = [' ', '\t', '\r', '\u{b}', '\u{c}', '"'];
+                rest.split_at(rest.find(blank).unwrap_or(rest.len()))
             }
         };
-        words.push(Word { text: text.to_owned(), quoted });
+        words.push(word.to_owned());
         rest = after.trim_start();
     }
     words
-}
-
-/// Splits a line as keepalived does for scripts: both kinds of quotes, which may begin within a word, and
-/// the escapes of a shell's `$'…'`. `None` when a quote or an escape is open at the end.
-pub fn split_escaped(line: &str) -> Option<Vec<String>> {
-    let mut words = Vec::new();
-    let mut letters = line.chars().peekable();
-    loop {
-        while letters.next_if(|letter| letter.is_ascii_whitespace()).is_some() {}
-        if letters.peek().is_none() {
-            return Some(words);
-        }
-        let mut word = String::new();
-        let mut quote = None;
-        while let Some(letter) = letters.next_if(|letter| quote.is_some() || !letter.is_ascii_whitespace()) {
-            match letter {
-                '\\' => word.push(escape(&mut letters)?),
-                _ if quote == Some(letter) => quote = None,
-                '"' | '\'' if quote.is_none() => quote = Some(letter),
-                _ => word.push(letter),
-            }
-        }
-        if quote.is_some() {
-            return None;
-        }
-        words.push(word);
-    }
-}
-
-fn escape(letters: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Option<char> {
-    let digits =
-        |letters: &mut std::iter::Peekable<std::str::Chars<'_>>, base: u32, first: u32, most: u32| {
-            let mut value = first;
-            for _ in 0..most {
-                match letters.peek().and_then(|letter| letter.to_digit(base)) {
-                    Some(digit) => value = ((value << base.trailing_zeros()) | digit) & 0xff,
-                    None => break,
-                }
-                letters.next();
-            }
-            char::from_u32(value)
-        };
-    match letters.next()? {
-        'x' if letters.peek().is_some_and(char::is_ascii_hexdigit) => digits(letters, 16, 0, u32::MAX),
-        'c' if letters.peek().is_some() => char::from_u32(u32::from(letters.next()?) & 0x1f),
-        first @ '0'..='7' => digits(letters, 8, first.to_digit(8)?, 2),
-        'a' => Some('\u{7}'),
-        'b' => Some('\u{8}'),
-        'E' => Some('\u{1b}'),
-        'f' => Some('\u{c}'),
-        'n' => Some('\n'),
-        'r' => Some('\r'),
-        't' => Some('\t'),
-        'v' => Some('\u{b}'),
-        other => Some(other),
-    }
 }
 
 #[cfg(test)]

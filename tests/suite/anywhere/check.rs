@@ -2,17 +2,17 @@
 //!
 //! Owns the rules over keepalived.conf, desired-state files and the host, all made up here; what people read of each is
 //! in tests/golden/rules, what the command prints in tests/golden/check. What the real keepalived does with the same
-//! files is in `keepalived`. Needs no privileges.
+//! files is in `here::keepalived`. Needs no privileges.
 
 use std::path::{Path, PathBuf};
 
+use lvs_notify::check::facts::{Host, Program};
+use lvs_notify::check::{self, File, Finding, Input, Rule};
 use lvs_notify::config::Source;
 use lvs_notify::desired::Declared;
 use lvs_notify::desired::declared;
 use lvs_notify::keepalived_conf::{self, Tree};
-use lvs_notify::kernel::host::{Host, Program};
-use lvs_notify::lint::{self, File, Finding, Input, Rule};
-use lvs_notify::report::{self, check::Checked};
+use lvs_notify::report;
 
 use crate::support::golden;
 
@@ -65,7 +65,7 @@ fn host() -> Host {
     ];
     let modules = ["ip_vs", "ip_vs_rr", "ip_vs_wlc", "ip_vs_sh", "ip_vs_mh", "ip_vs_pe_sip"];
     Host {
-        interfaces: ["lo", "eth0", "eth1", "tunl0"].map(|name| (name.to_owned(), true)).into(),
+        interfaces: ["lo", "eth0", "eth1"].map(|name| (name.to_owned(), true)).into(),
         addresses: vec![
             ("lo".into(), "127.0.0.1".parse().unwrap(), 8),
             ("eth0".into(), "192.0.2.1".parse().unwrap(), 24),
@@ -76,8 +76,7 @@ fn host() -> Host {
         modules: Some(modules.map(str::to_owned).into()),
         users: [("root".to_owned(), 0), ("nobody".to_owned(), 65534), ("backup".to_owned(), 34)].into(),
         programs: [("/usr/bin/lvs-notify".to_owned(), Program::Safe)].into(),
-        unit_spares_scripts: Some(true),
-        listening: Some([("0.0.0.0".parse().unwrap(), 80)].into()),
+        unit_kill_mode_process: Some(true),
         ..Host::default()
     }
 }
@@ -89,10 +88,17 @@ struct World {
     files: Vec<(&'static str, String)>,
     host: Host,
     complete: bool,
+    said: String,
 }
 
 fn world() -> World {
-    World { conf: CONF.into(), files: vec![("VI_1", FILE.into())], host: host(), complete: true }
+    World {
+        conf: CONF.into(),
+        files: vec![("VI_1", FILE.into())],
+        host: host(),
+        complete: true,
+        said: String::new(),
+    }
 }
 
 impl World {
@@ -138,6 +144,12 @@ impl World {
         self
     }
 
+    /// With what keepalived prints about it.
+    fn said(mut self, text: &str) -> Self {
+        self.said = text.to_owned();
+        self
+    }
+
     fn parameter(self, name: &str, value: &str) -> Self {
         self.host(|host| drop(host.parameters.insert(name.into(), value.into())))
     }
@@ -147,7 +159,7 @@ impl World {
         self.file(&list, text)
     }
 
-    fn input<T>(&self, with: impl FnOnce(Input<'_>) -> T) -> T {
+    fn found(&self) -> Vec<Finding> {
         let files: Vec<File> = self
             .files
             .iter()
@@ -158,11 +170,13 @@ impl World {
             })
             .collect();
         let tree = parse(&self.conf);
-        with(Input { files: &files, complete: self.complete, conf: Some(&tree), host: Some(&self.host) })
-    }
-
-    fn found(&self) -> Vec<Finding> {
-        self.input(lint::findings)
+        check::findings(Input {
+            files: &files,
+            complete: self.complete,
+            conf: Some(&tree),
+            said: Some(&self.said),
+            host: Some(&self.host),
+        })
     }
 
     /// What people read of a broken rule, after the lines that break it. What is odd about the host is not shown.
@@ -172,7 +186,7 @@ impl World {
             text += &golden::edit(if *name == "VI_1" { FILE } else { "" }, file);
         }
         let findings = self.found().into_iter().filter(|found| found.rule == rule).collect();
-        let told = report::check::text(&Checked { findings, ..Checked::default() });
+        let told = report::check::text(&check::Checked { findings, ..check::Checked::default() });
         text + told.split("\n\n").next().unwrap_or_default() + "\n\n"
     }
 
@@ -220,11 +234,6 @@ fn cases() -> Vec<(Rule, World, World)> {
             .file("192.0.2.100]", "192.0.2.100, 2001:db8::100]")
             .conf(VIP, &format!("{VIP}2001:db8::100/128 dev lo\n"))
     };
-    let front = |prefix: &str| {
-        world()
-            .file("192.0.2.100]", "192.0.2.100, 2001:db8::100]")
-            .conf(VIP, &format!("{VIP}2001:db8::100{prefix} dev eth0\n"))
-    };
     let local = || world().file("vips", KEEP).conf(VIP, "").services(LOCAL);
     vec![
         (E01, world().conf(MASTER, &bare("backup")), world().conf(MASTER, &format!("{MASTER} root"))),
@@ -255,11 +264,6 @@ fn cases() -> Vec<(Rule, World, World)> {
             E06,
             world().global("vrrp_strict").instance("accept"),
             world().global("vrrp_strict").global("vrrp_version 3").instance("accept"),
-        ),
-        (
-            W07,
-            world().instance("strict_mode on").instance("unicast_peer {\n 192.0.2.2\n }"),
-            world().instance("unicast_peer {\n 192.0.2.2\n }"),
         ),
         (E08, world().file("vips", KEEP), world().file("vips", KEEP).conf(VIP, "")),
         // Without an interface, but in no network of this host: it is routed.
@@ -292,14 +296,12 @@ fn cases() -> Vec<(Rule, World, World)> {
             world().conf(STOP, "").block(&format!("{GROUP}{STOP}}}\n")),
             world().block(&format!("{GROUP}}}\n")),
         ),
-        (W15, world().block(&format!("{GROUP}{MASTER}\n}}\n")), world().block(&format!("{GROUP}}}\n"))),
         (E16, world().instance(MASTER), world().instance("notify \"/usr/bin/lvs-notify notify\"")),
         (
             E17,
             world().conf("fault VI_1", "fault VI_1 && date"),
             world().instance("notify_deleted \"/bin/sh -c 'date; date > /dev/null'\""),
         ),
-        (W18, world().conf("\"/usr/bin/lvs-notify stop", "\"lvs-notify stop"), world()),
         (W19, world().conf("    enable_script_security\n", ""), world()),
         (
             E20,
@@ -315,8 +317,6 @@ fn cases() -> Vec<(Rule, World, World)> {
                 .global("lvs_sync_daemon eth1 inst VI_1")
                 .parameter("net/ipv4/vs/backup_only", "1"),
         ),
-        (W23, world().instance("use_vmac"), world().instance("use_vmac").file("vips", "arp: off\nvips")),
-        (W24, world().block("net_namespace lb\n"), world()),
         (
             W25,
             world().conf("lvs-notify backup", "lvs-notify master"),
@@ -332,18 +332,8 @@ fn cases() -> Vec<(Rule, World, World)> {
             world().conf("notify_master_rx_lower_pri", "notify_deleted"),
             world().conf("    vrrp_higher_prio_send_advert true\n", "").instance("higher_prio_send_advert"),
         ),
-        (
-            W28,
-            world().conf("state BACKUP", "state MASTER"),
-            world().conf("state BACKUP\n    nopreempt", "state MASTER"),
-        ),
         (E29, world().instance("notify_maser \"/bin/true\""), world().instance("notify_priority_changes on")),
         (E30, world().conf("interface eth0", "interface lo"), world()),
-        (
-            E31,
-            world().block(&server("192.0.2.101 80", "nat", "203.0.113.11 80")),
-            world().block(&server("192.0.2.101 80", "TUN", "203.0.113.11 80")),
-        ),
         (
             I32,
             world().host(|host| host.selinux_enforcing = true),
@@ -353,8 +343,8 @@ fn cases() -> Vec<(Rule, World, World)> {
         ),
         (
             I33,
-            world().host(|host| host.unit_spares_scripts = Some(false)),
-            world().host(|host| host.unit_spares_scripts = None),
+            world().host(|host| host.unit_kill_mode_process = Some(false)),
+            world().host(|host| host.unit_kill_mode_process = None),
         ),
         (
             W34,
@@ -380,12 +370,6 @@ fn cases() -> Vec<(Rule, World, World)> {
             world().file("vips", &format!("{SYNC}vips")).global("lvs_sync_daemon eth1 inst VI_1"),
             world().file("vips", &format!("{SYNC}vips")),
         ),
-        (
-            W42,
-            world().block(&server("192.0.2.101 80", "DR", "203.0.113.11 8080")),
-            world().block(&server("192.0.2.101 80", "NAT", "203.0.113.11 8080")),
-        ),
-        (W43, front("/64"), front("/64 preferred_lft 0")),
         (E44, world().second("192.0.2.100", ""), world().second("192.0.2.101", "")),
         (E45, world().conf("VI_1", "VI_9"), world().conf("/usr/bin/lvs-notify", "/usr/local/sbin/wrapper")),
         (
@@ -421,17 +405,7 @@ fn cases() -> Vec<(Rule, World, World)> {
                 .parameter("net/ipv4/conf/all/arp_ignore", "0")
                 .parameter("net/ipv4/conf/eth0/arp_ignore", "1"),
         ),
-        (
-            W54,
-            local().file("forward: dr", "forward: tun").parameter("net/ipv4/conf/tunl0/rp_filter", "1"),
-            local().file("forward: dr", "forward: tun").parameter("net/ipv4/conf/tunl0/rp_filter", "2"),
-        ),
         (E55, world().services(LOCAL), local()),
-        (
-            W56,
-            local().host(|host| host.listening = Some([("127.0.0.1".parse().unwrap(), 80)].into())),
-            local(),
-        ),
         (
             W57,
             world().parameter("net/ipv4/vs/conn_reuse_mode", "0"),
@@ -446,6 +420,17 @@ fn cases() -> Vec<(Rule, World, World)> {
             world().host(|host| host.addresses.push(("lo".into(), "192.0.2.100".parse().unwrap(), 32))),
         ),
         (W60, world().host(|host| host.interfaces.extend([("eth0".into(), false)])), world()),
+        (
+            E61,
+            world().said("(/etc/keepalived/keepalived.conf: Line 9) Unknown keyword 'nopremt'"),
+            world().said("(VI_1) No VIP specified; at least one is sensible"),
+        ),
+        (
+            W62,
+            world().said("(/etc/keepalived/keepalived.conf: Line 9) WARNING - number '1O' outside range"),
+            world().said("WARNING - script `x` is not executable"),
+        ),
+        (W63, world().block("~SEQ(N, 1, 2) static_ipaddress {}\n"), world().block("$N=2\n")),
     ]
 }
 
@@ -509,35 +494,48 @@ fn what_lvs_notify_binds_alone_is_clean() {
 }
 
 #[test]
-fn loops_are_proved_or_not_with_the_reason() {
-    let proof = |world: &World| {
-        let proofs = world.input(lint::loops);
-        (proofs[0].holds, proofs[0].because.clone())
-    };
-    let keep = world().file("vips", KEEP).conf(VIP, "");
-    let warm = world().file("vips", WARM);
-    let both =
-        |daemon: &str| world().file("vips", &format!("{daemon}backup: {{vips: keep, services: keep}}\nvips"));
-    for (world, holds, words) in [
-        (world(), true, "no service"),
-        (keep.clone(), true, "no service"),
-        (warm.clone(), true, "VIP is not here"),
-        (both(SYNC), true, "backup_only"),
-        (both(SYNC).second("192.0.2.101", ""), false, "every instance"),
-        (warm.services(&format!(" {MARK}")), false, "marked packets"),
-        (
-            keep.block(&server("192.0.2.100 80", "DR", "203.0.113.11 80")),
-            false,
-            "keepalived's virtual_server",
-        ),
-    ] {
-        let (found, because) = proof(&world);
-        assert!(found == holds && because.contains(words), "{found} {because}: {words}");
-    }
-    // VIP and services on the BACKUP without backup_only: the file itself is refused.
+fn vip_and_services_on_the_backup_are_refused() {
     let refused = FILE.replace("vips", "backup: {vips: keep, services: keep}\nvips");
     let error = declared(&Source { name: "VI_1.yaml".into(), text: refused }).unwrap_err();
     assert!(error.to_string().contains("bounce packets for ever"), "{error}");
+}
+
+#[test]
+fn what_keepalived_says_of_a_line_is_told_once_and_with_what_follows_from_it() {
+    let said = |text: &str| world().said(text).found();
+    let whats = |found: &[Finding]| -> Vec<(Rule, Option<usize>, String)> {
+        found.iter().map(|one| (one.rule, one.line, one.what.clone())).collect()
+    };
+    let name = "/etc/keepalived/keepalived.conf";
+    let lost = format!(
+        "({name}: Line 17) Unknown keyword 'virtual_ipadress'\n({name}: Line 17) Unexpected '{{' - ignoring\n\
+         ({name}: Line 19) Unknown keyword 'notify_master'\n(keepalived.conf: Line 20) Unknown keyword '}}'\n\
+         (Line 17) Unknown keyword 'virtual_ipadress'\n({name}: Line 21) invalid number 'x'\n\
+         (VI_1) No VIP specified\nThere are 1 missing '}}'s\n(/etc/other: Line 3) Unknown keyword 'x'\n(x\n"
+    );
+    let found = said(&lost);
+    let first = "Unknown keyword 'virtual_ipadress'; Unexpected '{' - ignoring; lines lost with it: 19, 20";
+    assert_eq!(
+        whats(&found),
+        [(Rule::E61, Some(17), first.to_owned()), (Rule::E61, Some(21), "invalid number 'x'".to_owned())]
+    );
+    assert_eq!(found[0].file.as_deref(), Some(name));
+    let warning = "WARNING - interface eth0 for vrrp_instance VI_1 doesn't exist";
+    let found = said(&format!("({name}: Line 10) {warning}\n({name}: Line 10) {warning}\n"));
+    assert_eq!(whats(&found), [(Rule::W62, Some(10), warning.to_owned())]);
+    // Where there is a rule, keepalived's words are no news, nor is what follows.
+    let ours = world().conf("notify_fault", "notify_falt");
+    let line = ours.conf.lines().position(|line| line.contains("notify_falt")).unwrap() + 1;
+    let found = ours.said(&format!(
+        "({name}: Line {line}) Unknown keyword 'notify_falt'\n({name}: Line {line}) Unexpected '{{' - ignoring\n\
+         ({name}: Line 23) Unknown keyword 'x'\n"
+    ));
+    assert_eq!(found.found().iter().map(|one| one.rule).collect::<Vec<_>>(), [Rule::E12, Rule::E29]);
+    // Of another host, its interfaces and users say nothing.
+    let tree = parse(CONF);
+    let text = format!("({name}: Line 10) {warning}\n({name}: Line 17) Unable to set default user\n");
+    let input = Input { conf: Some(&tree), said: Some(&text), ..Input::default() };
+    assert_eq!(check::findings(input), []);
 }
 
 #[test]

@@ -1,19 +1,18 @@
 //! Rules over this host: what must be true of it for the desired-state files to work.
 //!
-//! Owns the judgement only; `kernel::host` has read everything. Rules about scripts that need the host (users,
-//! paths, SELinux) stand with the other rules about scripts in `keepalived`.
+//! Owns the judgement only; `facts` has read everything. Rules about scripts that need the host (users, paths, SELinux)
+//! are in `keepalived`, with the other rules about scripts. Called by `check`.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::kernel::host::Host;
-use crate::model::{Family, Forward, Protocol, ServerKey, ServiceKey};
+use crate::keepalived_conf::meaning::Conf;
+use crate::model::{Family, Forward};
 
-use super::conf::Conf;
-use super::{File, Findings, Input, Rule};
+use super::facts::Host;
+use super::rules::{File, Findings, Input, Rule};
 
 pub(super) fn check(host: &Host, conf: Option<&Conf<'_>>, input: Input<'_>, found: &mut Findings) {
-    if host.unit_spares_scripts == Some(false) && conf.is_none_or(|conf| conf.scripts().next().is_some()) {
+    if host.unit_kill_mode_process == Some(false) && conf.is_none_or(|conf| conf.scripts().next().is_some()) {
         found.here(Rule::I33, "keepalived.service");
     }
     for file in input.files {
@@ -104,34 +103,15 @@ fn addresses(host: &Host, file: &File, found: &mut Findings) {
 /// Real servers that are this host itself.
 fn real_servers(host: &Host, file: &File, found: &mut Findings) {
     for (key, service) in &file.declared.services {
-        for (server, settings) in
-            service.servers.iter().filter(|(server, _)| host.has_address(server.address))
-        {
-            let direct = settings.forward != Forward::NAT;
-            let name = format!("{} of {key}", server.address);
-            if direct && !file.declared.keep_vips {
-                found.of(Rule::E55, file, name.as_str());
-            }
-            if settings.forward == Forward::TUN && host.effective("rp_filter", "tunl0") == 1 {
-                found.of(Rule::W54, file, name.as_str());
-            }
-            if !listens(host, key, server, direct) {
-                found.of(Rule::W56, file, format!("{server} of {key}"));
+        for (server, settings) in &service.servers {
+            if settings.forward != Forward::NAT
+                && host.has_address(server.address)
+                && !file.declared.keep_vips
+            {
+                found.of(Rule::E55, file, format!("{} of {key}", server.address));
             }
         }
     }
-}
-
-/// Whether a TCP socket takes the connections: with NAT at the real server's address, else at the VIP.
-fn listens(host: &Host, key: &ServiceKey, server: &ServerKey, direct: bool) -> bool {
-    let (Some(sockets), ServiceKey::Endpoint { address, protocol: Protocol::TCP, .. }) =
-        (&host.listening, key)
-    else {
-        return true;
-    };
-    let address = if direct { *address } else { server.address };
-    let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED), address];
-    server.port == 0 || any.iter().any(|address| sockets.contains(&(*address, server.port)))
 }
 
 /// A file's own value counts; else the kernel's, where 0 is the default of all but conn_reuse_mode.

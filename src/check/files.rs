@@ -1,16 +1,16 @@
-//! Rules across desired-state files, and between them and keepalived.conf; the proof that packets do not circle.
+//! Rules across desired-state files, and between them and keepalived.conf.
 //!
-//! Owns what one file alone cannot be wrong in (that is `desired`'s, and refused there). What needs only the
-//! host is in `host`.
+//! Owns what one file alone cannot be wrong in (that is `desired`'s, and refused there). What needs only the host is in
+//! `host`. Called by `check`.
 
 use std::net::IpAddr;
 
 use crate::desired::Vip;
-use crate::kernel::host::Host;
+use crate::keepalived_conf::meaning::{Block, Conf, Service};
 use crate::model::ServiceKey;
 
-use super::conf::{Block, Conf};
-use super::{File, Findings, Input, Rule};
+use super::facts::Host;
+use super::rules::{File, Findings, Input, Rule};
 
 pub(super) fn check(conf: Option<&Conf<'_>>, input: Input<'_>, found: &mut Findings) {
     for (index, file) in input.files.iter().enumerate() {
@@ -19,7 +19,7 @@ pub(super) fn check(conf: Option<&Conf<'_>>, input: Input<'_>, found: &mut Findi
         }
         backup(file, input.files.len(), found);
         for vip in &file.declared.vips {
-            reached(file, vip, conf, input.host, found);
+            check_reachable(file, vip, conf, input.host, found);
         }
     }
     let Some(conf) = conf else { return };
@@ -29,10 +29,13 @@ pub(super) fn check(conf: Option<&Conf<'_>>, input: Input<'_>, found: &mut Findi
     };
     for file in input.files {
         for server in &conf.servers {
-            let own = server.address.is_some_and(|address| has_vip(file, address))
-                || server.mark.is_some_and(|mark| has_mark(file, mark))
-                || file.declared.exclusive;
-            if own {
+            let managed = |service: &Service<'_>| match service {
+                Service::Addresses(range, _) => {
+                    file.declared.vips.iter().any(|vip| range.contains(vip.address))
+                }
+                Service::Mark(mark, _) => has_mark(file, *mark),
+            };
+            if file.declared.exclusive || server.services.iter().flatten().any(managed) {
                 let what = server.at.values().collect::<Vec<_>>().join(" ");
                 let why = if file.declared.exclusive { ", whose table is exclusive" } else { "" };
                 found.at(Rule::E20, server.at, format!("virtual_server {what}; {}{why}", file.path));
@@ -55,7 +58,7 @@ pub(super) fn check(conf: Option<&Conf<'_>>, input: Input<'_>, found: &mut Findi
             found.at(Rule::W34, last.at, format!("{} and {} drive {}", first.name, last.name, file.path));
         }
         for block in drivers {
-            placed(file, block, conf, input.files, found);
+            check_vip_placement(file, block, conf, input.files, found);
         }
     }
     if input.complete {
@@ -86,7 +89,7 @@ fn claims(file: &File, other: &File, found: &mut Findings) {
         claim(format!("VIP {}", vip.address));
     }
     for key in one.services.keys().filter(|key| two.services.contains_key(key)) {
-        // A service on a VIP is told with it.
+        // A service on a VIP is reported with the VIP.
         if matches!(key, ServiceKey::Fwmark { .. }) {
             claim(format!("service {key}"));
         }
@@ -132,9 +135,16 @@ fn backup(file: &File, files: usize, found: &mut Findings) {
 /// Whether clients find a VIP. One without `interface` is fine where it is routed to this host; that it
 /// is not shows in an address of this host whose network has the VIP in it. keepalived may put it on
 /// an interface, where it answers and is announced.
-fn reached(file: &File, vip: &Vip, conf: Option<&Conf<'_>>, host: Option<&Host>, found: &mut Findings) {
+fn check_reachable(
+    file: &File,
+    vip: &Vip,
+    conf: Option<&Conf<'_>>,
+    host: Option<&Host>,
+    found: &mut Findings,
+) {
     let elsewhere = conf.is_some_and(|conf| {
-        conf.addresses().any(|address| address.address == vip.address && address.device != "lo")
+        let mut all = conf.blocks.iter().flat_map(|block| &block.vips);
+        all.any(|other| other.address == vip.address && other.device != "lo")
     });
     if elsewhere {
         return;
@@ -178,8 +188,14 @@ fn in_network(address: IpAddr, of: IpAddr, prefix: u8) -> bool {
 /// A VIP that keepalived does not have at all is right: lvs-notify binds it. On `lo` it is right while it comes
 /// and goes with MASTER (the ARP parameters hide it until the services are there), and wrong when the
 /// file keeps it on the BACKUP (E08). On an interface it answers too early (W36).
-fn placed(file: &File, block: &Block<'_>, conf: &Conf<'_>, files: &[File], found: &mut Findings) {
-    for address in &block.addresses {
+fn check_vip_placement(
+    file: &File,
+    block: &Block<'_>,
+    conf: &Conf<'_>,
+    files: &[File],
+    found: &mut Findings,
+) {
+    for address in &block.vips {
         let text = address.address.to_string();
         if !has_vip(file, address.address) {
             if address.device == "lo" && !files.iter().any(|file| has_vip(file, address.address)) {
@@ -201,84 +217,20 @@ fn placed(file: &File, block: &Block<'_>, conf: &Conf<'_>, files: &[File], found
         if file.declared.services.keys().any(served) {
             found.at(Rule::W36, address.at, format!("{text} on {}", address.device));
         }
-        let deprecated = address.at.values().any(|word| word == "preferred_lft");
-        if address.address.is_ipv6() && address.prefix != 128 && !deprecated {
-            found.at(Rule::W43, address.at, format!("{text}/{}", address.prefix));
-        }
     }
     if block.members.is_some() {
         return;
     }
-    let own = block.at.last("interface").map_or("", |line| line.value(1));
-    let groups = conf
-        .blocks
-        .iter()
-        .filter(|group| group.members.as_ref().is_some_and(|members| members.contains(&block.name)));
-    let tracked: Vec<&str> = groups
+    let tracked: Vec<&str> = conf
+        .groups_of(block.name)
         .chain([block])
         .flat_map(|block| block.at.all("track_interface").flat_map(|list| &list.children))
         .map(|line| line.keyword())
         .collect();
     let untracked = block.at.last("dont_track_primary").is_some();
     for interface in file.declared.interfaces() {
-        if !tracked.contains(&interface.as_str()) && (interface != own || untracked) {
+        if !tracked.contains(&interface.as_str()) && (interface != block.interface || untracked) {
             found.at(Rule::W40, block.at, format!("{interface} of {}", file.path));
         }
-        if interface == own && file.declared.arp.is_some() {
-            for place in block.at.all("use_vmac") {
-                found.at(Rule::W23, place, format!("{} on {interface}", block.name));
-            }
-        }
     }
-}
-
-/// Why no packet circles between two directors of an instance, or why that cannot be said.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Proof {
-    /// The desired-state file
-    pub file: String,
-    /// It is proved
-    pub holds: bool,
-    /// The reasoning
-    pub because: String,
-}
-
-/// Proves for every file that its packets do not circle, while one director is MASTER.
-///
-/// A circle takes two directors that both schedule the same packet. The MASTER hands it, by DR or TUN, to the
-/// other one as a real server; that one schedules it again if the packet is its own (the VIP stands there)
-/// and if IPVS has the service and is on. One missing condition is a proof.
-pub fn loops(input: Input<'_>) -> Vec<Proof> {
-    let conf = input.conf.map(Conf::of);
-    let prove = |file: &File| {
-        let declared = &file.declared;
-        let foreign = conf.iter().flat_map(|conf| &conf.servers).any(|server| {
-            server.address.is_some_and(|address| has_vip(file, address))
-                || server.mark.is_some_and(|mark| has_mark(file, mark))
-        });
-        let marks = declared.services.keys().any(|key| matches!(key, ServiceKey::Fwmark { .. }));
-        let (holds, because) = if is_off_on_backup(file) && input.files.len() == 1 {
-            (true, "while BACKUP, backup_only=1 and the backup sync daemon turn IPVS off")
-        } else if is_off_on_backup(file) {
-            (false, "backup_only turns IPVS off for every instance at once")
-        } else if foreign && (declared.keep_vips || marks) {
-            (false, "keepalived's virtual_server is there while BACKUP too, and so is the VIP or the mark")
-        } else if !declared.keep_services {
-            (
-                true,
-                "while not MASTER this host has no service for its VIPs and marks, so nothing is scheduled again",
-            )
-        } else if declared.keep_vips {
-            (false, "VIP and services both stay while not MASTER")
-        } else if marks {
-            (false, "marked packets may be delivered here without the VIP, and the services stay")
-        } else {
-            (
-                true,
-                "while not MASTER the VIP is not here, so its packets are not this host's and IPVS does not see them",
-            )
-        };
-        Proof { file: file.path.clone(), holds, because: because.to_owned() }
-    };
-    input.files.iter().map(prove).collect()
 }

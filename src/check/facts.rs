@@ -1,21 +1,31 @@
-//! What `check` wants to know of this host, read in one place.
+//! What `check` wants to know of this host, and what keepalived says of its own configuration.
 //!
-//! Owns the reading: interfaces, addresses, parameters, modules, users, programs, SELinux, systemd's unit of
-//! keepalived, listening sockets, directories. Changes nothing, loads no module, judges nothing: that is
-//! `lint`'s. What cannot be read is absent. Called by `lib`.
+//! Owns the reading: modules, users, programs, SELinux, systemd's unit of keepalived, directories; interfaces and
+//! parameters through `kernel`. Changes nothing, loads no module, judges nothing. What cannot be read is absent. Called
+//! by `check`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use super::sysctl;
+use crate::kernel;
 use crate::names;
+
+/// Where keepalived may be installed.
+const KEEPALIVED: [&str; 3] = ["/usr/sbin/keepalived", "/usr/local/sbin/keepalived", "/usr/bin/keepalived"];
+/// keepalived takes a moment to read its configuration. One that takes longer is ended, and has said nothing.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// More is not read of what it says.
+const MAX_SAID: u64 = 1 << 20;
 
 /// What is asked by name.
 #[derive(Clone, Debug, Default)]
-pub struct Asked {
-    /// Users
+pub struct HostQuery {
     pub users: BTreeSet<String>,
     /// Absolute paths of programs
     pub programs: BTreeSet<String>,
@@ -26,13 +36,9 @@ pub struct Asked {
 /// A program, as keepalived looks at it before it runs it as root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Program {
-    /// Only root can change it
     Safe,
-    /// There is none
     Missing,
-    /// It may not be executed
     NotExecutable,
-    /// Others could change it, and how
     Unsafe(String),
 }
 
@@ -41,22 +47,17 @@ pub enum Program {
 pub struct Host {
     /// Interfaces, and whether they are up with a carrier
     pub interfaces: BTreeMap<String, bool>,
-    /// Interface, address and prefix length
-    pub addresses: Vec<(String, IpAddr, u8)>,
+    pub addresses: Vec<kernel::Bound>,
     /// Parameters by the path of their name
     pub parameters: BTreeMap<String, String>,
     /// Kernel modules that are loaded, built in or can be loaded; `None` when that cannot be told
     pub modules: Option<BTreeSet<String>>,
     /// Users that were asked for and exist, with their ids
     pub users: BTreeMap<String, u32>,
-    /// Programs that were asked for
     pub programs: BTreeMap<String, Program>,
-    /// SELinux is enforcing
     pub selinux_enforcing: bool,
     /// Whether systemd's unit of keepalived has KillMode=process; `None` without systemd or unit
-    pub unit_spares_scripts: Option<bool>,
-    /// Listening TCP sockets; `None` when they cannot be read
-    pub listening: Option<BTreeSet<(IpAddr, u16)>>,
+    pub unit_kill_mode_process: Option<bool>,
     /// Directories that are missing or not root's, with the reason
     pub directories: Vec<String>,
 }
@@ -65,16 +66,14 @@ pub struct Host {
 const WRITTEN: [&str; 3] = ["/run", "/var/lib", "/etc/sysctl.d"];
 
 impl Host {
-    /// Reads everything.
-    pub fn read(asked: &Asked) -> Self {
+    pub fn read(asked: &HostQuery) -> Self {
         let mut host = Self {
             modules: modules(),
             selinux_enforcing: text("/sys/fs/selinux/enforce").trim() == "1",
-            unit_spares_scripts: unit(),
-            listening: listening(),
+            unit_kill_mode_process: unit(),
             ..Self::default()
         };
-        host.read_addresses();
+        (host.interfaces, host.addresses) = kernel::interfaces();
         host.read_parameters(asked);
         for name in &asked.users {
             if let Some(number) = names::user(name) {
@@ -110,34 +109,9 @@ impl Host {
         address.is_loopback() || self.addresses.iter().any(|(_, own, _)| *own == address)
     }
 
-    fn read_addresses(&mut self) {
-        use nix::net::if_::InterfaceFlags;
-        let Ok(list) = nix::ifaddrs::getifaddrs() else { return };
-        for entry in list {
-            let up = entry.flags.contains(InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING);
-            self.interfaces.insert(entry.interface_name.clone(), up);
-            let ip = |address: Option<nix::sys::socket::SockaddrStorage>| {
-                let address = address?;
-                address
-                    .as_sockaddr_in()
-                    .map(|v4| IpAddr::V4(v4.ip()))
-                    .or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
-            };
-            if let (Some(address), Some(mask)) = (ip(entry.address), ip(entry.netmask)) {
-                let ones = match mask {
-                    IpAddr::V4(mask) => u32::from(mask).count_ones(),
-                    IpAddr::V6(mask) => u128::from(mask).count_ones(),
-                };
-                let prefix = u8::try_from(ones).unwrap_or(0);
-                self.addresses.push((entry.interface_name, address, prefix));
-            }
-        }
-        self.addresses.sort();
-    }
-
-    fn read_parameters(&mut self, asked: &Asked) {
+    fn read_parameters(&mut self, asked: &HostQuery) {
         let mut note = |parts: &[&str]| {
-            if let Ok(Some(value)) = sysctl::read_parts(parts) {
+            if let Ok(Some(value)) = kernel::read_parameter(parts) {
                 self.parameters.insert(parts.join("/"), value);
             }
         };
@@ -146,10 +120,9 @@ impl Host {
         for name in ["backup_only", "conn_reuse_mode", "expire_nodest_conn", "expire_quiescent_template"] {
             note(&["net", "ipv4", "vs", name]);
         }
-        let fixed = ["all", "lo", "tunl0"].into_iter();
+        let fixed = ["all", "lo"].into_iter();
         for interface in fixed.chain(asked.interfaces.iter().map(String::as_str)) {
             note(&["net", "ipv4", "conf", interface, "arp_ignore"]);
-            note(&["net", "ipv4", "conf", interface, "rp_filter"]);
             note(&["net", "ipv6", "conf", interface, "disable_ipv6"]);
         }
     }
@@ -198,7 +171,7 @@ fn program(path: &Path) -> Program {
         let sticky = found.is_dir() && found.mode() & 0o1000 != 0;
         if found.mode() & 0o022 != 0 && !sticky {
             let mode = found.mode() & 0o7777;
-            return Program::Unsafe(format!("{} may be written by others (mode {mode:04o})", part.display()));
+            return Program::Unsafe(format!("{} is writable by others (mode {mode:04o})", part.display()));
         }
     }
     Program::Safe
@@ -229,28 +202,30 @@ fn unit() -> Option<bool> {
     Some(matches!(mode.map(str::trim), Some("process" | "none")))
 }
 
-/// Listening TCP sockets of /proc/net/tcp and tcp6.
-fn listening() -> Option<BTreeSet<(IpAddr, u16)>> {
-    let v4 = std::fs::read_to_string("/proc/net/tcp").ok()?;
-    let all = v4 + &text("/proc/net/tcp6");
-    let socket = |line: &str| {
-        let mut words = line.split_whitespace().skip(1);
-        let (address, port) = words.next()?.split_once(':')?;
-        // Local address, remote address, state: 0A is LISTEN.
-        let state = words.nth(1)?;
-        // The kernel prints each 32 bits of the address as a number of its own byte order.
-        let part =
-            |at: usize| Some(u32::from_str_radix(address.get(at * 8..at * 8 + 8)?, 16).ok()?.to_ne_bytes());
-        let address = match address.len() {
-            8 => IpAddr::V4(Ipv4Addr::from(part(0)?)),
-            _ => {
-                let bytes: Vec<u8> = [part(0)?, part(1)?, part(2)?, part(3)?].concat();
-                IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?))
-            }
-        };
-        (state == "0A").then_some((address, u16::from_str_radix(port, 16).ok()?))
-    };
-    Some(all.lines().filter_map(socket).collect())
+/// What `keepalived -t` prints about a configuration. Such a run writes no file, changes nothing and needs no rights (2.1.5
+/// to 2.3.4). Its exit status says less than its words: 2.1 ends with 0 whatever is wrong, and 2.2.7 ends itself by a
+/// signal when a script has another user than root.
+pub fn keepalived_says(conf: &Path) -> Option<String> {
+    let program = KEEPALIVED.iter().find(|path| Path::new(path).exists())?;
+    // A file in memory: a pipe would have to be emptied all the time.
+    let flags = nix::sys::memfd::MFdFlags::MFD_CLOEXEC;
+    let mut said = File::from(nix::sys::memfd::memfd_create("keepalived", flags).ok()?);
+    let mut command = Command::new(program);
+    command.args(["--config-test", "-f"]).arg(conf).stdin(Stdio::null()).stdout(Stdio::null());
+    let mut child = command.stderr(said.try_clone().ok()?).spawn().ok()?;
+    let started = Instant::now();
+    while child.try_wait().ok()?.is_none() {
+        if started.elapsed() > PATIENCE {
+            let _ = child.kill();
+            let _ = child.wait();
+            return None;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut bytes = Vec::new();
+    said.rewind().ok()?;
+    said.take(MAX_SAID).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]
@@ -260,23 +235,16 @@ mod tests {
 
     #[test]
     fn this_host_is_read() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let asked = Asked {
+        let asked = HostQuery {
             users: ["root", "nosuchuser"].map(str::to_owned).into(),
             programs: ["/bin/sh", "/nosuch", "/etc/passwd"].map(str::to_owned).into(),
-            ..Asked::default()
+            ..HostQuery::default()
         };
         let host = Host::read(&asked);
         assert_eq!(host.users, [("root".to_owned(), 0)].into());
         assert_eq!(host.programs.get("/nosuch"), Some(&Program::Missing));
         assert_eq!(host.programs.get("/etc/passwd"), Some(&Program::NotExecutable));
         assert!(host.interfaces.contains_key("lo") && host.has_address("127.0.0.1".parse().unwrap()));
-        assert!(
-            host.listening
-                .as_ref()
-                .unwrap()
-                .contains(&("127.0.0.1".parse().unwrap(), listener.local_addr().unwrap().port()))
-        );
         assert!(host.parameters.contains_key("net/ipv4/conf/all/arp_ignore"), "{:?}", host.parameters);
     }
 }

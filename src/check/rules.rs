@@ -1,10 +1,47 @@
-//! Every rule of `check` in one table: identifier, title, what will happen, remedy.
+//! Every rule of `check` in one table: identifier, title, effect, fix; what rules are about, and what a finding is.
 //!
-//! Owns the words that are the same wherever a rule is broken; the identifier's letter is the severity. What
-//! breaks a rule is decided in `keepalived`, `files` and `host`. The consequences were seen with keepalived
-//! 2.2.7, or stand in its source, unless the text says otherwise.
+//! Owns the words that are the same wherever a rule is broken; the identifier's letter is the severity. What breaks a rule
+//! is decided in `keepalived`, `files` and `host`. The effects were seen with keepalived 2.2.7, or are in its source.
+//! Called by `check`.
+
+use std::path::Path;
 
 use serde::Serialize;
+
+use super::facts::Host;
+use crate::desired::Declared;
+use crate::keepalived_conf::{Statement, Tree};
+
+/// A valid desired-state file.
+#[derive(Debug)]
+pub struct File {
+    pub path: String,
+    pub instance: String,
+    pub declared: Declared,
+}
+
+/// Everything that is looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Input<'a> {
+    pub files: &'a [File],
+    /// These are all there are on this host, so that a missing one is missed
+    pub complete: bool,
+    pub conf: Option<&'a Tree>,
+    /// What `keepalived -t` prints about it, where keepalived is installed
+    pub said: Option<&'a str>,
+    /// This host; without it, its rules are left out
+    pub host: Option<&'a Host>,
+}
+
+/// A broken rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub rule: Rule,
+    pub file: Option<String>,
+    pub line: Option<usize>,
+    /// The objects it is about
+    pub what: String,
+}
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -21,34 +58,27 @@ pub enum Severity {
 /// The words of a rule.
 #[derive(Clone, Copy, Debug)]
 pub struct Words {
-    /// What is wrong
     pub title: &'static str,
-    /// What will happen
     pub effect: &'static str,
-    /// What to do
-    pub remedy: &'static str,
+    pub fix: &'static str,
 }
 
 macro_rules! rules {
-    ($($id:ident $title:literal $effect:literal $remedy:literal)*) => {
-        /// A rule's identifier. Numbers up to 34 are about scripts and VRRP, later ones about the rest.
-        #[allow(missing_docs)]
+    ($($id:ident $title:literal $effect:literal $fix:literal)*) => {
+        /// A rule's identifier. Numbers are never given twice.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Rule { $($id),* }
 
         impl Rule {
-            /// Every rule, in order.
             pub const ALL: &[Self] = &[$(Self::$id),*];
 
-            /// Its identifier, as in E01.
             pub fn id(self) -> &'static str {
                 match self { $(Self::$id => stringify!($id)),* }
             }
 
-            /// Its words.
             pub fn words(self) -> Words {
                 match self {
-                    $(Self::$id => Words { title: $title, effect: $effect, remedy: $remedy }),*
+                    $(Self::$id => Words { title: $title, effect: $effect, fix: $fix }),*
                 }
             }
         }
@@ -66,18 +96,54 @@ impl Rule {
     }
 }
 
+impl Finding {
+    /// What to do, with the name that the finding begins with in its place.
+    pub fn fix(&self) -> String {
+        let name = self.what.split(' ').next().unwrap_or_default();
+        self.rule.words().fix.replace("{name}", name)
+    }
+}
+
+/// The findings so far.
+#[derive(Default)]
+pub(super) struct Findings {
+    pub(super) list: Vec<Finding>,
+}
+
+impl Findings {
+    /// About a line of keepalived.conf.
+    pub(super) fn at(&mut self, rule: Rule, place: &Statement, what: impl Into<String>) {
+        self.line(rule, &place.file, place.line, what);
+    }
+
+    pub(super) fn line(&mut self, rule: Rule, file: &Path, line: usize, what: impl Into<String>) {
+        let file = Some(file.display().to_string());
+        self.list.push(Finding { rule, file, line: Some(line), what: what.into() });
+    }
+
+    /// About a desired-state file.
+    pub(super) fn of(&mut self, rule: Rule, file: &File, what: impl Into<String>) {
+        self.list.push(Finding { rule, file: Some(file.path.clone()), line: None, what: what.into() });
+    }
+
+    /// About the host.
+    pub(super) fn here(&mut self, rule: Rule, what: impl Into<String>) {
+        self.list.push(Finding { rule, file: None, line: None, what: what.into() });
+    }
+}
+
 rules! {
-    E01 "a script's argument stands outside of its quotes"
+    E01 "a script's argument is outside its quotes"
         "keepalived takes it for the user to run the script as: it ignores the script, or runs it as that user and without arguments (Debian has a user `backup`)"
         "quote program and arguments together: notify_master \"/usr/bin/lvs-notify master VI_1\""
     E02 "lvs-notify is not run as root"
         "the kernel refuses every change (EPERM): no VIP, no services"
         "set `script_user root` in global_defs, and name no other user after the script"
-    E03 "enable_script_security without script_user, and there is no user keepalived_script"
+    E03 "enable_script_security without script_user, and no user keepalived_script"
         "keepalived has no user to run scripts as, and ignores every one of them"
         "set `script_user root` in global_defs"
     E04 "keepalived cannot or may not run this script"
-        "keepalived disables it and goes on; `keepalived -t` may still say that all is well"
+        "keepalived disables it and goes on; `keepalived -t` may not say so"
         "install the program there, executable, and let only root write to it and to every directory above it"
     E05 "vrrp_strict, strict_mode or no_accept blocks the VIP"
         "keepalived's nftables rules drop every packet to and from the VIPs, on lo too: clients time out"
@@ -85,9 +151,6 @@ rules! {
     E06 "accept does not help against vrrp_strict with VRRP version 2"
         "keepalived resets accept, and its nftables rules drop every packet to and from the VIPs"
         "remove vrrp_strict, or set `vrrp_version 3` on every director"
-    W07 "unicast_peer together with vrrp_strict"
-        "keepalived up to 2.3.4 takes it, from 2.4.0 on it refuses the configuration: an upgrade ends VRRP"
-        "remove vrrp_strict"
     E08 "keepalived owns a VIP on lo that is to stay there while BACKUP"
         "keepalived removes it at every start and when it leaves MASTER: until lvs-notify has put it back, requests handed to this node as a real server are lost"
         "leave the VIP out of virtual_ipaddress: with `backup: {vips: keep}` it is lvs-notify's alone"
@@ -102,43 +165,31 @@ rules! {
         "put one address into virtual_ipaddress (virtual_ipaddress_excluded does not count), or use version 2 without vrrp_strict"
     E12 "no notify_fault"
         "a lost link or a failed track script calls only notify_fault: VIP and services stay here while the other director has them too"
-        "add: notify_fault \"/usr/bin/lvs-notify fault INSTANCE\""
+        "add: notify_fault \"/usr/bin/lvs-notify fault {name}\""
     W13 "no notify_stop"
         "stopping keepalived calls only notify_stop: VIP and services stay here while the other director takes over"
-        "add: notify_stop \"/usr/bin/lvs-notify stop INSTANCE\""
-    W14 "notify_stop stands only in the sync group"
-        "keepalived does not wait for a group's script when it stops, and ends it before it has done its work"
+        "add: notify_stop \"/usr/bin/lvs-notify stop {name}\""
+    W14 "notify_stop is only in the sync group"
+        "keepalived does not wait for a group's script when it stops, and ends it half-way"
         "write notify_stop into every vrrp_instance of the group"
-    W15 "lvs-notify is called by a sync group and by one of its instances"
-        "two runs start at once for every change; one of them always waits for the other"
-        "keep the calls in the vrrp_instance blocks only"
     E16 "the same notify keyword twice in a block"
         "keepalived ignores the second one"
-        "keep one; several actions need one script that does them"
+        "keep one, with one script for several actions"
     E17 "shell syntax in a script line"
         "there is no shell: the program gets it as an argument, word for word"
-        "write a script file with it, or call `/bin/sh -c '...'`"
-    W18 "the script is not named by an absolute path"
-        "keepalived searches its own PATH, which under systemd is another one than yours"
-        "write the whole path"
+        "write a script file with it, call `/bin/sh -c '...'`, or define the variable in keepalived.conf: $NAME=value"
     W19 "no enable_script_security"
         "keepalived runs scripts as root that others could change; it logs `SECURITY VIOLATION`, and `keepalived -t` ends with 6"
         "set `enable_script_security` and `script_user root` in global_defs"
     E20 "keepalived has a virtual_server that lvs-notify manages as well"
-        "two owners of one service: lvs-notify removes what its file does not declare, keepalived does not put it back, and deletes the service when it stops"
+        "two owners of one service: lvs-notify removes what its file does not have, keepalived does not put it back, and deletes the service when it stops"
         "remove the virtual_server, or remove its VIP (or mark) from the desired-state file"
     E21 "keepalived flushes the IPVS table"
         "every service goes when keepalived starts or stops, lvs-notify's too, and every connection with it"
         "remove lvs_flush; write `lvs_flush_on_stop VS` for keepalived's own services"
-    E22 "two directors can hand a packet to each other for ever"
+    E22 "packets can loop between two directors"
         "keepalived has its virtual_server on the BACKUP as well: when this node gets a packet as a real server, it schedules it once more"
         "let lvs-notify have the services, or set `lvs_sync_daemon INTERFACE inst INSTANCE` with net.ipv4.vs.backup_only=1"
-    W23 "use_vmac on the client-side interface"
-        "keepalived changes arp_ignore, arp_filter and rp_filter of the interface and puts them back later: two owners of one parameter"
-        "remove use_vmac, or set `arp: off` in the desired-state file"
-    W24 "keepalived works in a network namespace of its own"
-        "its scripts run in net_namespace, and change addresses and IPVS there, not in net_namespace_ipvs; lvs-notify by hand looks elsewhere"
-        "run `ip netns exec NAME lvs-notify status`; do without net_namespace_ipvs"
     W25 "the script's arguments do not fit the place where it is called"
         "lvs-notify reconciles to another role, or another instance, than keepalived has"
         "each notify keyword calls its own role with its own instance's name; the generic one calls `lvs-notify notify`"
@@ -147,19 +198,13 @@ rules! {
         "write: notify \"/usr/bin/lvs-notify notify\""
     I27 "after a split the director that stays MASTER is not told"
         "no state changes there, so no other script is called: the VIP is not announced again, and neighbours may keep the link address of the director that left"
-        "on both directors: `vrrp_higher_prio_send_advert true` in global_defs, and notify_master_rx_lower_pri \"/usr/bin/lvs-notify master INSTANCE\""
-    W28 "nopreempt needs state BACKUP"
-        "keepalived ignores nopreempt: the director that comes back takes the VIP, and clients meet a second switch"
-        "write `state BACKUP`, on both directors"
+        "on both directors: `vrrp_higher_prio_send_advert true` in global_defs, and notify_master_rx_lower_pri \"/usr/bin/lvs-notify master {name}\""
     E29 "an unknown notify keyword"
-        "keepalived ignores the line, and the script is never called"
+        "keepalived ignores the line and never calls the script"
         "write one of notify, notify_master, notify_backup, notify_fault, notify_stop, notify_deleted, notify_master_rx_lower_pri"
     E30 "VRRP on the interface lo"
         "keepalived refuses the instance: nothing leaves lo"
         "name the interface that the other director is reached by"
-    E31 "an unknown forwarding method"
-        "keepalived wants NAT, DR or TUN in capitals; older versions take another word for a random method"
-        "write `lvs_method NAT`, `DR` or `TUN`"
     I32 "SELinux is enforcing, and lvs-notify is not called from /usr/libexec/keepalived"
         "the policy lets keepalived's domain read kernel parameters, not write them: arp_ignore and arp_announce cannot be set"
         "ln -s /usr/bin/lvs-notify /usr/libexec/keepalived/, restorecon it, and call it by that path"
@@ -169,33 +214,27 @@ rules! {
     W34 "two instances drive one desired-state file"
         "one in MASTER and one in BACKUP: the last notification decides whether VIP and services are there"
         "one file for each instance, named after it"
-    E35 "a VIP on lo with a prefix of a whole network"
-        "the kernel takes the whole network for its own and reaches no neighbour in it; lvs-notify removes the address, which keepalived answers by giving up MASTER"
+    E35 "a VIP on lo with the prefix of a whole network"
+        "the kernel takes the whole network for its own and reaches no neighbour in it; lvs-notify removes the address, and keepalived then gives up MASTER"
         "write ADDRESS/32 (IPv6: /128)"
     W36 "keepalived binds the VIP to an interface where it answers at once"
         "it is bound and announced before notify_master is called: until the services are there, clients are refused"
         "write `ADDRESS/32 dev lo label lo:0`: lvs-notify puts it on the interface itself, after the services"
-    E37 "a role that lvs-notify is never told"
-        "without notify_master nothing is put up; without notify_backup a director that is no longer MASTER keeps VIP and services"
+    E37 "lvs-notify never learns of a role"
+        "without notify_master it takes nothing over; without notify_backup a director that is no longer MASTER keeps VIP and services"
         "add it, or a generic notify \"/usr/bin/lvs-notify notify\""
     E38 "keepalived.conf is damaged"
-        "keepalived goes on with what it makes of it: blocks end elsewhere, files are missing"
-        "mend the line; `keepalived -t` tells more"
-    W39 "keepalived has an address on lo that no desired-state file declares"
-        "nobody answers ARP for it and nobody announces it"
+        "keepalived goes on without it: blocks end elsewhere, files are missing"
+        "fix the line"
+    W39 "keepalived has an address on lo that is in no desired-state file"
+        "nobody answers ARP for it, and nobody announces it"
         "add it to `vips`, or give it another device"
-    W40 "a failure of the client-side interface is not noticed"
+    W40 "nothing notices a failure of the client-side interface"
         "VRRP runs on another interface: when this one loses its link, the director stays MASTER and no client reaches the VIP"
-        "add `track_interface { INTERFACE }` to the vrrp_instance"
+        "add `track_interface { {name} }` to the vrrp_instance"
     E41 "keepalived and lvs-notify both run the sync daemon"
         "the kernel has one for each state: each of the two stops or refuses the other's"
         "remove lvs_sync_daemon from keepalived.conf, or `sync_daemon` from the desired-state file"
-    W42 "a real server's port differs from the virtual one, with DR or TUN"
-        "the packet is not rewritten, and keeps the port that the client asked for"
-        "write the same port, or use NAT"
-    W43 "an IPv6 VIP may be used as a source address"
-        "this host's own connections leave with the VIP, and break when it moves"
-        "write ADDRESS/128, or add `preferred_lft 0`"
     E44 "two desired-state files claim the same object"
         "each of the two instances removes or changes what the other one made"
         "leave it to one of them"
@@ -203,15 +242,15 @@ rules! {
         "the file is never carried out"
         "add notify_master, notify_backup, notify_fault and notify_stop to its vrrp_instance, or fix the instance's name"
     E46 "a script calls lvs-notify for an instance without a desired-state file"
-        "every call fails: nothing is put up"
+        "every call fails: no VIP, no services"
         "write the file, or fix the instance's name"
     E47 "backup_only with several instances"
         "it turns the whole director off while any backup sync daemon runs: an instance that is MASTER here would serve nobody while another is BACKUP"
         "leave backup_only out, and with it `backup: {services: keep}`"
-    W48 "fwmark services stay on the BACKUP: no proof that packets do not circle"
+    W48 "fwmark services stay on the BACKUP: packets can loop"
         "a mark that is routed to the local host delivers packets on the BACKUP too, VIP or not, and both directors schedule them"
         "leave `services: keep` out, or set `ipvs.sysctl.backup_only: 1` with `ipvs.sync_daemon`"
-    E49 "an interface of the file is not there"
+    E49 "an interface of the file does not exist"
         "the VIP cannot be put where clients look for it"
         "fix the name, or create the interface before keepalived starts"
     E50 "NAT without forwarding"
@@ -226,25 +265,28 @@ rules! {
     E53 "the VIP stays on lo while BACKUP, and nothing hides it"
         "the effective arp_ignore, the larger one of `all` and the interface, is 0 (that of lo does not count): MASTER and BACKUP both answer ARP for the VIP"
         "remove `arp: off` from the file, or set net.ipv4.conf.all.arp_ignore=1"
-    W54 "rp_filter drops what comes out of the tunnel"
-        "a request has the client's address and comes in by tunl0: the strict filter takes it for spoofed"
-        "sysctl -w net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.tunl0.rp_filter=0, on every real server"
     E55 "this host is a real server, but does not keep the VIP"
         "while BACKUP it has no VIP, and drops every request that the MASTER hands to it"
         "set `backup: {vips: keep}`"
-    W56 "nothing listens where this host is a real server"
-        "clients that are scheduled to it are refused"
-        "start the service, on the VIP or on every address"
     W57 "parameters of IPVS break draining"
         "clients stay with a server that is drained or gone"
         "set `expire_nodest_conn: 1` with conn_reuse_mode 0, and `expire_quiescent_template: 1` with persistence, in ipvs.sysctl"
     W58 "a directory that lvs-notify writes to is missing or not root's"
-        "the takeover happens; what should be kept over a reboot, or be used when the file is broken, is not"
+        "a takeover works; parameters are lost at a reboot, and there is no copy to use when the file is broken"
         "create it, owned by root with mode 0755"
-    W59 "a VIP stands on lo with a prefix of a whole network"
+    W59 "a VIP is on lo with the prefix of a whole network"
         "the whole network is local to this host until lvs-notify repairs it"
         "find out what adds it (an interfaces file?), and write /32 there"
     W60 "a client-side interface is down"
         "as MASTER this host could not answer for its VIPs"
-        "ip link set INTERFACE up, or look at the cable"
+        "ip link set {name} up, or look at the cable"
+    E61 "keepalived rejects a line"
+        "it goes on without the line; a `{` that it ignores leaves its `}` to end the block around it, and what follows belongs to no block"
+        "fix the line; `keepalived -t` shows all that it says"
+    W62 "keepalived warns of a line"
+        "keepalived goes on, with the consequence that it names"
+        "fix the line; `keepalived -t` shows all that it says"
+    W63 "lvs-notify does not read all of keepalived.conf"
+        "what these lines make is not checked, and `import` does not write it"
+        "write the lines out"
 }

@@ -1,0 +1,412 @@
+//! What keepalived's words mean: scripts, VRRP instances and groups, VIPs, virtual servers, forwarding methods.
+//!
+//! Owns the one reading of them (`vrrp_parser.c`, `check_parser.c`, `notify_script_init()`). Judges nothing, and leaves to
+//! `import` what a virtual server's settings are in IPVS. Called by `check` and `import`.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use super::{Statement, Tree};
+use crate::model::{Family, Forward, Tunnel};
+
+/// A range that holds more addresses is not unrolled.
+const MOST_ADDRESSES: u32 = 4096;
+
+/// keepalived.conf.
+pub struct Conf<'a> {
+    pub tree: &'a Tree,
+    /// VRRP instances and sync groups, in order
+    pub blocks: Vec<Block<'a>>,
+    pub servers: Vec<VirtualServer<'a>>,
+    pub script_user: Option<&'a str>,
+    pub security: bool,
+}
+
+/// A vrrp_instance or a vrrp_sync_group.
+pub struct Block<'a> {
+    pub at: &'a Statement,
+    pub name: &'a str,
+    /// Instances of a sync group; `None` for an instance
+    pub members: Option<Vec<&'a str>>,
+    pub interface: &'a str,
+    pub scripts: Vec<Notify<'a>>,
+    pub vips: Vec<Vip<'a>>,
+    /// vrrp_strict or strict_mode
+    pub strict: bool,
+    /// A MASTER that hears a higher priority says so before it becomes BACKUP
+    pub higher_prio_send_advert: bool,
+    pub version: u32,
+    pub priority: u32,
+}
+
+/// A notify keyword, and what it runs: `execve` without a shell.
+pub struct Notify<'a> {
+    pub at: &'a Statement,
+    /// Program and arguments
+    pub argv: Vec<String>,
+    /// What follows the script: the user to run it as
+    pub user: Option<String>,
+    /// What it asks of lvs-notify, when that is the program
+    pub call: Option<Call>,
+}
+
+/// A call of lvs-notify.
+pub struct Call {
+    pub command: String,
+    pub instance: Option<String>,
+    pub config: Option<String>,
+}
+
+/// An address of virtual_ipaddress or virtual_ipaddress_excluded.
+pub struct Vip<'a> {
+    pub at: &'a Statement,
+    pub address: IpAddr,
+    pub prefix: u8,
+    /// `dev`, or the instance's interface
+    pub device: &'a str,
+    pub excluded: bool,
+}
+
+/// A virtual_server, with what it balances: itself, or each line of its group.
+pub struct VirtualServer<'a> {
+    pub at: &'a Statement,
+    pub services: Vec<Result<Service<'a>, String>>,
+}
+
+/// `ADDRESS PORT` or `fwmark N`.
+pub enum Service<'a> {
+    /// Addresses, and a port's number or name; empty for every port
+    Addresses(Range, &'a str),
+    /// A mark, and its family where it is given
+    Mark(u32, Option<Family>),
+}
+
+/// One address or several: `A`, `A-N`, `A-B` or `A/PREFIX`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    first: IpAddr,
+    last: IpAddr,
+}
+
+/// Notify keywords that keepalived has for the script of a state.
+pub const NOTIFY: [&str; 7] = [
+    "notify",
+    "notify_master",
+    "notify_backup",
+    "notify_fault",
+    "notify_stop",
+    "notify_deleted",
+    "notify_master_rx_lower_pri",
+];
+
+impl<'a> Conf<'a> {
+    /// Reads a tree.
+    pub fn of(tree: &'a Tree) -> Self {
+        let global = |keyword| tree.globals(keyword).last();
+        let vrrp = |at: &&Statement| matches!(at.keyword(), "vrrp_instance" | "vrrp_sync_group");
+        Self {
+            tree,
+            blocks: tree.statements.iter().filter(vrrp).map(|at| Block::of(at, tree)).collect(),
+            servers: tree.all("virtual_server").map(|at| VirtualServer::of(at, tree)).collect(),
+            script_user: global("script_user").map(|found| found.value(1)),
+            security: global("enable_script_security").is_some(),
+        }
+    }
+
+    /// Every script of a state.
+    pub fn scripts(&self) -> impl Iterator<Item = &Notify<'a>> {
+        self.blocks.iter().flat_map(|block| &block.scripts)
+    }
+
+    /// The blocks without the sync groups.
+    pub fn instances(&self) -> impl Iterator<Item = &Block<'a>> {
+        self.blocks.iter().filter(|block| block.members.is_none())
+    }
+
+    /// The sync groups that an instance is in.
+    pub fn groups_of(&self, instance: &str) -> impl Iterator<Item = &Block<'a>> {
+        self.blocks.iter().filter(move |group| group.members.iter().flatten().any(|name| *name == instance))
+    }
+
+    /// The sync daemon follows a VRRP instance: `lvs_sync_daemon INTERFACE inst INSTANCE`, with the instance's name alone
+    /// in older files.
+    pub fn sync_follows_vrrp(&self) -> bool {
+        self.tree.globals("lvs_sync_daemon").any(|found| !found.value(2).is_empty())
+    }
+}
+
+impl<'a> Block<'a> {
+    fn of(at: &'a Statement, tree: &'a Tree) -> Self {
+        let global = |keyword| tree.globals(keyword).last();
+        let switch = |keyword, name| at.last(keyword).or_else(|| global(name)).is_some_and(on);
+        let number = |found: Option<&Statement>, default| {
+            found.and_then(|found| found.value(1).parse().ok()).unwrap_or(default)
+        };
+        let group = at.keyword() == "vrrp_sync_group";
+        let interface = at.last("interface").map_or("", |found| found.value(1));
+        let vips = ["virtual_ipaddress", "virtual_ipaddress_excluded"].into_iter().flat_map(|keyword| {
+            let lines = at.all(keyword).flat_map(|list| &list.children);
+            lines.filter_map(move |line| Vip::of(line, interface, keyword != "virtual_ipaddress"))
+        });
+        let vips: Vec<Vip<'a>> = vips.collect();
+        let strict = switch("strict_mode", "vrrp_strict");
+        // With vrrp_strict, an IPv6 instance is made one of version 3.
+        let six = vips.first().is_some_and(|first| first.address.is_ipv6());
+        let version = if strict && six { 3 } else { number(global("vrrp_version"), 2) };
+        let members = at.all("group").flat_map(|list| &list.children).flat_map(|line| &line.words);
+        Self {
+            at,
+            name: at.value(1),
+            members: group.then(|| members.map(String::as_str).collect()),
+            interface,
+            scripts: at.children.iter().filter_map(Notify::of).collect(),
+            vips,
+            strict: strict && !group,
+            higher_prio_send_advert: switch("higher_prio_send_advert", "vrrp_higher_prio_send_advert"),
+            version: number(at.last("version"), version),
+            priority: number(at.last("priority"), 100),
+        }
+    }
+
+    /// The calls of lvs-notify among its scripts.
+    pub fn calls(&self) -> impl Iterator<Item = &Call> {
+        self.scripts.iter().filter_map(|notify| notify.call.as_ref())
+    }
+
+    /// It has a script for this keyword.
+    pub fn has(&self, keyword: &str) -> bool {
+        self.scripts.iter().any(|notify| notify.at.keyword() == keyword)
+    }
+
+    /// Names of the desired-state files that its scripts drive. A call without a name is for `only`.
+    pub fn drives<'b>(&'b self, only: Option<&'b str>) -> Vec<&'b str> {
+        let name = |call: &'b Call| match (&call.config, &call.instance) {
+            (Some(path), _) => Path::new(path).file_stem().and_then(|stem| stem.to_str()),
+            (None, Some(name)) => Some(name.as_str()),
+            (None, None) if call.command == "notify" => Some(self.name),
+            (None, None) => only,
+        };
+        let mut names: Vec<&str> = self.calls().filter_map(name).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+/// A switch that is on when it stands alone.
+fn on(at: &Statement) -> bool {
+    !matches!(at.value(1), "off" | "false" | "no")
+}
+
+impl<'a> Notify<'a> {
+    fn of(at: &'a Statement) -> Option<Self> {
+        // An open quote is told by the parser.
+        let script = || script(at).unwrap_or_default();
+        let (argv, user) = NOTIFY.contains(&at.keyword()).then(script)?;
+        let call = Call::of(&argv);
+        Some(Self { at, argv, user, call })
+    }
+}
+
+/// Program with arguments, and user. keepalived splits the line once more, now with both kinds of quotes and escapes, takes
+/// the second word for the script, which it splits in the same way, and the third for a user, however it was meant.
+/// `None` when a quote is open.
+pub(super) fn script(at: &Statement) -> Option<(Vec<String>, Option<String>)> {
+    let mut words = split_escaped(&at.raw)?.into_iter().skip(1);
+    let argv = split_escaped(&words.next().unwrap_or_default())?;
+    Some((argv, words.next()))
+}
+
+/// Splits a line at blanks outside of quotes, which may begin within a word. An escaped letter is taken as it is, also
+/// where keepalived makes another one of it, as of `\n`. `None` when a quote or an escape is open at the end.
+fn split_escaped(line: &str) -> Option<Vec<String>> {
+    let mut words = Vec::new();
+    let mut letters = line.chars().peekable();
+    loop {
+        while letters.next_if(|letter| letter.is_ascii_whitespace()).is_some() {}
+        if letters.peek().is_none() {
+            return Some(words);
+        }
+        let mut word = String::new();
+        let mut quote = None;
+        while let Some(letter) = letters.next_if(|letter| quote.is_some() || !letter.is_ascii_whitespace()) {
+            match letter {
+                '\\' => word.push(letters.next()?),
+                _ if quote == Some(letter) => quote = None,
+                '"' | '\'' if quote.is_none() => quote = Some(letter),
+                _ => word.push(letter),
+            }
+        }
+        if quote.is_some() {
+            return None;
+        }
+        words.push(word);
+    }
+}
+
+impl Call {
+    /// What lvs-notify is asked, whatever order its options have.
+    fn of(argv: &[String]) -> Option<Self> {
+        let (program, words) = argv.split_first()?;
+        if Path::new(program).file_name()? != "lvs-notify" {
+            return None;
+        }
+        let (mut config, mut plain, mut words) = (None, Vec::new(), words.iter());
+        while let Some(word) = words.next() {
+            match word.strip_prefix("--config=") {
+                Some(path) => config = Some(path.to_owned()),
+                None if word == "-c" || word == "--config" => config = words.next().cloned(),
+                None if word.starts_with('-') => {}
+                None => plain.push(word.clone()),
+            }
+        }
+        let mut plain = plain.into_iter();
+        Some(Self { command: plain.next().unwrap_or_default(), instance: plain.next(), config })
+    }
+}
+
+impl<'a> Vip<'a> {
+    /// A line of virtual_ipaddress; what is no address is left to keepalived.
+    fn of(at: &'a Statement, interface: &'a str, excluded: bool) -> Option<Self> {
+        let (address, prefix) = at.keyword().split_once('/').unwrap_or((at.keyword(), ""));
+        let address: IpAddr = address.parse().ok()?;
+        let device = at.values().skip_while(|word| *word != "dev").nth(1).unwrap_or(interface);
+        let prefix = prefix.parse().unwrap_or(Family::of(address).host_prefix());
+        Some(Self { at, address, prefix, device, excluded })
+    }
+}
+
+impl<'a> VirtualServer<'a> {
+    fn of(at: &'a Statement, tree: &'a Tree) -> Self {
+        let services = match at.value(1) {
+            "group" => match tree.all("virtual_server_group").find(|group| group.value(1) == at.value(2)) {
+                Some(group) => group
+                    .children
+                    .iter()
+                    .map(|line| {
+                        Service::of(&mut line.words.iter().map(String::as_str))
+                            .map_err(|why| format!("{}: {why}", line.place()))
+                    })
+                    .collect(),
+                None => vec![Err(format!("there is no virtual_server_group {}", at.value(2)))],
+            },
+            _ => vec![Service::of(&mut at.values())],
+        };
+        Self { at, services }
+    }
+
+    /// How a real server of it is reached, where that is said and understood.
+    pub fn method(&self, real: &Statement) -> Option<Forward> {
+        let last =
+            |block: &Statement| block.children.iter().rev().find(|line| is_method(line)).and_then(method);
+        last(real).or_else(|| last(self.at)).map(|(forward, _)| forward)
+    }
+}
+
+impl<'a> Service<'a> {
+    fn of(words: &mut dyn Iterator<Item = &'a str>) -> Result<Self, String> {
+        let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        if first == "fwmark" {
+            let mark = second.parse().map_err(|_| format!("`{second}` is not a firewall mark"))?;
+            let family = |word| if word == "inet6" { Family::Ipv6 } else { Family::Ipv4 };
+            return Ok(Self::Mark(mark, words.next().map(family)));
+        }
+        Ok(Self::Addresses(Range::of(first)?, second))
+    }
+}
+
+/// A line that says how real servers are reached.
+pub fn is_method(line: &Statement) -> bool {
+    matches!(line.keyword(), "lvs_method" | "lb_kind")
+}
+
+/// `NAT`, `DR`, `TUN [type ipip|gue port N|gre] [nocsum|csum|remcsum]`.
+pub fn method(line: &Statement) -> Option<(Forward, Tunnel)> {
+    let mut words = line.values();
+    let forward = match words.next()? {
+        "NAT" => Forward::NAT,
+        "DR" => Forward::DR,
+        "TUN" => Forward::TUN,
+        _ => return None,
+    };
+    let mut tunnel = Tunnel::default();
+    while let Some(word) = words.next() {
+        let place = |names: [&str; 3], word: &str| names.iter().position(|known| *known == word);
+        match word {
+            "type" => tunnel.kind = u8::try_from(place(Tunnel::KINDS, words.next()?)?).ok()?,
+            "port" => tunnel.port = words.next()?.parse().ok()?,
+            _ => tunnel.checksum = u16::try_from(place(Tunnel::CHECKSUMS, word)?).ok()?,
+        }
+    }
+    Some((forward, tunnel))
+}
+
+impl Range {
+    fn of(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("it names no service".to_owned());
+        }
+        Self::parse(text).ok_or_else(|| format!("`{text}` is not an address or a range of addresses"))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (start, last) = if let Some((start, last)) = text.split_once('-') {
+            let start: IpAddr = start.parse().ok()?;
+            let number = number(start);
+            let last = match last.parse::<IpAddr>() {
+                Ok(last) => last,
+                // The last part alone: decimal for IPv4, hexadecimal for IPv6.
+                Err(_) if start.is_ipv4() => {
+                    address(start, number & !0xff | u128::from(last.parse::<u8>().ok()?))
+                }
+                Err(_) => address(start, number & !0xffff | u128::from(u16::from_str_radix(last, 16).ok()?)),
+            };
+            (start, last)
+        } else {
+            let (start, prefix) = text.split_once('/').unwrap_or((text, ""));
+            let start: IpAddr = start.parse().ok()?;
+            let bits = u32::from(Family::of(start).host_prefix());
+            let rest = match prefix {
+                "" => 0,
+                prefix => bits.checked_sub(prefix.parse().ok()?)?,
+            };
+            let host = 1_u128.checked_shl(rest).map_or(u128::MAX, |size| size - 1);
+            (start, address(start, number(start) | host))
+        };
+        (start.is_ipv4() == last.is_ipv4() && start <= last).then_some(Self { first: start, last })
+    }
+
+    /// Whether an address is one of them.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        (self.first..=self.last).contains(&address)
+    }
+
+    /// All of them.
+    ///
+    /// # Errors
+    /// When they are too many.
+    pub fn addresses(&self) -> Result<impl Iterator<Item = IpAddr> + use<>, String> {
+        let (first, start, last) = (self.first, number(self.first), number(self.last));
+        match last - start < u128::from(MOST_ADDRESSES) {
+            true => Ok((start..=last).map(move |value| address(first, value))),
+            false => {
+                Err(format!("the range `{first}-{}` has more than {MOST_ADDRESSES} addresses", self.last))
+            }
+        }
+    }
+}
+
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(u32::from(address)),
+        IpAddr::V6(address) => u128::from(address),
+    }
+}
+
+/// The address of the same family with this number.
+fn address(like: IpAddr, number: u128) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => IpAddr::from(u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes()),
+        IpAddr::V6(_) => IpAddr::from(number.to_be_bytes()),
+    }
+}
