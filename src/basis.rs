@@ -14,18 +14,14 @@ use crate::state::record::Store;
 /// Where the desired state came from.
 #[derive(Clone, Debug)]
 pub enum Basis {
-    /// The instance's file
     File {
-        /// Its text
         source: Source,
-        /// Its meaning
         declared: Declared,
         /// Known from the compiled copy
         compiled: bool,
     },
     /// The last good copy, because the file cannot be used
     LastGood {
-        /// The copy's meaning
         declared: Declared,
         /// What is wrong with the file
         why: String,

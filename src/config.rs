@@ -36,9 +36,7 @@ pub struct Document {
     /// Client-side interface
     #[serde(default, deserialize_with = "given")]
     pub interface: Option<String>,
-    /// Virtual addresses
     pub vips: Vec<ShortOr<Vip>>,
-    /// ARP parameters, or `off`
     pub arp: Option<ShortOr<Arp>>,
     /// Gratuitous ARP and unsolicited neighbour advertisements
     pub announce: Option<Announce>,
@@ -49,7 +47,6 @@ pub struct Document {
     /// An empty list of services is meant
     #[serde(default)]
     pub allow_empty: bool,
-    /// Virtual services
     pub virtual_services: Vec<VirtualService>,
 }
 
@@ -59,7 +56,6 @@ pub struct Document {
 pub struct Vip {
     /// Address, with or without its host prefix
     pub address: String,
-    /// IPv4 label on lo
     pub label: Option<String>,
     /// Client-side interface of this VIP
     #[serde(default, deserialize_with = "given")]
@@ -70,9 +66,7 @@ pub struct Vip {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Arp {
-    /// net.ipv4.conf.*.arp_ignore
     pub arp_ignore: Option<u32>,
-    /// net.ipv4.conf.*.arp_announce
     pub arp_announce: Option<u32>,
     /// Keep them over a reboot
     pub persist: Option<bool>,
@@ -84,9 +78,7 @@ pub struct Arp {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Announce {
-    /// How often
     pub count: Option<u32>,
-    /// Time between two
     pub interval: Option<Text>,
 }
 
@@ -94,9 +86,7 @@ pub struct Announce {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Backup {
-    /// keep or remove
     pub vips: Option<String>,
-    /// keep or remove
     pub services: Option<String>,
     /// How long connections may live on
     pub drain: Option<Text>,
@@ -108,11 +98,8 @@ pub struct Backup {
 pub struct Ipvs {
     /// The whole table belongs to this file
     pub exclusive: Option<bool>,
-    /// ipvsadm --set
     pub timeouts: Option<Timeouts>,
-    /// net.ipv4.vs.*
     pub sysctl: Option<Parameters>,
-    /// Connection synchronisation
     pub sync_daemon: Option<SyncDaemon>,
 }
 
@@ -120,11 +107,8 @@ pub struct Ipvs {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Timeouts {
-    /// Established TCP
     pub tcp: Option<Text>,
-    /// TCP after a FIN
     pub tcp_fin: Option<Text>,
-    /// UDP
     pub udp: Option<Text>,
 }
 
@@ -132,17 +116,11 @@ pub struct Timeouts {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SyncDaemon {
-    /// Multicast interface
     pub interface: String,
-    /// Sync id
     pub id: Option<u32>,
-    /// Largest message in bytes
     pub max_len: Option<u32>,
-    /// Multicast group
     pub group: Option<String>,
-    /// UDP port
     pub port: Option<u32>,
-    /// Multicast TTL
     pub ttl: Option<u32>,
 }
 
@@ -150,25 +128,17 @@ pub struct SyncDaemon {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VirtualService {
-    /// VIP and port
     pub address: Option<String>,
-    /// Firewall mark
     pub fwmark: Option<u32>,
     /// Family of a fwmark service
     pub family: Option<String>,
-    /// tcp, udp, sctp
     pub protocol: Option<String>,
-    /// Scheduler
     pub scheduler: Option<String>,
-    /// Scheduler flags
     pub scheduler_flags: Option<Vec<String>>,
-    /// Persistence
     pub persistence: Option<ShortOr<Persistence>>,
-    /// One-packet scheduling
     pub one_packet: Option<bool>,
     /// Forwarding method of its real servers
     pub forward: Option<String>,
-    /// Real servers
     pub real_servers: Vec<ShortOr<RealServer>>,
 }
 
@@ -178,11 +148,8 @@ pub struct VirtualService {
 pub struct Persistence {
     /// How long a client stays with its real server
     pub timeout: Option<Text>,
-    /// IPv4 granularity
     pub netmask: Option<String>,
-    /// IPv6 granularity
     pub prefix: Option<u32>,
-    /// Persistence engine
     pub engine: Option<String>,
 }
 
@@ -190,17 +157,11 @@ pub struct Persistence {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RealServer {
-    /// Address and port
     pub address: String,
-    /// Weight
     pub weight: Option<u32>,
-    /// Forwarding method
     pub forward: Option<String>,
-    /// Upper connection threshold
     pub upper_threshold: Option<u32>,
-    /// Lower connection threshold
     pub lower_threshold: Option<u32>,
-    /// Tunnel encapsulation
     pub tunnel: Option<Tunnel>,
 }
 
@@ -211,9 +172,7 @@ pub struct Tunnel {
     /// ipip, gue, gre
     #[serde(rename = "type")]
     pub kind: Option<String>,
-    /// UDP port of gue
     pub port: Option<u32>,
-    /// nocsum, csum, remcsum
     pub checksum: Option<String>,
 }
 
@@ -228,9 +187,7 @@ pub struct Parameters(pub Vec<(String, String)>);
 /// A scalar (the short form) or a mapping (the long one).
 #[derive(Debug)]
 pub enum ShortOr<T> {
-    /// The scalar's text
     Short(String),
-    /// The mapping
     Long(T),
 }
 
@@ -330,7 +287,6 @@ pub type Location = Vec<Segment>;
 /// One thing that is wrong with a file's meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Where
     pub location: Location,
     /// What is wrong, and what would be right
     pub message: String,
@@ -339,9 +295,7 @@ pub struct Problem {
 /// A file's text with its name: what errors quote.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// Name for messages
     pub name: String,
-    /// Content
     pub text: String,
 }
 

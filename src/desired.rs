@@ -68,7 +68,6 @@ const IPVS_PARAMETERS: [&str; 32] = [
 /// A valid file: every value is legal and every rule between values holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Declared {
-    /// Virtual addresses
     pub vips: Vec<Vip>,
     /// ARP parameters; `None` leaves the kernel's values alone
     pub arp: Option<Arp>,
@@ -82,11 +81,8 @@ pub struct Declared {
     pub drain: Duration,
     /// The whole IPVS table belongs to this file
     pub exclusive: bool,
-    /// IPVS timeouts
     pub timeouts: Timeouts,
-    /// Values of net.ipv4.vs.*
     pub ipvs_parameters: BTreeMap<String, String>,
-    /// Connection synchronisation
     pub daemon: Option<SyncDaemon>,
     /// Virtual services with their real servers
     #[serde(with = "pairs")]
@@ -96,9 +92,7 @@ pub struct Declared {
 /// A virtual address and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vip {
-    /// The address
     pub address: IpAddr,
-    /// IPv4 label on lo
     pub label: Option<String>,
     /// Client-side interface, when it is to answer ARP or ND
     pub interface: Option<String>,
@@ -107,11 +101,8 @@ pub struct Vip {
 /// ARP parameters (`Documentation/networking/ip-sysctl.rst`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arp {
-    /// arp_ignore
     pub ignore: u32,
-    /// arp_announce
     pub announce: u32,
-    /// Written to /etc/sysctl.d
     pub persist: bool,
     /// The values found before come back on leaving MASTER
     pub restore: bool,
@@ -120,7 +111,6 @@ pub struct Arp {
 /// A service as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
-    /// Settings
     pub settings: Service,
     /// Real servers
     #[serde(with = "pairs")]
@@ -140,25 +130,18 @@ pub struct Desired {
     pub off_loopback: BTreeSet<IpAddr>,
     /// VIPs that must not stand on an interface with a host prefix
     pub off_interface: BTreeSet<AddressKey>,
-    /// ARP parameters
     pub parameters: BTreeMap<Parameter, String>,
     /// The ARP values found before come back
     pub restore: bool,
-    /// Values of net.ipv4.vs.*
     pub ipvs_parameters: BTreeMap<Parameter, String>,
-    /// Services
     pub services: BTreeMap<ServiceKey, Wanted>,
-    /// What may be changed
     pub ownership: Ownership,
-    /// IPVS timeouts
     pub timeouts: Timeouts,
     /// The sync daemon that must run
     pub daemon: Option<(DaemonState, SyncDaemon)>,
     /// Addresses to announce once they stand, how often, and how far apart
     pub announce: BTreeSet<AddressKey>,
-    /// Number of announcements
     pub announce_count: u32,
-    /// Time between two
     pub announce_interval: Duration,
     /// What the file in /etc/sysctl.d must hold
     pub persist: Persist,
@@ -174,7 +157,6 @@ pub enum Persist {
     /// Not ours to touch
     #[default]
     Leave,
-    /// It holds [`Desired::parameters`]
     Keep,
     /// It goes, if it is there
     Remove,

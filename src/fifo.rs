@@ -32,7 +32,6 @@ const FAREWELL: Duration = Duration::from_millis(800);
 pub struct Event {
     /// Name of the instance or group
     pub name: String,
-    /// Its new state
     pub role: Role,
 }
 

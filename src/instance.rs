@@ -18,7 +18,6 @@ pub const DIRECTORY: &str = "/etc/lvs-notify";
 pub struct Instance {
     /// Name of the VRRP instance
     pub name: String,
-    /// Its file
     pub path: PathBuf,
 }
 

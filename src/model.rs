@@ -17,7 +17,6 @@ use serde::{Deserialize, Serialize};
 pub enum Role {
     /// This director serves the VIPs.
     Master,
-    /// Another director serves them.
     Backup,
     /// An interface or a tracked script failed.
     Fault,
@@ -63,9 +62,7 @@ impl FromStr for Role {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
-    /// AF_INET
     Ipv4,
-    /// AF_INET6
     Ipv6,
 }
 
@@ -116,17 +113,9 @@ impl fmt::Display for Protocol {
 #[serde(rename_all = "snake_case")]
 pub enum ServiceKey {
     /// Protocol, virtual address and port. Port 0 means every port and needs persistence.
-    Endpoint {
-        /// Virtual address
-        address: IpAddr,
-        /// Virtual port
-        port: u16,
-        /// IP protocol
-        protocol: Protocol,
-    },
+    Endpoint { address: IpAddr, port: u16, protocol: Protocol },
     /// Packets that carry this firewall mark.
     Fwmark {
-        /// The mark, never 0
         mark: u32,
         /// One mark can stand for a service of either family, or for two
         family: Family,
@@ -176,7 +165,6 @@ impl fmt::Display for ServiceKey {
 /// of both ends (`192.0.2.1:80`, `[2001:db8::1]:80`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Endpoint {
-    /// Address
     pub address: IpAddr,
     /// Port; 0 keeps the client's port
     pub port: u16,
@@ -216,9 +204,7 @@ pub mod service_flag {
 pub struct Service {
     /// Scheduler name; `none` when the kernel has none bound.
     pub scheduler: String,
-    /// [`service_flag`] bits without `HASHED`.
     pub flags: u32,
-    /// Persistence timeout in seconds.
     pub timeout: u32,
     /// Persistence granularity: an IPv4 netmask as a number, or an IPv6 prefix length.
     pub netmask: u32,
@@ -358,7 +344,6 @@ impl fmt::Display for Forward {
 pub struct Tunnel {
     /// 0 ipip, 1 gue (Linux 5.2), 2 gre (Linux 5.3): `IP_VS_CONN_F_TUNNEL_TYPE_*`
     pub kind: u8,
-    /// UDP port of gue
     pub port: u16,
     /// 0 nocsum, 1 csum, 2 remcsum: `IP_VS_TUNNEL_ENCAP_FLAG_*`
     pub checksum: u16,
@@ -397,7 +382,6 @@ impl fmt::Display for Tunnel {
 /// The settings of a real server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RealServer {
-    /// Forwarding method
     pub forward: Forward,
     /// Share of new connections; 0 drains.
     pub weight: u32,
@@ -458,11 +442,8 @@ impl RealServer {
 /// IPVS timeouts of idle connections in seconds (`ipvsadm --set`); 0 keeps the kernel's value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timeouts {
-    /// Established TCP
     pub tcp: u32,
-    /// TCP after a FIN
     pub tcp_fin: u32,
-    /// UDP
     pub udp: u32,
 }
 
@@ -470,9 +451,7 @@ pub struct Timeouts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DaemonState {
-    /// Sends connections (`IP_VS_STATE_MASTER`).
     Master,
-    /// Receives them (`IP_VS_STATE_BACKUP`).
     Backup,
 }
 
@@ -489,17 +468,12 @@ impl fmt::Display for DaemonState {
 /// `max_len` from the MTU, group 224.0.0.81, port 8848, ttl 1 (`ip_vs_sync.c`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SyncDaemon {
-    /// Multicast interface
     pub interface: String,
     /// Sync id, 0 to 255; a backup daemon with 0 accepts every id
     pub id: u8,
-    /// Largest message in bytes
     pub max_len: Option<u16>,
-    /// Multicast group
     pub group: Option<IpAddr>,
-    /// UDP port
     pub port: Option<u16>,
-    /// Multicast TTL
     pub ttl: Option<u8>,
 }
 
@@ -539,9 +513,7 @@ impl SyncDaemon {
 /// An address on an interface: what makes it that address, whatever its prefix length.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct AddressKey {
-    /// Interface name
     pub interface: String,
-    /// Address
     pub address: IpAddr,
 }
 
@@ -564,9 +536,7 @@ pub type Claims = BTreeMap<AddressKey, Result<Vec<Mac>, String>>;
 pub enum Parameter {
     /// `net.ipv4.conf.INTERFACE.arp_ignore` (INTERFACE may be `all`)
     ArpIgnore(String),
-    /// `net.ipv4.conf.INTERFACE.arp_announce`
     ArpAnnounce(String),
-    /// `net.ipv4.vs.NAME`
     Ipvs(String),
 }
 
@@ -624,9 +594,7 @@ impl Ownership {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Owned {
-    /// Addresses that were wanted
     pub addresses: BTreeSet<AddressKey>,
-    /// Services that were wanted
     pub services: BTreeSet<ServiceKey>,
     /// ARP parameters that are set for the instance
     pub parameters: BTreeSet<Parameter>,

@@ -35,7 +35,6 @@ pub struct Observed {
 /// What a link is, as far as announcing on it goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
-    /// IFF_UP
     pub up: bool,
     /// IFF_LOWER_UP: the link has a carrier
     pub carrier: bool,
@@ -46,11 +45,8 @@ pub struct Interface {
 /// An address as it stands on an interface.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ObservedAddress {
-    /// Interface and address
     pub key: AddressKey,
-    /// Prefix length
     pub prefix: u8,
-    /// IPv4 label
     pub label: Option<String>,
 }
 
@@ -68,16 +64,13 @@ pub struct ObservedIpvs {
     /// Every service of the table, ours and others'.
     #[serde(with = "pairs")]
     pub services: BTreeMap<ServiceKey, ObservedService>,
-    /// Timeouts
     pub timeouts: Timeouts,
-    /// Running sync daemons
     pub daemons: BTreeMap<DaemonState, SyncDaemon>,
 }
 
 /// A service as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedService {
-    /// Settings
     pub settings: Service,
     /// Its real servers; empty when they were not asked for.
     #[serde(with = "pairs")]
@@ -90,11 +83,9 @@ pub struct ObservedService {
 /// Connections of a real server (`IPVS_DEST_ATTR_ACTIVE_CONNS` and its kin).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
-    /// Established
     pub active: u32,
     /// Not established: closing, or UDP
     pub inactive: u32,
-    /// Persistence templates
     pub persistent: u32,
     /// What passes in a second; zeroes when it was not asked for.
     #[serde(default)]
@@ -105,9 +96,7 @@ pub struct Counters {
 /// (`IPVS_STATS_ATTR_*`, `ip_vs_est.c`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rates {
-    /// New connections
     pub connections: u64,
-    /// Bytes from clients
     pub bytes_in: u64,
     /// Bytes to clients; none pass the director with dr and tun
     pub bytes_out: u64,
@@ -119,9 +108,7 @@ pub struct Rates {
 pub enum Change {
     /// A new service with its real servers: created without a scheduler, filled, then given one.
     AddService {
-        /// Identity
         key: ServiceKey,
-        /// Settings
         new: Service,
         /// Its real servers
         #[serde(with = "pairs")]
@@ -129,95 +116,65 @@ pub enum Change {
     },
     /// Other settings for a service.
     SetService {
-        /// Identity
         key: ServiceKey,
-        /// Settings found
         old: Service,
-        /// Settings wanted
         new: Service,
     },
     /// A service of ours that is not wanted.
     DeleteService {
-        /// Identity
         key: ServiceKey,
-        /// Settings found
         old: Service,
         /// Open connections to its real servers
         connections: u64,
     },
     /// A new real server of a service that exists.
     AddServer {
-        /// The service
         service: ServiceKey,
-        /// Identity
         key: ServerKey,
-        /// Settings
         new: RealServer,
     },
     /// Other settings for a real server.
     SetServer {
-        /// The service
         service: ServiceKey,
-        /// Identity
         key: ServerKey,
-        /// Settings found
         old: RealServer,
-        /// Settings wanted
         new: RealServer,
     },
     /// A real server that is not wanted.
     DeleteServer {
-        /// The service
         service: ServiceKey,
-        /// Identity
         key: ServerKey,
-        /// Settings found
         old: RealServer,
-        /// Open connections to it
         connections: u64,
     },
-    /// IPVS timeouts.
     SetTimeouts {
-        /// Found
         old: Timeouts,
-        /// Wanted; 0 keeps
         new: Timeouts,
     },
     /// A sync daemon to start.
     StartDaemon {
-        /// Which half
         state: DaemonState,
-        /// Its settings
         daemon: SyncDaemon,
     },
     /// A sync daemon to stop; they cannot be changed while they run.
     StopDaemon {
-        /// Which half
         state: DaemonState,
-        /// Its settings
         daemon: SyncDaemon,
     },
-    /// A kernel parameter.
     SetParameter {
-        /// Which one
         parameter: Parameter,
         /// Value found; `None` when it does not exist yet (IPVS not loaded)
         old: Option<String>,
-        /// Value wanted
         new: String,
     },
     /// A VIP with a host prefix.
     AddAddress {
-        /// Where
         key: AddressKey,
-        /// IPv4 label
         label: Option<String>,
     },
     /// An address with exactly this prefix length.
     RemoveAddress {
-        /// Where
         key: AddressKey,
-        /// Prefix length found
         prefix: u8,
     },
 }
@@ -227,7 +184,6 @@ pub enum Change {
 pub struct Scope {
     /// Interfaces whose addresses and links matter.
     pub interfaces: BTreeSet<String>,
-    /// Parameters that matter.
     pub parameters: BTreeSet<Parameter>,
     /// Services whose real servers matter; every service itself is always read.
     pub servers: ServerScope,
@@ -239,7 +195,6 @@ pub enum ServerScope {
     /// Of every service
     #[default]
     All,
-    /// Of our own
     Owned(Ownership),
     /// IPVS is not read at all: [`Observed::ipvs`] stays empty.
     Nothing,
@@ -251,11 +206,8 @@ pub enum ServerScope {
 pub enum Phase {
     /// IPVS parameters, services, real servers and timeouts
     Services,
-    /// The IPVS sync daemon
     Daemon,
-    /// ARP parameters
     Parameters,
-    /// VIPs on lo
     Loopback,
     /// VIPs on the client-side interface
     Interface,
@@ -279,9 +231,7 @@ impl fmt::Display for Phase {
 /// Changes of one phase, in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// The phase
     pub phase: Phase,
-    /// Its changes
     pub changes: Vec<Change>,
 }
 

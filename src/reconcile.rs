@@ -27,13 +27,11 @@ const GROUP: usize = 256;
 /// What is to be done.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The instance
     pub instance: Instance,
     /// The role to take, or `None` for the one recorded last
     pub role: Option<Role>,
     /// The command word, for the record
     pub command: String,
-    /// Start of the process
     pub started: Instant,
     /// When the notification came; none: when this process was started
     pub stamp: Option<Stamp>,
@@ -42,7 +40,6 @@ pub struct Request {
 /// How a run ended.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// The role reconciled to
     pub role: Option<Role>,
     /// Every change tried, with what went wrong
     pub done: Vec<(Change, Option<kernel::Error>)>,
@@ -56,7 +53,6 @@ pub struct Outcome {
     pub superseded: Option<String>,
     /// Why the last good file, or none, was used
     pub fallback: Option<String>,
-    /// Times
     pub run: LastRun,
     /// The announcements that are still to come
     pub repeat: Option<Repeat>,
@@ -83,15 +79,10 @@ impl Outcome {
 
 /// The plan for a role, and what it was made from.
 pub struct Preview {
-    /// The role
     pub role: Role,
-    /// What would change
     pub plan: Plan,
-    /// What was found
     pub observed: Observed,
-    /// What is wanted
     pub desired: Desired,
-    /// The record, if any
     pub record: Option<Record>,
     /// Where the desired state came from
     pub basis: Basis,

@@ -20,7 +20,6 @@ use crate::state::record::LastRun;
 /// (packaging/schema/status.schema.json): fields are added, never renamed or removed.
 #[derive(Debug, Serialize)]
 pub struct Status {
-    /// Version of this form
     pub version: u32,
     /// Name of the VRRP instance
     pub instance: String,
@@ -44,7 +43,6 @@ pub struct Status {
     pub persisted: bool,
     /// What differs, in the order in which it would be repaired
     pub differences: Vec<Difference>,
-    /// Virtual addresses
     pub vips: Vec<Vip>,
     /// ARP and IPVS parameters that the file sets
     pub parameters: BTreeMap<String, ParameterValue>,
@@ -52,9 +50,7 @@ pub struct Status {
     pub services: Vec<VirtualService>,
     /// Services of others, other instances of this host among them
     pub foreign_services: Vec<VirtualService>,
-    /// Running sync daemons
     pub sync_daemons: Vec<String>,
-    /// IPVS is loaded
     pub ipvs: bool,
     /// The last run that made a change or was asked for a role
     pub last_run: Option<LastRun>,
@@ -63,7 +59,6 @@ pub struct Status {
 /// A change that is due.
 #[derive(Debug, Serialize)]
 pub struct Difference {
-    /// `+`, `~` or `-`
     pub sign: char,
     /// To what, and from what to what
     pub text: String,
@@ -72,7 +67,6 @@ pub struct Difference {
 /// A virtual address.
 #[derive(Debug, Serialize)]
 pub struct Vip {
-    /// The address
     pub address: IpAddr,
     /// The client-side interface; none when it is reached by routing
     pub interface: Option<String>,
@@ -95,14 +89,12 @@ pub struct Vip {
 pub struct ParameterValue {
     /// Found; none when it does not exist
     pub value: Option<String>,
-    /// Wanted
     pub wanted: String,
 }
 
 /// A virtual service with what differs about it.
 #[derive(Debug, Serialize)]
 pub struct VirtualService {
-    /// Identity
     pub key: ServiceKey,
     /// The other instance of this host that has made it, by its record
     pub instance: Option<String>,
@@ -119,15 +111,12 @@ pub struct VirtualService {
 /// A real server with what differs about it.
 #[derive(Debug, Serialize)]
 pub struct Server {
-    /// Identity
     pub key: ServerKey,
     /// Settings: as found, or as wanted when it is missing
     pub settings: RealServer,
     /// What differs, with its sign; none when nothing does
     pub difference: Option<String>,
-    /// Connections and rates
     pub counters: Counters,
-    /// Drained by hand
     pub drained: bool,
     /// When that ends by itself, in seconds since 1970
     pub drained_until: Option<u64>,

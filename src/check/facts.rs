@@ -27,9 +27,7 @@ const MAX_SAID: u64 = 1 << 20;
 #[derive(Clone, Debug, Default)]
 pub struct HostQuery {
     pub users: BTreeSet<String>,
-    /// Absolute paths of programs
     pub programs: BTreeSet<String>,
-    /// Interfaces whose parameters matter
     pub interfaces: BTreeSet<String>,
 }
 

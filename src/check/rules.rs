@@ -51,7 +51,6 @@ pub enum Severity {
     Error,
     /// It works until something else happens
     Warning,
-    /// Worth knowing
     Info,
 }
 

@@ -54,9 +54,7 @@ pub struct Table {
     pub services: BTreeMap<ServiceKey, Wanted>,
     /// Timeouts; 0 where the source says nothing
     pub timeouts: Timeouts,
-    /// Sync daemons
     pub daemons: BTreeMap<DaemonState, SyncDaemon>,
-    /// Values of net.ipv4.vs.*
     pub parameters: BTreeMap<String, String>,
     /// Where the VIPs stand, of those that stand somewhere
     pub places: BTreeMap<IpAddr, Place>,

@@ -21,27 +21,17 @@ const MAX_SECONDS: u32 = 31 * 24 * 3600;
 /// What a line asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// `-A`
     AddService(ServiceKey, Service),
-    /// `-E`
     EditService(ServiceKey, Service),
-    /// `-D`
     DeleteService(ServiceKey),
-    /// `-a`
     AddServer(ServiceKey, ServerKey, RealServer),
-    /// `-e`
     EditServer(ServiceKey, ServerKey, RealServer),
-    /// `-d`
     DeleteServer(ServiceKey, ServerKey),
-    /// `-C`
     Clear,
     /// `-R`: the commands are on its standard input
     Restore,
-    /// `--set`
     Timeouts(Timeouts),
-    /// `--start-daemon`
     StartDaemon(DaemonState, SyncDaemon),
-    /// `--stop-daemon`
     StopDaemon(DaemonState),
     /// `-L`, `-S`, `-Z`, `-h`, `-v`: the table stays as it is
     Look,

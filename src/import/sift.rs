@@ -16,17 +16,13 @@ use crate::model::{RealServer, ServerKey, Servers, Service, ServiceKey, SyncDaem
 /// A table without what a file cannot say, and that as text.
 #[derive(Clone, Debug, Default)]
 pub struct Sifted {
-    /// Where it comes from
     pub origin: String,
     /// VIPs of the services, and where they stand
     pub vips: BTreeMap<IpAddr, Place>,
-    /// Services
     pub services: BTreeMap<ServiceKey, Wanted>,
     /// Timeouts; 0 is not said
     pub timeouts: Timeouts,
-    /// Sync daemon
     pub daemon: Option<SyncDaemon>,
-    /// Values of net.ipv4.vs.*
     pub parameters: BTreeMap<String, String>,
     /// ARP parameters are left alone, and why
     pub arp_off: Option<String>,

@@ -31,7 +31,6 @@ pub struct Block<'a> {
     pub interface: &'a str,
     pub scripts: Vec<Notify<'a>>,
     pub vips: Vec<Vip<'a>>,
-    /// vrrp_strict or strict_mode
     pub strict: bool,
     /// A MASTER that hears a higher priority says so before it becomes BACKUP
     pub higher_prio_send_advert: bool,
@@ -42,7 +41,6 @@ pub struct Block<'a> {
 /// A notify keyword, and what it runs: `execve` without a shell.
 pub struct Notify<'a> {
     pub at: &'a Statement,
-    /// Program and arguments
     pub argv: Vec<String>,
     /// What follows the script: the user to run it as
     pub user: Option<String>,

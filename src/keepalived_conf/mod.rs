@@ -31,13 +31,11 @@ pub struct Statement {
     pub words: Vec<String>,
     /// The line that the words were made from, without comment, after substitution
     pub raw: String,
-    /// Where it stands
     pub file: Rc<Path>,
     /// Line in that file, from 1
     pub line: usize,
     /// It has a block, even if an empty one
     pub block: bool,
-    /// Statements in its block
     pub children: Vec<Statement>,
 }
 
@@ -76,11 +74,8 @@ impl Statement {
 /// Something that is wrong with the text itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
-    /// Where
     pub file: Rc<Path>,
-    /// Line, from 1
     pub line: usize,
-    /// What
     pub message: String,
     /// Nothing is wrong with it, but lvs-notify does not read it
     pub unread: bool,
@@ -142,7 +137,6 @@ struct Reader<'a> {
     open: Vec<Vec<Statement>>,
     file: Rc<Path>,
     line: usize,
-    /// Of [`MAX_BYTES`]
     left: usize,
 }
 

@@ -312,13 +312,11 @@ struct Fate {
 /// What a message does for its change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// All of it
     Whole(Operation),
     /// A new service, empty and without scheduler
     Create,
     /// One of its real servers
     Fill(ServerKey),
-    /// Its scheduler
     Schedule,
 }
 

@@ -61,9 +61,7 @@ pub trait Kernel {
 /// What the services of a file ask of the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
-    /// Names of schedulers
     pub schedulers: BTreeSet<String>,
-    /// Names of persistence engines
     pub engines: BTreeSet<String>,
     /// Tunnels of type gue, which Linux has since 5.2
     pub gue: bool,

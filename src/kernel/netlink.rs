@@ -41,17 +41,11 @@ const DUMP_ATTEMPTS: usize = 5;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
     /// The kernel's own answer to this request.
-    Refused {
-        /// Its error number
-        errno: Errno,
-        /// Its extended-ACK text
-        text: Option<String>,
-    },
+    Refused { errno: Errno, text: Option<String> },
     /// There is no usable answer: what became of the request is unknown.
     Broken {
         /// Error of the system call, if one failed
         errno: Option<Errno>,
-        /// What went wrong
         text: String,
     },
 }
@@ -546,7 +540,6 @@ struct Reply<'a> {
 
 /// What a reply means for the exchange.
 enum Outcome<'a> {
-    /// Data
     Payload(&'a [u8]),
     /// A message that says nothing
     Nothing,

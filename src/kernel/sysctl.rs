@@ -85,7 +85,6 @@ fn same(left: &str, right: &str) -> bool {
 enum Way {
     /// By its dotted name, through the crate
     Name(String),
-    /// By its path
     Path(PathBuf),
 }
 

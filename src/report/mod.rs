@@ -26,9 +26,7 @@ Exit status:
 /// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Done, or in sync
     Done = 0,
-    /// Something failed
     Failed = 1,
     /// The command line is wrong
     Usage = 2,

@@ -20,7 +20,6 @@ use crate::notation::{parse_duration, parse_endpoint};
 /// One entry of the list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drain {
-    /// The real server's address
     pub address: IpAddr,
     /// Its port; none: every port
     pub port: Option<u16>,
@@ -99,11 +98,9 @@ pub fn lay_over(list: &[Drain], desired: &mut Desired, now: u64) {
 /// What was typed after `drain`.
 #[derive(Debug)]
 pub struct Wish<'a> {
-    /// ADDRESS or ADDRESS:PORT
     pub server: &'a str,
     /// `VIP:PORT`, `PROTOCOL/VIP:PORT` or `fwmark/MARK`; empty: every service
     pub services: &'a [String],
-    /// A duration
     pub period: Option<&'a str>,
 }
 

@@ -27,9 +27,7 @@ pub struct Lock(Option<Flock<File>>);
 
 /// How waiting for the lock ended.
 pub enum Waited {
-    /// It is held.
     Held(Lock),
-    /// `give_up` said so.
     GivenUp,
 }
 
@@ -44,11 +42,8 @@ enum Overcome {
 
 /// Who waits, and how.
 pub struct Waiter<'a> {
-    /// This process
     pub stamp: &'a Stamp,
-    /// Its instance
     pub instance: &'a str,
-    /// How long it waits
     pub patience: Duration,
     /// Whether it carries a notification, which overrules older runs of its instance
     pub overrules: bool,

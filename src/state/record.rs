@@ -25,13 +25,11 @@ const MAX_COMPILED: u64 = 2 * MAX_BYTES;
 /// What the last run of an instance left behind.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
-    /// Format of the record
     pub version: u32,
     /// The role that was asked for last
     pub role: Role,
     /// When the role was first asked for, in seconds since 1970
     pub since: u64,
-    /// Who asked
     pub stamp: Stamp,
     /// The role change was carried out to its end
     pub complete: bool,
@@ -52,19 +50,15 @@ pub struct Record {
 pub struct LastRun {
     /// Its end, in seconds since 1970
     pub at: u64,
-    /// The command word
     pub command: String,
     /// The process that ran it
     pub pid: Option<u32>,
-    /// Changes made
     pub changes: usize,
-    /// Changes that failed
     pub failed: usize,
     /// Milliseconds from the start of the process to the end of the last change
     pub milliseconds: f64,
     /// Milliseconds to the first announcement
     pub announced: Option<f64>,
-    /// Milliseconds per phase
     pub phases: Vec<(String, f64)>,
 }
 

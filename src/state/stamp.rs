@@ -17,7 +17,6 @@ pub struct Stamp {
     pub boot: String,
     /// Start of the process in clock ticks since boot (`/proc/PID/stat`, field 22)
     pub start: u64,
-    /// Process id
     pub pid: u32,
 }
 
