@@ -292,7 +292,9 @@ mod tests {
     use super::Operation as Op;
     use super::*;
 
-    const ALL: [Op; 23] = [
+    const ALL: [Op; 25] = [
+        Op::MakeNetwork,
+        Op::AddLink,
         Op::ReadLink,
         Op::ReadAddresses,
         Op::AddAddress,
