@@ -5,8 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::{Invalid, Source};
-use crate::desired::{Declared, Desired, declared};
+use crate::config::Config;
+use crate::config::source::{Invalid, Source};
+use crate::desired::Desired;
 use crate::instance::Instance;
 use crate::model::{Owned, Role};
 use crate::state::record::Store;
@@ -16,13 +17,13 @@ use crate::state::record::Store;
 pub enum Basis {
     File {
         source: Source,
-        declared: Declared,
+        config: Config,
         /// Known from the compiled copy
         compiled: bool,
     },
     /// The last good copy, because the file cannot be used
     LastGood {
-        declared: Declared,
+        config: Config,
         /// What is wrong with the file
         why: String,
     },
@@ -38,17 +39,17 @@ impl Basis {
     pub fn read(instance: &Instance, store: &Store) -> Self {
         let read = || -> anyhow::Result<Self> {
             let source = Source::read(&instance.path)?;
-            if let Some(declared) = store.compiled(&source.text) {
-                return Ok(Self::File { source, declared, compiled: true });
+            if let Some(config) = store.compiled(&source.text) {
+                return Ok(Self::File { source, config, compiled: true });
             }
-            Ok(Self::File { declared: declared(&source)?, source, compiled: false })
+            Ok(Self::File { config: Config::parse(&source)?, source, compiled: false })
         };
         let why = match read() {
             Ok(file) => return file,
             Err(error) => format!("{error:#}"),
         };
-        match store.last_good().and_then(|source| Ok(declared(&source)?)) {
-            Ok(declared) => Self::LastGood { declared, why },
+        match store.last_good().and_then(|source| Ok(Config::parse(&source)?)) {
+            Ok(config) => Self::LastGood { config, why },
             Err(_) => Self::Record { why },
         }
     }
@@ -62,16 +63,16 @@ impl Basis {
     }
 
     /// The meaning of the file that is used.
-    pub fn declared(&self) -> Option<&Declared> {
+    pub fn config(&self) -> Option<&Config> {
         match self {
-            Self::File { declared, .. } | Self::LastGood { declared, .. } => Some(declared),
+            Self::File { config, .. } | Self::LastGood { config, .. } => Some(config),
             Self::Record { .. } => None,
         }
     }
 
     /// The file wants the values found before put back on leaving MASTER.
     pub fn restores(&self) -> bool {
-        self.declared().and_then(|declared| declared.arp).is_some_and(|arp| arp.restore)
+        self.config().and_then(|config| config.arp).is_some_and(|arp| arp.restore)
     }
 
     /// The state wanted in a role.
@@ -80,7 +81,7 @@ impl Basis {
     /// [`Invalid`], when a MASTER has no file to go by: then nothing may be touched.
     pub fn desired(&self, role: Role, owned: &Owned) -> Result<Desired, Invalid> {
         match self {
-            Self::File { declared, .. } | Self::LastGood { declared, .. } => Ok(declared.for_role(role)),
+            Self::File { config, .. } | Self::LastGood { config, .. } => Ok(Desired::for_role(config, role)),
             Self::Record { why } if role == Role::Master => {
                 Err(Invalid(format!("{why}\nnothing was changed: there is no last good copy either")))
             }

@@ -10,9 +10,9 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
+use crate::config::notation::parse_duration;
 use crate::import::Origin;
 use crate::model::Role;
-use crate::notation::parse_duration;
 use crate::report::EXIT_STATUS;
 
 const EXAMPLES: &str = "\

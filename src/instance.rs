@@ -6,9 +6,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::config::did_you_mean;
 use crate::model::Role;
 use crate::state::record::Store;
+use crate::text::did_you_mean;
 
 /// Where the desired-state files are.
 pub const DIRECTORY: &str = "/etc/lvs-notify";

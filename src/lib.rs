@@ -11,7 +11,6 @@
 pub mod basis;
 pub mod check;
 pub mod cli;
-mod compiled;
 pub mod config;
 pub mod desired;
 pub mod fifo;
@@ -22,13 +21,14 @@ pub mod kernel;
 pub mod log;
 pub mod model;
 mod names;
-pub mod notation;
+pub mod observed;
 pub mod plan;
 pub mod process;
 pub mod reconcile;
 pub mod report;
 pub mod state;
 pub mod status;
+pub mod text;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -39,11 +39,14 @@ use anyhow::Context as _;
 
 use basis::Basis;
 use cli::{Cli, Command, StatusArgs};
-use config::{Invalid, Source};
+use config::Config;
+use config::source::{Invalid, Source};
+use desired::Desired;
 use instance::Instance;
 use kernel::Linux;
 use model::Role;
-use plan::{Observed, Plan};
+use observed::Observed;
+use plan::Plan;
 use reconcile::Request;
 use report::Exit;
 use state::drain::{self, Wish};
@@ -112,7 +115,7 @@ fn run(cli: &Cli, started: Instant) -> anyhow::Result<Exit> {
             let wish = Wish { server, services, period: period.as_deref() };
             drained(instance::find(config, instance.as_deref())?, started, |store, basis| {
                 let why = || basis.complaint().unwrap_or_default().to_owned();
-                drain::begin(store.instance(), basis.declared().ok_or_else(|| Invalid(why()))?, &wish)
+                drain::begin(store.instance(), basis.config().ok_or_else(|| Invalid(why()))?, &wish)
             })
         }
         Command::Undrain { server, instance, .. } => {
@@ -219,7 +222,7 @@ fn plan_offline(instance: &Instance, role: Option<Role>, file: &Path) -> anyhow:
     let text = std::fs::read_to_string(file).with_context(reading)?;
     let saved: Saved = serde_json::from_str(&text).with_context(reading)?;
     let role = role.unwrap_or(saved.role);
-    let desired = desired::declared(&Source::read(&instance.path)?)?.for_role(role);
+    let desired = Desired::for_role(&Config::parse(&Source::read(&instance.path)?)?, role);
     Ok((role, Plan::between(&desired, &saved.observed, &model::Owned::default())))
 }
 

@@ -4,103 +4,18 @@
 //! touched) and the order of a role change. Pure: no input or output, the same two states give
 //! the same plan. Called by `reconcile`; the changes are carried out by `kernel`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::desired::{Desired, Wanted};
+use crate::config::WantedService;
+use crate::desired::Desired;
 use crate::model::{
-    AddressKey, DaemonState, Family, Owned, Ownership, Parameter, RealServer, ServerKey, Servers, Service,
-    ServiceKey, SyncDaemon, Timeouts, pairs,
+    AddressKey, DaemonState, Family, Owned, Parameter, RealServer, ServerKey, Servers, Service, ServiceKey,
+    SyncDaemon, Timeouts, pairs,
 };
-
-/// What the kernel has: everything that a plan looks at, and nothing that it does not.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Observed {
-    /// Addresses on lo and on the client-side interfaces; one address can stand there with
-    /// several prefix lengths.
-    pub addresses: Vec<ObservedAddress>,
-    /// Interfaces that were asked for and exist, and whether they are up.
-    #[serde(default)]
-    pub interfaces: BTreeMap<String, Interface>,
-    /// Parameters that were asked for and exist.
-    #[serde(with = "pairs")]
-    pub parameters: BTreeMap<Parameter, String>,
-    /// IPVS, or `None` when the kernel has none loaded.
-    pub ipvs: Option<ObservedIpvs>,
-}
-
-/// What a link is, as far as announcing on it goes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Interface {
-    pub up: bool,
-    /// IFF_LOWER_UP: the link has a carrier
-    pub carrier: bool,
-    /// Link-layer address, when it has one of Ethernet's size
-    pub mac: Option<[u8; 6]>,
-}
-
-/// An address as it stands on an interface.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ObservedAddress {
-    pub key: AddressKey,
-    pub prefix: u8,
-    pub label: Option<String>,
-}
-
-impl ObservedAddress {
-    /// Whether it is the link's own, which the kernel makes by itself.
-    pub fn is_of_the_link(&self) -> bool {
-        let ipv6 = matches!(self.key.address, IpAddr::V6(address) if address.is_unicast_link_local());
-        ipv6 || self.key.address.is_loopback()
-    }
-}
-
-/// The IPVS state of the network namespace.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ObservedIpvs {
-    /// Every service of the table, ours and others'.
-    #[serde(with = "pairs")]
-    pub services: BTreeMap<ServiceKey, ObservedService>,
-    pub timeouts: Timeouts,
-    pub daemons: BTreeMap<DaemonState, SyncDaemon>,
-}
-
-/// A service as the kernel has it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ObservedService {
-    pub settings: Service,
-    /// Its real servers; empty when they were not asked for.
-    #[serde(with = "pairs")]
-    pub servers: Servers,
-    /// Connections per real server; never part of a difference.
-    #[serde(default, with = "pairs")]
-    pub counters: BTreeMap<ServerKey, Counters>,
-}
-
-/// Connections of a real server (`IPVS_DEST_ATTR_ACTIVE_CONNS` and its kin).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counters {
-    pub active: u32,
-    /// Not established: closing, or UDP
-    pub inactive: u32,
-    pub persistent: u32,
-    /// What passes in a second; zeroes when it was not asked for.
-    #[serde(default)]
-    pub rates: Rates,
-}
-
-/// What passed a real server in a second, as the kernel estimates it every two seconds
-/// (`IPVS_STATS_ATTR_*`, `ip_vs_est.c`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rates {
-    pub connections: u64,
-    pub bytes_in: u64,
-    /// Bytes to clients; none pass the director with dr and tun
-    pub bytes_out: u64,
-}
+use crate::observed::{Counters, Observed, ObservedAddress, ObservedService};
 
 /// One change of the kernel's state, with what it replaces.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -177,27 +92,6 @@ pub enum Change {
         key: AddressKey,
         prefix: u8,
     },
-}
-
-/// What to read from the kernel.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Scope {
-    /// Interfaces whose addresses and links matter.
-    pub interfaces: BTreeSet<String>,
-    pub parameters: BTreeSet<Parameter>,
-    /// Services whose real servers matter; every service itself is always read.
-    pub servers: ServerScope,
-}
-
-/// Services whose real servers are read: each costs a request of its own.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum ServerScope {
-    /// Of every service
-    #[default]
-    All,
-    Owned(Ownership),
-    /// IPVS is not read at all: [`Observed::ipvs`] stays empty.
-    Nothing,
 }
 
 /// A stage of a role change. Later stages rely on earlier ones.
@@ -402,7 +296,7 @@ fn service_changes(desired: &Desired, observed: &Observed, owned: &Owned, added:
 
 fn server_changes(
     service: ServiceKey,
-    wanted: &Wanted,
+    wanted: &WantedService,
     found: &ObservedService,
     changed: &mut Vec<Change>,
     removed: &mut Vec<Change>,
@@ -470,51 +364,6 @@ fn interface_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> V
         }
     }
     changes
-}
-
-impl std::iter::Sum for Counters {
-    fn sum<I: Iterator<Item = Self>>(items: I) -> Self {
-        items.fold(Self::default(), |sum, item| Self {
-            active: sum.active.saturating_add(item.active),
-            inactive: sum.inactive.saturating_add(item.inactive),
-            persistent: sum.persistent.saturating_add(item.persistent),
-            rates: Rates {
-                connections: sum.rates.connections.saturating_add(item.rates.connections),
-                bytes_in: sum.rates.bytes_in.saturating_add(item.rates.bytes_in),
-                bytes_out: sum.rates.bytes_out.saturating_add(item.rates.bytes_out),
-            },
-        })
-    }
-}
-
-impl Counters {
-    /// Open connections.
-    pub fn connections(&self) -> u64 {
-        u64::from(self.active) + u64::from(self.inactive)
-    }
-}
-
-impl Observed {
-    /// Whether an address stands with its host prefix.
-    pub fn has_host_prefix(&self, key: &AddressKey) -> bool {
-        let host = Family::of(key.address).host_prefix();
-        self.addresses.iter().any(|found| found.key == *key && found.prefix == host)
-    }
-}
-
-impl Scope {
-    /// What a plan for `desired` looks at.
-    pub fn of(desired: &Desired, owned: &Owned) -> Self {
-        let mut interfaces: BTreeSet<String> = ["lo".to_owned()].into();
-        let addresses = desired.interface.iter().chain(&desired.off_interface).chain(&owned.addresses);
-        interfaces.extend(addresses.map(|key| key.interface.clone()));
-        let mut parameters: BTreeSet<Parameter> = desired.parameters.keys().cloned().collect();
-        parameters.extend(desired.ipvs_parameters.keys().cloned());
-        if desired.restore {
-            parameters.extend(owned.originals.keys().cloned());
-        }
-        Self { interfaces, parameters, servers: ServerScope::Owned(desired.ownership.with_record(owned)) }
-    }
 }
 
 impl Change {

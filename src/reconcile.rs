@@ -15,7 +15,8 @@ use crate::desired::Desired;
 use crate::instance::Instance;
 use crate::kernel::{self, Kernel, Needs};
 use crate::model::{AddressKey, Forward, Owned, Parameter, RealServer, Role, Service, ServiceKey};
-use crate::plan::{Change, Observed, Phase, Plan, Scope, ServerScope, Step};
+use crate::observed::{Observed, Scope, ServerScope};
+use crate::plan::{Change, Phase, Plan, Step};
 use crate::state::lock::{self, Waited, Waiter};
 use crate::state::record::{LastRun, Record, Store};
 use crate::state::stamp::{Stamp, now_in_ticks, seconds_now};
@@ -555,14 +556,12 @@ impl Run<'_> {
             if desired.restore {
                 owned.originals.clear();
             }
-            if let Basis::File { source, declared, compiled } = basis {
+            if let Basis::File { source, config, compiled } = basis {
                 if let Err(error) = self.store.keep_good(source) {
                     self.outcome.troubles.push(format!("{error:#}"));
                 } else if !compiled {
                     // Without it, nothing is lost but time.
-                    self.store
-                        .keep_compiled(source, declared)
-                        .unwrap_or_else(|error| log::warn!("{error:#}"));
+                    self.store.keep_compiled(source, config).unwrap_or_else(|error| log::warn!("{error:#}"));
                 }
             }
         }

@@ -12,7 +12,8 @@ use serde::Serialize;
 use crate::model::{
     AddressKey, Claims, Family, Mac, Parameter, RealServer, Role, ServerKey, Service, ServiceKey,
 };
-use crate::plan::{Change, Counters, Interface, Observed, ObservedService};
+use crate::observed::{Counters, Interface, Observed, ObservedService};
+use crate::plan::Change;
 use crate::reconcile::Preview;
 use crate::state::record::LastRun;
 
@@ -127,7 +128,7 @@ impl Status {
     pub fn of(instance: &str, preview: &Preview, persisted: bool, claims: Option<&Claims>) -> Self {
         let record = preview.record.as_ref();
         let file_problem = preview.basis.complaint().map(str::to_owned);
-        let last_good = file_problem.is_some() && preview.basis.declared().is_some();
+        let last_good = file_problem.is_some() && preview.basis.config().is_some();
         let vips: Vec<Vip> =
             preview.desired.ownership.vips.iter().map(|address| vip(*address, preview, claims)).collect();
         let in_sync = preview.plan.is_empty() && persisted;

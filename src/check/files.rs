@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use crate::desired::Vip;
+use crate::config::Vip;
 use crate::keepalived_conf::meaning::{Block, Conf, Service};
 use crate::model::ServiceKey;
 
@@ -18,7 +18,7 @@ pub(super) fn check(conf: Option<&Conf<'_>>, input: Input<'_>, found: &mut Findi
             claims(file, other, found);
         }
         backup(file, input.files.len(), found);
-        for vip in &file.declared.vips {
+        for vip in &file.config.vips {
             check_reachable(file, vip, conf, input.host, found);
         }
     }
@@ -31,17 +31,17 @@ pub(super) fn check(conf: Option<&Conf<'_>>, input: Input<'_>, found: &mut Findi
         for server in &conf.servers {
             let managed = |service: &Service<'_>| match service {
                 Service::Addresses(range, _) => {
-                    file.declared.vips.iter().any(|vip| range.contains(vip.address))
+                    file.config.vips.iter().any(|vip| range.contains(vip.address))
                 }
                 Service::Mark(mark, _) => has_mark(file, *mark),
             };
-            if file.declared.exclusive || server.services.iter().flatten().any(managed) {
+            if file.config.exclusive || server.services.iter().flatten().any(managed) {
                 let what = server.at.values().collect::<Vec<_>>().join(" ");
-                let why = if file.declared.exclusive { ", whose table is exclusive" } else { "" };
+                let why = if file.config.exclusive { ", whose table is exclusive" } else { "" };
                 found.at(Rule::E20, server.at, format!("virtual_server {what}; {}{why}", file.path));
             }
         }
-        if file.declared.daemon.is_some() {
+        if file.config.daemon.is_some() {
             for place in conf.tree.globals("lvs_sync_daemon") {
                 found.at(Rule::E41, place, file.path.as_str());
             }
@@ -73,17 +73,17 @@ pub(super) fn check(conf: Option<&Conf<'_>>, input: Input<'_>, found: &mut Findi
 }
 
 fn has_vip(file: &File, address: IpAddr) -> bool {
-    file.declared.vips.iter().any(|vip| vip.address == address)
+    file.config.vips.iter().any(|vip| vip.address == address)
 }
 
 fn has_mark(file: &File, wanted: u32) -> bool {
-    file.declared.services.keys().any(|key| matches!(key, ServiceKey::Fwmark { mark, .. } if *mark == wanted))
+    file.config.services.keys().any(|key| matches!(key, ServiceKey::Fwmark { mark, .. } if *mark == wanted))
 }
 
 /// What two files both want: a VIP with its services, a mark, the sync daemon, the whole table, or
 /// different values of one parameter.
 fn claims(file: &File, other: &File, found: &mut Findings) {
-    let (one, two) = (&file.declared, &other.declared);
+    let (one, two) = (&file.config, &other.config);
     let mut claim = |what: String| found.of(Rule::E44, file, format!("{what}, also in {}", other.path));
     for vip in one.vips.iter().filter(|vip| has_vip(other, vip.address)) {
         claim(format!("VIP {}", vip.address));
@@ -118,16 +118,16 @@ fn claims(file: &File, other: &File, found: &mut Findings) {
 }
 
 fn is_off_on_backup(file: &File) -> bool {
-    let parameter = file.declared.ipvs_parameters.get("backup_only");
-    parameter.is_some_and(|value| value != "0") && file.declared.daemon.is_some()
+    let parameter = file.config.ipvs_parameters.get("backup_only");
+    parameter.is_some_and(|value| value != "0") && file.config.daemon.is_some()
 }
 
 fn backup(file: &File, files: usize, found: &mut Findings) {
     if is_off_on_backup(file) && files > 1 {
         found.of(Rule::E47, file, format!("{} with {} others", file.instance, files - 1));
     }
-    let marks = file.declared.services.keys().any(|key| matches!(key, ServiceKey::Fwmark { .. }));
-    if file.declared.keep_services && marks && !is_off_on_backup(file) {
+    let marks = file.config.services.keys().any(|key| matches!(key, ServiceKey::Fwmark { .. }));
+    if file.config.keep_services && marks && !is_off_on_backup(file) {
         found.of(Rule::W48, file, file.instance.as_str());
     }
 }
@@ -150,7 +150,7 @@ fn check_reachable(
         return;
     }
     if vip.interface.is_some() {
-        if file.declared.announce.0 == 0 {
+        if file.config.announce.0 == 0 {
             found.of(Rule::W10, file, vip.address.to_string());
         }
         return;
@@ -159,7 +159,7 @@ fn check_reachable(
         interface != "lo" && *own != vip.address && in_network(vip.address, *own, *prefix)
     });
     let Some((interface, own, prefix)) = on_link else { return };
-    let hidden = match file.declared.arp {
+    let hidden = match file.config.arp {
         _ if vip.address.is_ipv6() => true,
         Some(arp) => arp.ignore >= 1,
         None => host.is_some_and(|host| host.effective("arp_ignore", interface) >= 1),
@@ -204,7 +204,7 @@ fn check_vip_placement(
             continue;
         }
         if address.device == "lo" {
-            if file.declared.keep_vips {
+            if file.config.keep_vips {
                 found.at(Rule::E08, address.at, format!("{text}, kept by {}", file.path));
             }
             continue;
@@ -214,7 +214,7 @@ fn check_vip_placement(
             ServiceKey::Endpoint { address: vip, .. } => *vip == address.address,
             ServiceKey::Fwmark { .. } => true,
         };
-        if file.declared.services.keys().any(served) {
+        if file.config.services.keys().any(served) {
             found.at(Rule::W36, address.at, format!("{text} on {}", address.device));
         }
     }
@@ -228,7 +228,7 @@ fn check_vip_placement(
         .map(|line| line.keyword())
         .collect();
     let untracked = block.at.last("dont_track_primary").is_some();
-    for interface in file.declared.interfaces() {
+    for interface in file.config.interfaces() {
         if !tracked.contains(&interface.as_str()) && (interface != block.interface || untracked) {
             found.at(Rule::W40, block.at, format!("{interface} of {}", file.path));
         }

@@ -29,8 +29,8 @@ pub(super) fn check(host: &Host, conf: Option<&Conf<'_>>, input: Input<'_>, foun
 }
 
 fn interfaces(host: &Host, file: &File, found: &mut Findings) {
-    let mut names = file.declared.interfaces();
-    names.extend(file.declared.daemon.iter().map(|daemon| daemon.interface.clone()));
+    let mut names = file.config.interfaces();
+    names.extend(file.config.daemon.iter().map(|daemon| daemon.interface.clone()));
     for name in names {
         match host.interfaces.get(&name) {
             None => found.of(Rule::E49, file, name),
@@ -46,7 +46,7 @@ fn forwarding(host: &Host, file: &File, found: &mut Findings) {
         (Family::Ipv4, &["net", "ipv4", "ip_forward"][..]),
         (Family::Ipv6, &["net", "ipv6", "conf", "all", "forwarding"]),
     ] {
-        let mut servers = file.declared.services.values().flat_map(|service| &service.servers);
+        let mut servers = file.config.services.values().flat_map(|service| &service.servers);
         let needs = servers.any(|(key, server)| {
             server.forward == Forward::NAT
                 && Family::of(key.address) == family
@@ -61,7 +61,7 @@ fn forwarding(host: &Host, file: &File, found: &mut Findings) {
 fn modules(host: &Host, file: &File, found: &mut Findings) {
     let Some(known) = &host.modules else { return };
     let mut needed: BTreeSet<String> = BTreeSet::new();
-    for service in file.declared.services.values() {
+    for service in file.config.services.values() {
         needed.insert("ip_vs".to_owned());
         needed.insert(format!("ip_vs_{}", service.settings.scheduler));
         if !service.settings.engine.is_empty() {
@@ -75,8 +75,8 @@ fn modules(host: &Host, file: &File, found: &mut Findings) {
 }
 
 fn addresses(host: &Host, file: &File, found: &mut Findings) {
-    let declared = &file.declared;
-    for vip in &declared.vips {
+    let config = &file.config;
+    for vip in &config.vips {
         let wide = host.addresses.iter().find(|(interface, address, prefix)| {
             interface == "lo" && *address == vip.address && *prefix != Family::of(vip.address).host_prefix()
         });
@@ -91,7 +91,7 @@ fn addresses(host: &Host, file: &File, found: &mut Findings) {
             if let Some(place) = places.into_iter().find(|place| absent || disabled(place)) {
                 found.of(Rule::E52, file, format!("{} and net.ipv6.conf.{place}", vip.address));
             }
-        } else if declared.keep_vips && declared.arp.is_none() {
+        } else if config.keep_vips && config.arp.is_none() {
             let place = vip.interface.as_deref().unwrap_or("all");
             if host.effective("arp_ignore", place) == 0 {
                 found.of(Rule::E53, file, format!("{}; arp_ignore of all and {place} is 0", vip.address));
@@ -102,11 +102,9 @@ fn addresses(host: &Host, file: &File, found: &mut Findings) {
 
 /// Real servers that are this host itself.
 fn real_servers(host: &Host, file: &File, found: &mut Findings) {
-    for (key, service) in &file.declared.services {
+    for (key, service) in &file.config.services {
         for (server, settings) in &service.servers {
-            if settings.forward != Forward::NAT
-                && host.has_address(server.address)
-                && !file.declared.keep_vips
+            if settings.forward != Forward::NAT && host.has_address(server.address) && !file.config.keep_vips
             {
                 found.of(Rule::E55, file, format!("{} of {key}", server.address));
             }
@@ -117,14 +115,14 @@ fn real_servers(host: &Host, file: &File, found: &mut Findings) {
 /// A file's own value counts; else the kernel's, where 0 is the default of all but conn_reuse_mode.
 fn draining(host: &Host, file: &File, found: &mut Findings) {
     let value = |name: &str| {
-        let own = file.declared.ipvs_parameters.get(name);
+        let own = file.config.ipvs_parameters.get(name);
         own.or_else(|| host.parameters.get(&format!("net/ipv4/vs/{name}"))).map(String::as_str)
     };
     let off = |name| value(name).unwrap_or("0") == "0";
     if value("conn_reuse_mode") == Some("0") && off("expire_nodest_conn") {
         found.of(Rule::W57, file, "conn_reuse_mode and expire_nodest_conn are 0");
     }
-    let drained = file.declared.services.iter().find(|(_, service)| {
+    let drained = file.config.services.iter().find(|(_, service)| {
         service.settings.is_persistent() && service.servers.values().any(|server| server.weight == 0)
     });
     if let Some((key, _)) = drained.filter(|_| off("expire_quiescent_template")) {

@@ -63,7 +63,7 @@ fn keywords(block: &Block<'_>, found: &mut Findings) {
             && (keyword.starts_with("notif")
                 || NOTIFY.iter().any(|known| strsim::damerau_levenshtein(keyword, known) <= 2))
         {
-            let hint = crate::config::did_you_mean(keyword, &NOTIFY);
+            let hint = crate::text::did_you_mean(keyword, &NOTIFY);
             found.at(Rule::E29, line, format!("`{keyword}`{hint}"));
         }
     }

@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
-use crate::config::Source;
-use crate::desired;
+use crate::config::Config;
+use crate::config::source::Source;
 use crate::instance;
 use crate::keepalived_conf::meaning::Conf;
 use crate::keepalived_conf::{self, Tree};
@@ -71,11 +71,11 @@ pub fn run(
     let said = conf.and_then(facts::keepalived_says);
     let mut checked = Checked { host, ..Checked::default() };
     for path in &paths {
-        match Source::read(path).and_then(|source| Ok(desired::declared(&source)?)) {
-            Ok(declared) => checked.files.push(File {
+        match Source::read(path).and_then(|source| Ok(Config::parse(&source)?)) {
+            Ok(config) => checked.files.push(File {
                 path: path.display().to_string(),
                 instance: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-                declared,
+                config,
             }),
             Err(error) => checked.invalid.push(format!("{error:#}")),
         }
@@ -97,7 +97,7 @@ fn asked(conf: Option<&Tree>, files: &[File]) -> HostQuery {
     let conf = conf.map(Conf::of);
     let mut asked = HostQuery {
         users: BTreeSet::from(["keepalived_script".to_owned()]),
-        interfaces: files.iter().flat_map(|file| file.declared.interfaces()).collect(),
+        interfaces: files.iter().flat_map(|file| file.config.interfaces()).collect(),
         ..HostQuery::default()
     };
     for notify in conf.iter().flat_map(Conf::scripts) {

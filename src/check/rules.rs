@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::facts::Host;
-use crate::desired::Declared;
+use crate::config::Config;
 use crate::keepalived_conf::{Statement, Tree};
 
 /// A valid desired-state file.
@@ -17,7 +17,7 @@ use crate::keepalived_conf::{Statement, Tree};
 pub struct File {
     pub path: String,
     pub instance: String,
-    pub declared: Declared,
+    pub config: Config,
 }
 
 /// Everything that is looked at.

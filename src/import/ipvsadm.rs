@@ -9,7 +9,7 @@ use anyhow::bail;
 
 use super::options::{self, Command};
 use super::{Table, shown};
-use crate::desired::Wanted;
+use crate::config::WantedService;
 use crate::model::Timeouts;
 use crate::names::Hosts;
 
@@ -76,7 +76,7 @@ pub fn carry_out(table: &mut Table, command: Command) -> Result<(), String> {
         Command::AddService(key, settings) => match table.services.entry(key) {
             Entry::Occupied(_) => return Err(format!("the service {key} exists already")),
             Entry::Vacant(free) => {
-                free.insert(Wanted { settings, servers: Default::default() });
+                free.insert(WantedService { settings, servers: Default::default() });
             }
         },
         Command::EditService(key, settings) => {

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use super::{Place, Table, shown};
-use crate::desired::Wanted;
+use crate::config::WantedService;
 use crate::keepalived_conf::meaning::{self, Conf, VirtualServer};
 use crate::keepalived_conf::{self, Statement, files};
 use crate::model::{
@@ -241,7 +241,13 @@ impl Reading<'_> {
         Ok(keys)
     }
 
-    fn wanted(&self, block: &Statement, key: ServiceKey, common: &Common, lost: &mut Vec<String>) -> Wanted {
+    fn wanted(
+        &self,
+        block: &Statement,
+        key: ServiceKey,
+        common: &Common,
+        lost: &mut Vec<String>,
+    ) -> WantedService {
         let mut settings = common.settings.clone();
         settings.netmask = Service::full_netmask(key.family());
         if let Some(text) = &common.granularity {
@@ -265,7 +271,7 @@ impl Reading<'_> {
                 Err(why) => lost.push(format!("{} NOT WRITTEN, {why}", line.place())),
             }
         }
-        Wanted { settings, servers }
+        WantedService { settings, servers }
     }
 
     fn real_server(

@@ -24,8 +24,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 
-use crate::config::MAX_BYTES;
-use crate::desired::Wanted;
+use crate::config::WantedService;
+use crate::config::source::MAX_BYTES;
 use crate::kernel::Linux;
 use crate::model::{DaemonState, ServiceKey, SyncDaemon, Timeouts};
 
@@ -51,7 +51,7 @@ pub struct Table {
     /// Where it comes from, for the first line of the file
     pub origin: String,
     /// Services with their real servers
-    pub services: BTreeMap<ServiceKey, Wanted>,
+    pub services: BTreeMap<ServiceKey, WantedService>,
     /// Timeouts; 0 where the source says nothing
     pub timeouts: Timeouts,
     pub daemons: BTreeMap<DaemonState, SyncDaemon>,
@@ -123,7 +123,7 @@ pub fn write(table: &Table) -> anyhow::Result<String> {
     let sifted = sift::Sifted::of(table);
     let text = yaml::document(&sifted);
     match sift::read(&text) {
-        Ok(declared) if declared.services == sifted.services => Ok(text),
+        Ok(config) if config.services == sifted.services => Ok(text),
         Ok(_) => bail!("the file written would not mean what was read; please report this input"),
         Err(why) => bail!("the file written would not be valid ({why}); please report this input"),
     }

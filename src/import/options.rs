@@ -6,12 +6,12 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::shown;
-use crate::config::did_you_mean;
 use crate::model::{
     DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Service, ServiceKey, SyncDaemon,
     Timeouts, Tunnel, service_flag,
 };
 use crate::names::Hosts;
+use crate::text::did_you_mean;
 
 /// `-p` without a number: `IPVS_SVC_PERSISTENT_TIMEOUT`, whatever the manual says.
 const PERSISTENCE: u32 = 360;

@@ -10,10 +10,10 @@ use std::net::IpAddr;
 use anyhow::bail;
 
 use super::{Place, Table};
-use crate::desired::Wanted;
+use crate::config::WantedService;
 use crate::kernel::Kernel;
 use crate::model::{DaemonState, Family, Parameter, ServiceKey, Timeouts};
-use crate::plan::{Observed, ObservedIpvs, Scope, ServerScope};
+use crate::observed::{Observed, ObservedIpvs, Scope, ServerScope};
 
 /// Parameters of net.ipv4.vs with the values that the kernel gives them (`ip_vs_ctl.c`,
 /// `ip_vs_control_net_init_sysctl`). Those that depend on the machine are left out.
@@ -81,7 +81,7 @@ pub fn table(observed: &Observed, ipvs: &ObservedIpvs) -> Table {
             .services
             .iter()
             .map(|(key, found)| {
-                (*key, Wanted { settings: found.settings.clone(), servers: found.servers.clone() })
+                (*key, WantedService { settings: found.settings.clone(), servers: found.servers.clone() })
             })
             .collect(),
         timeouts: Timeouts {

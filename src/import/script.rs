@@ -15,7 +15,7 @@ use nix::sched::{CloneFlags, unshare};
 use super::sandbox::INSIDE;
 use super::{Table, running};
 use crate::kernel::{Kernel as _, Linux, Needs, namespace};
-use crate::plan::Observed;
+use crate::observed::Observed;
 
 /// Runs a script with its arguments in private namespaces and gives what it has made there, and why that may not be
 /// all. This process stays in the network namespace.

@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use super::{Place, Table, shown, yaml};
-use crate::config::Source;
-use crate::desired::{Declared, Wanted};
+use crate::config::source::Source;
+use crate::config::{Config, WantedService};
 use crate::model::service_flag::{ONE_PACKET, PERSISTENT, SCHED1, SCHED2, SCHED3};
 use crate::model::{RealServer, ServerKey, Servers, Service, ServiceKey, SyncDaemon, Timeouts};
 
@@ -19,7 +19,7 @@ pub struct Sifted {
     pub origin: String,
     /// VIPs of the services, and where they stand
     pub vips: BTreeMap<IpAddr, Place>,
-    pub services: BTreeMap<ServiceKey, Wanted>,
+    pub services: BTreeMap<ServiceKey, WantedService>,
     /// Timeouts; 0 is not said
     pub timeouts: Timeouts,
     pub daemon: Option<SyncDaemon>,
@@ -40,10 +40,10 @@ pub struct Sifted {
 ///
 /// # Errors
 /// Every reason against it.
-pub fn read(text: &str) -> Result<Declared, String> {
+pub fn read(text: &str) -> Result<Config, String> {
     let source = Source { name: "import".to_owned(), text: text.to_owned() };
     let document = source.document().map_err(|error| error.to_string())?;
-    Declared::try_from(&document).map_err(|problems| {
+    Config::try_from(&document).map_err(|problems| {
         let reasons: BTreeSet<&str> = problems.iter().map(|problem| problem.message.as_str()).collect();
         reasons.into_iter().collect::<Vec<_>>().join("; ")
     })
@@ -64,7 +64,7 @@ impl Sifted {
         // Nearly always everything can be said: one reading instead of one for each service.
         let mut whole = Self { services: table.services.clone(), ..sifted.clone() };
         whole.find_vips(table);
-        if read(&yaml::document(&whole)).is_ok_and(|declared| declared.services == table.services) {
+        if read(&yaml::document(&whole)).is_ok_and(|config| config.services == table.services) {
             return whole;
         }
         for (key, wanted) in &table.services {
@@ -130,8 +130,8 @@ impl Sifted {
         }
     }
 
-    fn service(&mut self, key: &ServiceKey, wanted: &Wanted) {
-        let bare = Wanted { settings: wanted.settings.clone(), servers: Servers::new() };
+    fn service(&mut self, key: &ServiceKey, wanted: &WantedService) {
+        let bare = WantedService { settings: wanted.settings.clone(), servers: Servers::new() };
         if let Err(why) = self.trial(key, &bare) {
             let mut text =
                 format!("{}: {why}\nipvsadm -A {} {}", key, key.ipvsadm(), settings(&wanted.settings, key));
@@ -168,11 +168,11 @@ impl Sifted {
         wanted: &RealServer,
     ) -> Result<(), String> {
         let servers = [(*server, *wanted)].into();
-        self.trial(key, &Wanted { settings: settings.clone(), servers })
+        self.trial(key, &WantedService { settings: settings.clone(), servers })
     }
 
     /// Whether a service can be said, beside a daemon.
-    fn trial(&self, key: &ServiceKey, wanted: &Wanted) -> Result<(), String> {
+    fn trial(&self, key: &ServiceKey, wanted: &WantedService) -> Result<(), String> {
         let services: BTreeMap<_, _> = [(*key, wanted.clone())].into();
         let mut trial = Self { daemon: self.daemon.clone(), services, ..Self::default() };
         trial.find_vips(&Table::default());
@@ -181,11 +181,11 @@ impl Sifted {
 
     /// Whether the reader reads back what would be written.
     fn check(&self) -> Result<(), String> {
-        let declared = read(&yaml::document(self))?;
-        let same = declared.services == self.services
-            && declared.timeouts == self.timeouts
-            && declared.daemon == self.daemon
-            && declared.ipvs_parameters == self.parameters;
+        let config = read(&yaml::document(self))?;
+        let same = config.services == self.services
+            && config.timeouts == self.timeouts
+            && config.daemon == self.daemon
+            && config.ipvs_parameters == self.parameters;
         if same { Ok(()) } else { Err("a desired-state file has no words for these settings".to_owned()) }
     }
 

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use super::shown;
 use super::sift::Sifted;
-use crate::desired::Wanted;
+use crate::config::WantedService;
 use crate::model::{
     Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Service, ServiceKey, SyncDaemon, Timeouts,
     Tunnel, service_flag,
@@ -159,7 +159,7 @@ fn sync_daemon(daemon: &SyncDaemon) -> String {
     keys
 }
 
-fn service(text: &mut String, key: &ServiceKey, wanted: &Wanted) {
+fn service(text: &mut String, key: &ServiceKey, wanted: &WantedService) {
     let mut lines = Vec::new();
     match key {
         ServiceKey::Endpoint { address, port, protocol } => {
@@ -223,7 +223,7 @@ fn persistence(settings: &Service, family: Family) -> Option<String> {
 }
 
 /// The method that most of the servers have, and of equals the first: theirs need not say it.
-fn usual_forward(wanted: &Wanted) -> Forward {
+fn usual_forward(wanted: &WantedService) -> Forward {
     let count = |forward| wanted.servers.values().filter(|server| server.forward == forward).count();
     let mut usual = (0, Forward::NAT);
     for forward in [Forward::NAT, Forward::DR, Forward::TUN] {

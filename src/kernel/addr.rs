@@ -19,7 +19,7 @@ use nix::net::if_::if_nametoindex;
 use super::error::{Error, Operation, Result};
 use super::netlink::{Attributes, Failure, Malformed, Message, Socket, text_of, u32_of};
 use crate::model::AddressKey;
-use crate::plan::{Interface, ObservedAddress};
+use crate::observed::{Interface, ObservedAddress};
 
 /// Longest name of an interface (`IFNAMSIZ` without its NUL).
 const NAME_MAX: usize = 15;

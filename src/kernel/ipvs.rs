@@ -30,7 +30,8 @@ use crate::model::{
     DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Service, ServiceKey, SyncDaemon,
     Timeouts, Tunnel, service_flag,
 };
-use crate::plan::{Change, Counters, ObservedIpvs, ObservedService, Rates, ServerScope};
+use crate::observed::{Counters, ObservedIpvs, ObservedService, Rates, ServerScope};
+use crate::plan::Change;
 
 /// The scheduler of a service without one, since Linux 4.2 (`ip_vs_ctl.c`, `ip_vs_add_service`).
 const NO_SCHEDULER: &str = "none";

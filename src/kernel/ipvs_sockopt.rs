@@ -23,7 +23,7 @@ use super::ipvs_abi::sockopt::{
 };
 use super::netlink::get_option;
 use crate::model::{Endpoint, Family, Forward, Protocol, RealServer, ServerKey, ServiceKey, Tunnel};
-use crate::plan::{Counters, Rates};
+use crate::observed::{Counters, Rates};
 
 /// The IPv4 services of the network namespace, each with the number of its real servers.
 pub(super) struct Table {

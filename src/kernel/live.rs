@@ -17,7 +17,8 @@ use crate::model::{
     DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Servers, Service, ServiceKey,
     SyncDaemon, Timeouts, Tunnel, service_flag,
 };
-use crate::plan::{Change, ObservedIpvs, Scope, ServerScope};
+use crate::observed::{ObservedIpvs, Scope, ServerScope};
+use crate::plan::Change;
 
 /// Runs a test with a kernel that has IPVS and an interface, 192.0.2.254 and 2001:db8::fe, with real servers behind.
 fn with_ipvs(test: impl FnOnce(&mut Linux) + Send + 'static) {

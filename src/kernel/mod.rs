@@ -22,7 +22,8 @@ mod sysctl;
 use std::collections::BTreeSet;
 
 use crate::model::{AddressKey, Claims, Family};
-use crate::plan::{Change, Observed, Scope, ServerScope};
+use crate::observed::{Observed, Scope, ServerScope};
+use crate::plan::Change;
 
 use addr::Addresses;
 use error::Operation;

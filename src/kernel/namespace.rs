@@ -9,7 +9,7 @@ use super::Linux;
 use super::addr::Addresses;
 use super::error::{Error, Operation, Result};
 use crate::model::Family;
-use crate::plan::ObservedAddress;
+use crate::observed::ObservedAddress;
 
 /// Moves this process, which must have one thread, into a network namespace that nothing leaves and nothing enters.
 /// lo is up in it and has no addresses but the kernel's.

@@ -32,7 +32,7 @@ pub fn text(checked: &Checked) -> String {
         text.push('\n');
     }
     for file in &checked.files {
-        let (vips, services) = (file.declared.vips.len(), file.declared.services.len());
+        let (vips, services) = (file.config.vips.len(), file.config.services.len());
         let _ = writeln!(text, "{}: valid; VIPs: {vips}, services: {services}", escaped(&file.path));
     }
     let mut looked: Vec<String> = checked.conf.iter().map(|path| escaped(path)).collect();

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::model::{Role, ServiceKey};
-use crate::plan::Counters;
+use crate::observed::Counters;
 use crate::status::Status;
 
 /// The exposition format, version 0.0.4.

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use super::{Exit, figures, json};
 use crate::model::{Family, Role, Service};
-use crate::plan::{Counters, Observed};
+use crate::observed::{Counters, Observed};
 use crate::state::stamp::seconds_now;
 use crate::status::{Server, Status, Vip, VirtualService};
 

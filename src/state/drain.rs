@@ -12,10 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{MAX_RECORD, STATE, is_missing, own_directory, read_own, replace};
 use super::stamp::seconds_now;
-use crate::config::did_you_mean;
-use crate::desired::{Declared, Desired};
+use crate::config::Config;
+use crate::config::notation::{parse_duration, parse_endpoint};
+use crate::desired::Desired;
 use crate::model::{Endpoint, Protocol, ServerKey, ServiceKey};
-use crate::notation::{parse_duration, parse_endpoint};
+use crate::text::did_you_mean;
 
 /// One entry of the list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,14 +109,14 @@ pub struct Wish<'a> {
 ///
 /// # Errors
 /// When no declared real server is meant, a word cannot be read, or the list cannot be kept.
-pub fn begin(instance: &str, declared: &Declared, wish: &Wish<'_>) -> anyhow::Result<String> {
+pub fn begin(instance: &str, config: &Config, wish: &Wish<'_>) -> anyhow::Result<String> {
     let (address, port) = server(wish.server)?;
     let services = match wish.services {
         [] => None,
         words => {
             let mut keys = Vec::new();
             for word in words {
-                keys.extend(parse_service(word, declared)?);
+                keys.extend(parse_service(word, config)?);
             }
             Some(keys)
         }
@@ -131,7 +132,7 @@ pub fn begin(instance: &str, declared: &Declared, wish: &Wish<'_>) -> anyhow::Re
         }
     };
     let drain = Drain { address, port, services, since: now, until };
-    let meant: Vec<String> = declared
+    let meant: Vec<String> = config
         .services
         .iter()
         .flat_map(|(key, wanted)| wanted.servers.keys().map(move |server| (key, server)))
@@ -139,7 +140,7 @@ pub fn begin(instance: &str, declared: &Declared, wish: &Wish<'_>) -> anyhow::Re
         .map(|(key, server)| format!("{server} of {key}"))
         .collect();
     if meant.is_empty() {
-        let mut known: Vec<String> = declared
+        let mut known: Vec<String> = config
             .services
             .values()
             .flat_map(|wanted| wanted.servers.keys())
@@ -186,8 +187,8 @@ fn server(text: &str) -> anyhow::Result<(IpAddr, Option<u16>)> {
     })
 }
 
-/// Declared services by `VIP:PORT` (every protocol), `tcp/VIP:PORT` or `fwmark/MARK` (both families).
-fn parse_service(text: &str, declared: &Declared) -> anyhow::Result<Vec<ServiceKey>> {
+/// Config services by `VIP:PORT` (every protocol), `tcp/VIP:PORT` or `fwmark/MARK` (both families).
+fn parse_service(text: &str, config: &Config) -> anyhow::Result<Vec<ServiceKey>> {
     let (kind, rest) = text.split_once('/').map_or((None, text), |(kind, rest)| (Some(kind), rest));
     let protocol = match kind {
         None | Some("fwmark") => None,
@@ -205,9 +206,9 @@ fn parse_service(text: &str, declared: &Declared) -> anyhow::Result<Vec<ServiceK
         }
         ServiceKey::Fwmark { mark, .. } => kind == Some("fwmark") && rest.parse() == Ok(mark),
     };
-    let keys: Vec<ServiceKey> = declared.services.keys().filter(matches).copied().collect();
+    let keys: Vec<ServiceKey> = config.services.keys().filter(matches).copied().collect();
     if keys.is_empty() {
-        let known: Vec<String> = declared.services.keys().map(ToString::to_string).collect();
+        let known: Vec<String> = config.services.keys().map(ToString::to_string).collect();
         bail!(
             "no declared service is `{text}` (write VIP:PORT, tcp/VIP:PORT or fwmark/MARK); there are: {}",
             known.join(", ")

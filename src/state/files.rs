@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use nix::libc;
 
-use crate::config::refuse_foreign_writers;
+use crate::config::source::refuse_foreign_writers;
 
 /// Records, notifications and the lock; empty after every boot.
 pub(crate) const RUN: &str = "/run/lvs-notify";

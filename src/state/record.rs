@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{MAX_RECORD, RUN, STATE, is_missing, open_own, own_directory, read_own, replace};
 use super::stamp::{Stamp, now_in_ticks};
-use crate::compiled;
-use crate::config::{MAX_BYTES, Source};
-use crate::desired::Declared;
+use crate::config::Config;
+use crate::config::cache;
+use crate::config::source::{MAX_BYTES, Source};
 use crate::model::{Owned, Role};
 
 /// A compiled copy that is larger than this is not ours.
@@ -164,17 +164,17 @@ impl Store {
     }
 
     /// What a text means, when the compiled copy is of this very text.
-    pub fn compiled(&self, text: &str) -> Option<Declared> {
+    pub fn compiled(&self, text: &str) -> Option<Config> {
         // One that is cut there is not believed.
-        compiled::unpack(text, &read_own(&self.compiled_path(), MAX_COMPILED).ok()?)
+        cache::unpack(text, &read_own(&self.compiled_path(), MAX_COMPILED).ok()?)
     }
 
     /// Keeps what a file means, for the next run.
     ///
     /// # Errors
     /// When /var/lib cannot be written; the next run reads the file itself.
-    pub fn keep_compiled(&self, source: &Source, declared: &Declared) -> anyhow::Result<()> {
-        match compiled::pack(&source.text, declared) {
+    pub fn keep_compiled(&self, source: &Source, config: &Config) -> anyhow::Result<()> {
+        match cache::pack(&source.text, config) {
             // Not worth waiting for a disk: what a power failure leaves of it is not believed.
             Some(packed) if packed.len() as u64 <= MAX_COMPILED => {
                 self.keep(&self.compiled_path(), &packed, false)

@@ -2,19 +2,21 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use lvs_notify::config::Source;
+use lvs_notify::config::source::Source;
 use lvs_notify::model::Role;
 use lvs_notify::model::Owned;
-use lvs_notify::plan::{Observed, Plan};
-use lvs_notify::desired::declared;
+use lvs_notify::observed::Observed;
+use lvs_notify::plan::Plan;
+use lvs_notify::config::Config;
+use lvs_notify::desired::Desired;
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let source = Source { name: "file".to_owned(), text: text.to_owned() };
-    match declared(&source) {
+    match Config::parse(&source) {
         Ok(declared) => {
             for role in [Role::Master, Role::Backup] {
-                let plan = Plan::between(&declared.for_role(role), &Observed::default(), &Owned::default());
+                let plan = Plan::between(&Desired::for_role(&declared, role), &Observed::default(), &Owned::default());
                 for change in plan.changes() {
                     assert!(!change.commands().is_empty(), "{change} has no command");
                 }

@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 
 use lvs_notify::check::facts::{Host, Program};
 use lvs_notify::check::{self, File, Finding, Input, Rule};
-use lvs_notify::config::Source;
-use lvs_notify::desired::Declared;
-use lvs_notify::desired::declared;
+use lvs_notify::config::Config;
+use lvs_notify::config::source::Source;
 use lvs_notify::keepalived_conf::{self, Tree};
 use lvs_notify::report;
 
@@ -166,7 +165,7 @@ impl World {
             .map(|(name, text)| File {
                 path: format!("/etc/lvs-notify/{name}.yaml"),
                 instance: (*name).to_owned(),
-                declared: read(text),
+                config: read(text),
             })
             .collect();
         let tree = parse(&self.conf);
@@ -204,8 +203,8 @@ fn parse(text: &str) -> Tree {
     keepalived_conf::parse(Path::new("/etc/keepalived/keepalived.conf"), "lb1", &mut find)
 }
 
-fn read(text: &str) -> Declared {
-    declared(&Source { name: "VI_1.yaml".into(), text: text.into() })
+fn read(text: &str) -> Config {
+    Config::parse(&Source { name: "VI_1.yaml".into(), text: text.into() })
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -496,7 +495,7 @@ fn what_lvs_notify_binds_alone_is_clean() {
 #[test]
 fn vip_and_services_on_the_backup_are_refused() {
     let refused = FILE.replace("vips", "backup: {vips: keep, services: keep}\nvips");
-    let error = declared(&Source { name: "VI_1.yaml".into(), text: refused }).unwrap_err();
+    let error = Config::parse(&Source { name: "VI_1.yaml".into(), text: refused }).unwrap_err();
     assert!(error.to_string().contains("bounce packets for ever"), "{error}");
 }
 

@@ -5,11 +5,11 @@
 
 use std::time::{Duration, Instant};
 
-use lvs_notify::config::Source;
-use lvs_notify::desired::Declared;
-use lvs_notify::desired::declared;
+use lvs_notify::config::Config;
+use lvs_notify::config::notation::parse_duration;
+use lvs_notify::config::source::Source;
+use lvs_notify::desired::Desired;
 use lvs_notify::model::{Role, service_flag};
-use lvs_notify::notation::parse_duration;
 
 use crate::support::golden;
 
@@ -20,27 +20,27 @@ fn source(text: &str) -> Source {
     Source { name: "VI_1.yaml".into(), text: text.into() }
 }
 
-fn read(text: &str) -> Result<Declared, String> {
-    declared(&source(text)).map_err(|error| error.to_string())
+fn read(text: &str) -> Result<Config, String> {
+    Config::parse(&source(text)).map_err(|error| error.to_string())
 }
 
 #[test]
 fn the_whole_file_is_read() {
     let declared = read(WHOLE).unwrap();
-    let master = declared.for_role(Role::Master);
+    let master = Desired::for_role(&declared, Role::Master);
     assert_eq!(master.services.len(), 4);
     let (_, first) = master.services.iter().find(|(key, _)| key.ipvsadm() == "-t 192.0.2.100:80").unwrap();
     assert_eq!(first.settings.timeout, 300);
     assert_eq!(first.settings.flags, service_flag::PERSISTENT | service_flag::SCHED1 | service_flag::SCHED2);
     assert_eq!(first.servers.len(), 3);
     assert_eq!(master.interface.len(), 2);
-    assert!(declared.for_role(Role::Backup).services.is_empty());
+    assert!(Desired::for_role(&declared, Role::Backup).services.is_empty());
 }
 
 #[test]
 fn defaults_are_those_of_the_manual() {
     let text = "version: 1\nvips: [192.0.2.1]\nvirtual_services: [{address: 192.0.2.1:80, real_servers: [192.0.2.11:80]}]\n";
-    let desired = read(text).unwrap().for_role(Role::Master);
+    let desired = Desired::for_role(&read(text).unwrap(), Role::Master);
     let service = desired.services.values().next().unwrap();
     assert_eq!(service.settings.ipvsadm(lvs_notify::model::Family::Ipv4), "-s wlc");
     assert_eq!(service.servers.values().next().unwrap().ipvsadm(), "-m -w 1");

@@ -9,11 +9,12 @@ use std::fs;
 use std::process::Command;
 
 use lvs_notify::basis::Basis;
-use lvs_notify::config::Source;
-use lvs_notify::desired::declared;
+use lvs_notify::config::Config;
+use lvs_notify::config::source::Source;
 use lvs_notify::kernel::Error;
 use lvs_notify::model::{AddressKey, Mac, Role, ServiceKey};
-use lvs_notify::plan::{Observed, Plan};
+use lvs_notify::observed::Observed;
+use lvs_notify::plan::Plan;
 use lvs_notify::reconcile::{Outcome, Preview};
 use lvs_notify::report::{self, Exit};
 use lvs_notify::state::drain::{self, Drain};
@@ -71,10 +72,10 @@ struct State {
 
 impl State {
     fn preview(&self, source: Source) -> Preview {
-        let declared = declared(&source).unwrap();
+        let config = Config::parse(&source).unwrap();
         let basis = match (&self.problem, self.last_good) {
-            (None, _) => Basis::File { source, declared, compiled: false },
-            (Some(why), true) => Basis::LastGood { declared, why: why.clone() },
+            (None, _) => Basis::File { source, config, compiled: false },
+            (Some(why), true) => Basis::LastGood { config, why: why.clone() },
             (Some(why), false) => Basis::Record { why: why.clone() },
         };
         let owned = self.record.as_ref().map(|record| record.owned.clone()).unwrap_or_default();

@@ -10,9 +10,9 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 use crate::support::{LVS_NOTIFY, golden};
-use lvs_notify::config::Source;
-use lvs_notify::desired::declared;
-use lvs_notify::desired::{Declared, Wanted};
+use lvs_notify::config::Config;
+use lvs_notify::config::WantedService;
+use lvs_notify::config::source::Source;
 use lvs_notify::import::{self, Hosts, Origin, Place, Table};
 use lvs_notify::model::{
     DaemonState, Endpoint, Family, Forward, Protocol, RealServer, Servers, Service, ServiceKey, SyncDaemon,
@@ -45,8 +45,8 @@ fn yaml(origin: Origin, text: &str) -> String {
 }
 
 /// What a file's text means, as the commands read it.
-fn meaning(yaml: &str) -> Declared {
-    declared(&Source { name: "written".into(), text: yaml.into() })
+fn meaning(yaml: &str) -> Config {
+    Config::parse(&Source { name: "written".into(), text: yaml.into() })
         .unwrap_or_else(|why| panic!("{why}\n{yaml}"))
 }
 
@@ -359,7 +359,7 @@ fn daemon() -> impl Strategy<Value = SyncDaemon> {
 fn table() -> impl Strategy<Value = Table> {
     let service = key().prop_flat_map(|key| {
         (Just(key), settings(key), servers(key))
-            .prop_map(|(key, settings, servers)| (key, Wanted { settings, servers }))
+            .prop_map(|(key, settings, servers)| (key, WantedService { settings, servers }))
     });
     let places = btree_map(
         (any::<bool>(), 1..5u8).prop_map(|(six, last)| address(six, last)),

@@ -7,12 +7,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::support::model::{carry_out, found};
-use lvs_notify::desired::{Arp, Declared, Vip, Wanted};
+use lvs_notify::config::{Arp, Config, Vip, WantedService};
+use lvs_notify::desired::Desired;
 use lvs_notify::model::{
     AddressKey, Endpoint, Family, Forward, Owned, Parameter, Protocol, RealServer, Role, Service, ServiceKey,
     Timeouts, Tunnel, service_flag,
 };
-use lvs_notify::plan::{Observed, ObservedAddress, ObservedIpvs, ObservedService, Phase, Plan};
+use lvs_notify::observed::{Observed, ObservedAddress, ObservedIpvs, ObservedService};
+use lvs_notify::plan::{Phase, Plan};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -58,16 +60,16 @@ fn servers() -> impl Strategy<Value = BTreeMap<Endpoint, RealServer>> {
     btree_map(endpoint, server, 0..4)
 }
 
-fn table(pool: &'static [&'static str]) -> impl Strategy<Value = BTreeMap<ServiceKey, Wanted>> {
+fn table(pool: &'static [&'static str]) -> impl Strategy<Value = BTreeMap<ServiceKey, WantedService>> {
     let service = key(pool).prop_flat_map(|key| {
         (Just(key), settings(&key), servers()).prop_map(|(key, settings, servers)| {
-            (key, Wanted { settings, servers: servers.into_iter().collect() })
+            (key, WantedService { settings, servers: servers.into_iter().collect() })
         })
     });
     vec(service, 0..5).prop_map(|list| list.into_iter().collect())
 }
 
-fn declared() -> impl Strategy<Value = Declared> {
+fn configs() -> impl Strategy<Value = Config> {
     let arp =
         prop::option::of((0..2u32, 0..3u32, any::<bool>()).prop_map(|(ignore, announce, restore)| Arp {
             ignore,
@@ -76,7 +78,7 @@ fn declared() -> impl Strategy<Value = Declared> {
             restore,
         }));
     (table(&OURS), arp, any::<bool>(), any::<bool>(), btree_set(select(OURS.to_vec()), 1..3), any::<bool>())
-        .prop_map(|(services, arp, keep_vips, keep_services, vips, interface)| Declared {
+        .prop_map(|(services, arp, keep_vips, keep_services, vips, interface)| Config {
             services: services
                 .into_iter()
                 .filter(|(key, _)| match key {
@@ -151,8 +153,8 @@ proptest! {
 
     /// Carrying out a plan leaves nothing to do; the same states give the same plan.
     #[test]
-    fn a_plan_carried_out_is_empty(file in declared(), role in roles(), mut state in observed()) {
-        let desired = file.for_role(role);
+    fn a_plan_carried_out_is_empty(file in configs(), role in roles(), mut state in observed()) {
+        let desired = Desired::for_role(&file, role);
         let plan = Plan::between(&desired, &state, &Owned::default());
         prop_assert_eq!(&plan, &Plan::between(&desired, &state, &Owned::default()));
         for change in plan.changes() {
@@ -167,8 +169,8 @@ proptest! {
 
     /// A run killed between any two changes is completed by the next.
     #[test]
-    fn a_kill_at_any_change_converges(file in declared(), role in roles(), mut state in observed(), at in 0..20usize) {
-        let desired = file.for_role(role);
+    fn a_kill_at_any_change_converges(file in configs(), role in roles(), mut state in observed(), at in 0..20usize) {
+        let desired = Desired::for_role(&file, role);
         let mut whole = state.clone();
         for change in Plan::between(&desired, &state, &Owned::default()).changes() {
             carry_out(&mut whole, change);
@@ -186,8 +188,8 @@ proptest! {
 
     /// What is neither declared nor recorded stays as it was.
     #[test]
-    fn foreign_objects_stay(file in declared(), role in roles(), mut state in observed()) {
-        let desired = file.for_role(role);
+    fn foreign_objects_stay(file in configs(), role in roles(), mut state in observed()) {
+        let desired = Desired::for_role(&file, role);
         let ownership = desired.ownership.clone();
         let foreign = |state: &Observed| -> (Vec<ObservedAddress>, Vec<(ServiceKey, ObservedService)>) {
             let addresses = state.addresses.iter().filter(|found| !ownership.vips.contains(&found.key.address));
@@ -204,8 +206,8 @@ proptest! {
     /// The number of services of a family never passes through zero on the way from one table to
     /// another: the kernel would unhook IPVS and reset open connections.
     #[test]
-    fn a_family_never_passes_through_zero(file in declared(), role in roles(), mut state in observed()) {
-        let plan = Plan::between(&file.for_role(role), &state, &Owned::default());
+    fn a_family_never_passes_through_zero(file in configs(), role in roles(), mut state in observed()) {
+        let plan = Plan::between(&Desired::for_role(&file, role), &state, &Owned::default());
         let mut after = state.clone();
         plan.changes().for_each(|change| carry_out(&mut after, change));
         let kept = [Family::Ipv4, Family::Ipv6].map(|family| (family, count(&state, family) > 0 && count(&after, family) > 0));
@@ -220,8 +222,8 @@ proptest! {
     /// No client meets a VIP without its services: services first when becoming MASTER, the VIP
     /// first when leaving.
     #[test]
-    fn the_order_of_a_role_change(file in declared(), role in roles(), state in observed()) {
-        let plan = Plan::between(&file.for_role(role), &state, &Owned::default());
+    fn the_order_of_a_role_change(file in configs(), role in roles(), state in observed()) {
+        let plan = Plan::between(&Desired::for_role(&file, role), &state, &Owned::default());
         let phases: Vec<Phase> = plan.steps.iter().map(|step| step.phase).collect();
         let place = |phase: Phase| phases.iter().position(|found| *found == phase);
         if let (Some(services), Some(interface)) = (place(Phase::Services), place(Phase::Interface)) {
@@ -234,17 +236,17 @@ proptest! {
 
     /// A file that follows another, with the record between them, leaves nothing of the first.
     #[test]
-    fn one_file_after_another(first in declared(), second in declared(), mut state in observed()) {
+    fn one_file_after_another(first in configs(), second in configs(), mut state in observed()) {
         let mut owned = Owned::default();
         for file in [&first, &second] {
-            let desired = file.for_role(Role::Master);
+            let desired = Desired::for_role(&file, Role::Master);
             for change in Plan::between(&desired, &state, &owned).changes() {
                 carry_out(&mut state, change);
             }
             owned.services.extend(desired.services.keys());
             owned.addresses.extend(desired.interface.iter().cloned());
         }
-        let kept = second.for_role(Role::Master).services;
+        let kept = Desired::for_role(&second, Role::Master).services;
         for gone in first.services.keys().filter(|key| !kept.contains_key(key)) {
             prop_assert!(!state.ipvs.as_ref().unwrap().services.contains_key(gone), "{gone} is still there");
         }

@@ -41,7 +41,7 @@ fn only_the_kernel_door_speaks_netlink_and_only_config_speaks_yaml() {
         ("neli::", &["kernel/"]),
         ("nix::sys::socket", &["kernel/"]),
         ("sysctl::", &["kernel/"]),
-        ("serde_yaml::", &["config.rs"]),
+        ("serde_yaml::", &["config/"]),
     ];
     for (name, text) in sources() {
         for (word, allowed) in rules {

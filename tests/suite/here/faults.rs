@@ -7,11 +7,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use lvs_notify::desired::declared;
+use lvs_notify::config::Config;
 use lvs_notify::instance::Instance;
 use lvs_notify::kernel::{Error, Kernel, Needs, Result};
 use lvs_notify::model::{AddressKey, Family, Owned, Parameter, Protocol, Role, Service, ServiceKey};
-use lvs_notify::plan::{Change, Observed, ObservedIpvs, Plan, Scope};
+use lvs_notify::observed::{Observed, ObservedIpvs, Scope};
+use lvs_notify::plan::{Change, Plan};
 use lvs_notify::reconcile::{Outcome, Request, run};
 use nix::errno::Errno;
 
@@ -106,7 +107,7 @@ impl Kernel for Failing {
     }
 }
 
-fn foreign() -> (ServiceKey, lvs_notify::plan::ObservedService) {
+fn foreign() -> (ServiceKey, lvs_notify::observed::ObservedService) {
     let address: IpAddr = "198.51.100.7".parse().unwrap();
     let settings = Service {
         scheduler: "wlc".into(),
@@ -115,7 +116,7 @@ fn foreign() -> (ServiceKey, lvs_notify::plan::ObservedService) {
         netmask: Service::full_netmask(Family::Ipv4),
         engine: String::new(),
     };
-    let wanted = lvs_notify::desired::Wanted { settings, servers: Default::default() };
+    let wanted = lvs_notify::config::WantedService { settings, servers: Default::default() };
     (
         ServiceKey::Endpoint { address, port: 25, protocol: Protocol::TCP },
         crate::support::model::found(wanted),
@@ -171,8 +172,8 @@ impl Drop for Bench {
 }
 
 fn desired(role: Role) -> lvs_notify::desired::Desired {
-    let source = lvs_notify::config::Source { name: "test".into(), text: FILE.into() };
-    declared(&source).unwrap().for_role(role)
+    let source = lvs_notify::config::source::Source { name: "test".into(), text: FILE.into() };
+    lvs_notify::desired::Desired::for_role(&Config::parse(&source).unwrap(), role)
 }
 
 /// What must hold after any run, failed or not.

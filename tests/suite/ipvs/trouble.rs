@@ -8,8 +8,8 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{Host, LVS_NOTIFY, wait_for};
-use lvs_notify::config::Source;
-use lvs_notify::desired::declared;
+use lvs_notify::config::Config;
+use lvs_notify::config::source::Source;
 
 const VIP: &str = "192.0.2.100";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -117,7 +117,7 @@ fn a_thousand_broken_files_touch_nothing() {
     // Damage can leave a file that is valid.
     let is_valid = |bytes: &[u8]| {
         let text = String::from_utf8(bytes.to_vec());
-        text.is_ok_and(|text| declared(&Source { name: "damaged".to_owned(), text }).is_ok())
+        text.is_ok_and(|text| Config::parse(&Source { name: "damaged".to_owned(), text }).is_ok())
     };
     let mut refused = Vec::new();
     for number in 0..FILES {

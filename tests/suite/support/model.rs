@@ -2,12 +2,13 @@
 //!
 //! Owns what the kernel would do with a change, and what it would refuse. Used by `laws` and `faults`.
 
-use lvs_notify::desired::Wanted;
+use lvs_notify::config::WantedService;
 use lvs_notify::model::Family;
-use lvs_notify::plan::{Change, Observed, ObservedAddress, ObservedService};
+use lvs_notify::observed::{Observed, ObservedAddress, ObservedService};
+use lvs_notify::plan::Change;
 
 /// A service as the kernel would have it.
-pub fn found(wanted: Wanted) -> ObservedService {
+pub fn found(wanted: WantedService) -> ObservedService {
     ObservedService { settings: wanted.settings, servers: wanted.servers, counters: Default::default() }
 }
 
@@ -16,7 +17,7 @@ pub fn carry_out(observed: &mut Observed, change: &Change) {
     let table = observed.ipvs.as_mut().unwrap();
     match change {
         Change::AddService { key, new, servers } => {
-            let service = found(Wanted { settings: new.clone(), servers: servers.clone() });
+            let service = found(WantedService { settings: new.clone(), servers: servers.clone() });
             assert!(table.services.insert(*key, service).is_none(), "EEXIST: {change}");
         }
         Change::SetService { key, new, .. } => {

@@ -12,18 +12,18 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::unix::fs::MetadataExt as _;
 
-use crate::desired::Declared;
+use super::Config;
 
 /// The copy for a text; none when this program cannot tell who it is.
-pub fn pack(text: &str, declared: &Declared) -> Option<Vec<u8>> {
-    let mut packed = postcard::to_extend(declared, vec![0; SEAL]).ok()?;
+pub fn pack(text: &str, config: &Config) -> Option<Vec<u8>> {
+    let mut packed = postcard::to_extend(config, vec![0; SEAL]).ok()?;
     let (seal, meaning) = packed.split_first_chunk_mut::<SEAL>()?;
     *seal = sealed(&program()?, text, meaning);
     Some(packed)
 }
 
 /// What a text means, when the copy is to be believed.
-pub fn unpack(text: &str, packed: &[u8]) -> Option<Declared> {
+pub fn unpack(text: &str, packed: &[u8]) -> Option<Config> {
     let (seal, meaning) = packed.split_first_chunk::<SEAL>()?;
     if *seal != sealed(&program()?, text, meaning) {
         return None;
@@ -59,8 +59,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::Source;
-    use crate::desired::declared;
+    use crate::config::source::Source;
 
     /// Nearly every kind of value that a file can declare.
     const FILE: &str = "version: 1
@@ -81,8 +80,8 @@ virtual_services:
   - {fwmark: 4294967295, forward: tun, real_servers: [{address: 198.51.100.1, tunnel: {type: gue, port: 6080, checksum: csum}}]}
 ";
 
-    fn meaning(text: &str) -> Declared {
-        declared(&Source { name: String::new(), text: text.to_owned() }).unwrap()
+    fn meaning(text: &str) -> Config {
+        Config::parse(&Source { name: String::new(), text: text.to_owned() }).unwrap()
     }
 
     #[test]
