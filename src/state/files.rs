@@ -14,16 +14,15 @@ use nix::libc;
 use crate::config::source::refuse_foreign_writers;
 
 /// Records, notifications and the lock; empty after every boot.
-pub(crate) const RUN: &str = "/run/lvs-notify";
+pub(super) const RUN: &str = "/run/lvs-notify";
 /// What outlives a boot: last good files, their compiled copies, servers drained by hand.
-pub(crate) const STATE: &str = "/var/lib/lvs-notify";
+pub(super) const STATE: &str = "/var/lib/lvs-notify";
 /// A record or a list larger than this is not ours.
-pub(crate) const MAX_RECORD: u64 = 16 << 20;
+const MAX_JSON: u64 = 16 << 20;
 
 /// Opens a file that is nobody else's, never through a link.
-pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> anyhow::Result<File> {
-    let file =
-        options.mode(0o644).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK).open(path)?;
+pub(super) fn open_own(path: &Path, options: &mut OpenOptions) -> anyhow::Result<File> {
+    let file = options.mode(0o644).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.nlink() > 1 {
         bail!("{} is not a regular file of its own", path.display());
@@ -33,19 +32,25 @@ pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> anyhow::Result
 }
 
 /// The content of such a file, or its first bytes when it has more than `most`.
-pub(crate) fn read_own(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
+pub(super) fn read_own(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
     let mut content = Vec::new();
     open_own(path, OpenOptions::new().read(true))?.take(most).read_to_end(&mut content)?;
     Ok(content)
 }
 
-/// Whether what failed was only that the file is not there.
-pub(crate) fn is_missing(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::NotFound)
+/// What such a file holds as JSON; none when it is not there.
+pub(super) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
+    match read_own(path, MAX_JSON) {
+        Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+        Err(error) => match error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
+            Some(ErrorKind::NotFound) => Ok(None),
+            _ => Err(error),
+        },
+    }
 }
 
 /// Makes a directory, or accepts one that only its owner, root or the caller, may change.
-pub(crate) fn own_directory(path: &Path) -> anyhow::Result<()> {
+pub(super) fn own_directory(path: &Path) -> anyhow::Result<()> {
     match DirBuilder::new().mode(0o755).create(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             return Err(error).with_context(|| format!("making the directory {}", path.display()));
@@ -64,27 +69,20 @@ pub(crate) fn own_directory(path: &Path) -> anyhow::Result<()> {
 
 /// Replaces a file in one step: a reader finds the old content or the new one, and so does the next
 /// boot when it is `durable`. A takeover does not wait for a disk on behalf of a record in /run.
-pub(crate) fn replace(path: &Path, content: &[u8], mode: u32, durable: bool) -> anyhow::Result<()> {
+pub(super) fn replace(path: &Path, content: &[u8], mode: u32, durable: bool) -> anyhow::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
     // What a killed process with the same PID left behind; O_EXCL never follows a link.
     let _ = std::fs::remove_file(&temporary);
-    let write = || -> anyhow::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-            .open(&temporary)?;
+    let write = || -> std::io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.write_all(content)?;
         if durable {
             file.sync_all()?;
         }
-        std::fs::rename(&temporary, path)?;
-        Ok(())
+        std::fs::rename(&temporary, path)
     };
-    write().inspect_err(|_| {
-        let _ = std::fs::remove_file(&temporary);
-    })
+    write().inspect_err(|_| _ = std::fs::remove_file(&temporary))?;
+    Ok(())
 }
