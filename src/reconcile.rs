@@ -428,11 +428,7 @@ impl<'a> Run<'a> {
         self.outcome.run.changes += usize::from(persisted.is_some());
         self.outcome.persisted = persisted;
         if let (Basis::File { source, config, compiled }, true) = (&self.basis, self.outcome.is_clean()) {
-            let kept = self.outcome.note(self.store.keep_good(source));
-            if kept.is_some() && !compiled {
-                // Without it, nothing is lost but time.
-                self.store.keep_compiled(source, config).unwrap_or_else(|error| log::warn!("{error:#}"));
-            }
+            self.outcome.note(self.store.keep_good(source, config, *compiled));
         }
     }
 

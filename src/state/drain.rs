@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
-use super::files::{STATE, own_directory, read_json, replace};
+use super::files::{STATE, read_json, write_json};
 use super::stamp::seconds_now;
 use crate::config::Config;
 use crate::config::notation::{parse_duration, parse_endpoint};
@@ -55,10 +55,7 @@ impl Drain {
 }
 
 /// Real servers that are drained by hand; none without the file.
-///
-/// # Errors
-/// When the list cannot be read, or others could have written it.
-pub fn read(instance: &str) -> anyhow::Result<Vec<Drain>> {
+fn read(instance: &str) -> anyhow::Result<Vec<Drain>> {
     let path = file(instance);
     let list = read_json(&path)
         .with_context(|| format!("reading the drained real servers from {}", path.display()))?;
@@ -68,9 +65,7 @@ pub fn read(instance: &str) -> anyhow::Result<Vec<Drain>> {
 /// Keeps the list over failover and reboot.
 fn keep(instance: &str, list: &[Drain]) -> anyhow::Result<()> {
     let path = file(instance);
-    let text = serde_json::to_vec(list)?;
-    own_directory(Path::new(STATE))
-        .and_then(|()| replace(&path, &text, 0o644, true))
+    write_json(&path, &list, true)
         .with_context(|| format!("keeping the drained real servers in {}", path.display()))
 }
 
@@ -90,7 +85,7 @@ pub fn apply_drains(list: &[Drain], desired: &mut Desired, now: u64) {
     }
 }
 
-/// The same with the list of an instance.
+/// Does that with the list of an instance.
 ///
 /// # Errors
 /// When the list cannot be read, or others could have written it.

@@ -10,6 +10,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use nix::libc;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::config::source::refuse_foreign_writers;
 
@@ -21,7 +23,7 @@ pub(super) const STATE: &str = "/var/lib/lvs-notify";
 const MAX_JSON: u64 = 16 << 20;
 
 /// Opens a file that is nobody else's, never through a link.
-pub(super) fn open_own(path: &Path, options: &mut OpenOptions) -> anyhow::Result<File> {
+fn open_own(path: &Path, options: &mut OpenOptions) -> anyhow::Result<File> {
     let file = options.mode(0o644).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.nlink() > 1 {
@@ -31,6 +33,12 @@ pub(super) fn open_own(path: &Path, options: &mut OpenOptions) -> anyhow::Result
     Ok(file)
 }
 
+/// Opens such a file for reading and writing. It is made when it is not there, and its directory too.
+pub(super) fn create_own(path: &Path) -> anyhow::Result<File> {
+    own_directory(path.parent().unwrap_or(path))?;
+    open_own(path, OpenOptions::new().read(true).write(true).create(true))
+}
+
 /// The content of such a file, or its first bytes when it has more than `most`.
 pub(super) fn read_own(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
     let mut content = Vec::new();
@@ -38,25 +46,30 @@ pub(super) fn read_own(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
     Ok(content)
 }
 
+/// Replaces such a file, or makes it, and its directory when that is not there.
+pub(super) fn write_own(path: &Path, content: &[u8], mode: u32, durable: bool) -> anyhow::Result<()> {
+    own_directory(path.parent().unwrap_or(path))?;
+    replace(path, content, mode, durable)
+}
+
 /// What such a file holds as JSON; none when it is not there.
-pub(super) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
+    let missing = |error: &std::io::Error| error.kind() == ErrorKind::NotFound;
     match read_own(path, MAX_JSON) {
-        Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
-        Err(error) => match error.downcast_ref::<std::io::Error>().map(std::io::Error::kind) {
-            Some(ErrorKind::NotFound) => Ok(None),
-            _ => Err(error),
-        },
+        Err(error) if error.downcast_ref().is_some_and(missing) => Ok(None),
+        text => Ok(Some(serde_json::from_slice(&text?)?)),
     }
+}
+
+/// Replaces such a file, or makes it, with a value as JSON.
+pub(super) fn write_json(path: &Path, value: &impl Serialize, durable: bool) -> anyhow::Result<()> {
+    write_own(path, &serde_json::to_vec(value)?, 0o644, durable)
 }
 
 /// Makes a directory, or accepts one that only its owner, root or the caller, may change.
 pub(super) fn own_directory(path: &Path) -> anyhow::Result<()> {
-    match DirBuilder::new().mode(0o755).create(path) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-            return Err(error).with_context(|| format!("making the directory {}", path.display()));
-        }
-        _ => {}
-    }
+    let made = DirBuilder::new().recursive(true).mode(0o755).create(path);
+    made.with_context(|| format!("making the directory {}", path.display()))?;
     let metadata = std::fs::symlink_metadata(path)?;
     if !metadata.is_dir() {
         bail!("{} is not a directory", path.display());
@@ -70,9 +83,7 @@ pub(super) fn own_directory(path: &Path) -> anyhow::Result<()> {
 /// Replaces a file in one step: a reader finds the old content or the new one, and so does the next
 /// boot when it is `durable`. A takeover does not wait for a disk on behalf of a record in /run.
 pub(super) fn replace(path: &Path, content: &[u8], mode: u32, durable: bool) -> anyhow::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
     // What a killed process with the same PID left behind; O_EXCL never follows a link.
     let _ = std::fs::remove_file(&temporary);
     let write = || -> std::io::Result<()> {

@@ -3,7 +3,7 @@
 //! Owns /run/lvs-notify/lock: one lock for all instances, because they share one IPVS table, whose
 //! dumps skip entries while somebody changes it. Called by `reconcile`, and by `lib` for the list of drains.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::files::{RUN, open_own, own_directory, read_own};
+use super::files::{RUN, create_own, read_own};
 use super::stamp::{Stamp, start_of};
 
 /// How long a run waits that has no shorter time limit.
@@ -64,9 +64,7 @@ impl LockRequest<'_> {
     /// When a run of this instance holds it that this one may not overrule, or that survives.
     pub fn wait(&self, superseded: impl Fn() -> bool) -> anyhow::Result<LockOutcome> {
         let path = Path::new(RUN).join("lock");
-        let opened = own_directory(Path::new(RUN))
-            .and_then(|()| open_own(&path, OpenOptions::new().read(true).write(true).create(true)));
-        let mut file = match opened {
+        let mut file = match create_own(&path) {
             Ok(file) => file,
             Err(error) => {
                 log::warn!("going on without the lock {}: {error:#}", path.display());

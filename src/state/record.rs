@@ -3,13 +3,12 @@
 //! Owns /run/lvs-notify (but for the lock, which is `lock`'s) and, in /var/lib/lvs-notify, last good files with the
 //! compiled copies of `config::cache` beside them. Called by `reconcile`, `preview` and `basis`.
 
-use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
-use super::files::{RUN, STATE, open_own, own_directory, read_json, read_own, replace};
+use super::files::{RUN, STATE, create_own, own_directory, read_json, read_own, write_json, write_own};
 use super::stamp::{Stamp, now_in_ticks};
 use crate::config::Config;
 use crate::config::cache;
@@ -113,10 +112,7 @@ impl Store {
     /// When /run cannot be written; the kernel's state is right all the same.
     pub fn save(&self, record: &Record) -> anyhow::Result<()> {
         let path = self.path(RUN, "json");
-        let text = serde_json::to_vec(record)?;
-        own_directory(Path::new(RUN))
-            .and_then(|()| replace(&path, &text, 0o644, false))
-            .with_context(|| format!("writing the record {}", path.display()))
+        write_json(&path, record, false).with_context(|| format!("writing the record {}", path.display()))
     }
 
     /// Where the last good file is kept.
@@ -132,35 +128,33 @@ impl Store {
         Source::read(&self.last_good_path())
     }
 
-    /// Keeps a file that was applied without error, unless it is kept already.
-    ///
-    /// # Errors
-    /// When /var/lib cannot be written.
-    pub fn keep_good(&self, source: &Source) -> anyhow::Result<()> {
-        if self.last_good().is_ok_and(|kept| kept.text == source.text) {
-            return Ok(());
-        }
-        keep(&self.last_good_path(), source.text.as_bytes(), true)
-    }
-
     /// What a text means, when the compiled copy is of this very text.
     pub fn compiled(&self, text: &str) -> Option<Config> {
         // One that is cut there is not believed.
         cache::unpack(text, &read_own(&self.path(STATE, "compiled"), MAX_COMPILED).ok()?)
     }
 
-    /// Keeps what a file means, for the next run.
+    /// Keeps a file that was applied without error, unless it is kept already, and what it means unless that is known
+    /// from the compiled copy.
     ///
     /// # Errors
-    /// When /var/lib cannot be written; the next run reads the file itself.
-    pub fn keep_compiled(&self, source: &Source, config: &Config) -> anyhow::Result<()> {
-        match cache::pack(&source.text, config) {
-            // Not worth waiting for a disk: what a power failure leaves of it is not believed.
-            Some(packed) if packed.len() as u64 <= MAX_COMPILED => {
-                keep(&self.path(STATE, "compiled"), &packed, false)
-            }
-            _ => Ok(()),
+    /// When /var/lib cannot be written.
+    pub fn keep_good(&self, source: &Source, config: &Config, compiled: bool) -> anyhow::Result<()> {
+        let keep = |path: &Path, content: &[u8], durable| {
+            write_own(path, content, 0o600, durable)
+                .with_context(|| format!("keeping the file as {}", path.display()))
+        };
+        if !self.last_good().is_ok_and(|kept| kept.text == source.text) {
+            keep(&self.last_good_path(), source.text.as_bytes(), true)?;
         }
+        let packed = if compiled { None } else { cache::pack(&source.text, config) };
+        if let Some(packed) = packed.filter(|packed| packed.len() as u64 <= MAX_COMPILED) {
+            // Without it nothing is lost but time. It is not worth waiting for a disk either: what a power failure
+            // leaves of it is not believed.
+            keep(&self.path(STATE, "compiled"), &packed, false)
+                .unwrap_or_else(|error| log::warn!("{error:#}"));
+        }
+        Ok(())
     }
 
     /// Tells the other processes of this instance that this one was called, and for which role, with a mark: a file
@@ -169,12 +163,9 @@ impl Store {
     /// # Errors
     /// When /run cannot be written; the order of overlapping calls is then left to the lock.
     pub fn announce_role(&self, stamp: &Stamp, role: Role) -> anyhow::Result<()> {
-        let directory = self.path(RUN, "notifications");
         own_directory(Path::new(RUN))?;
-        own_directory(&directory)?;
-        let mark = directory.join(format!("{stamp}-{}", role.command()));
-        open_own(&mark, OpenOptions::new().write(true).create(true).truncate(true))?;
-        Ok(())
+        let mark = format!("{stamp}-{}", role.command());
+        create_own(&self.path(RUN, "notifications").join(mark)).map(drop)
     }
 
     /// Every mark, with what its name says.
@@ -210,10 +201,4 @@ impl Store {
             }
         }
     }
-}
-
-fn keep(path: &Path, content: &[u8], durable: bool) -> anyhow::Result<()> {
-    own_directory(Path::new(STATE))
-        .and_then(|()| replace(path, content, 0o600, durable))
-        .with_context(|| format!("keeping the file as {}", path.display()))
 }
