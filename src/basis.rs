@@ -1,7 +1,7 @@
 //! What a run goes by: the instance's file, the last good copy of it, or only the record.
 //!
 //! Owns that choice and what is wanted in each case. Leaves reading a file to `config`, its meaning to `desired`, the
-//! copies to `state::record`. Called by `reconcile`, `status` and `lib`.
+//! copies to `state::record`. Called by `reconcile`, `preview` and `lib`.
 
 use std::collections::BTreeSet;
 
@@ -21,14 +21,10 @@ pub enum Basis {
         /// Known from the compiled copy
         compiled: bool,
     },
-    /// The last good copy, because the file cannot be used
-    LastGood {
-        config: Config,
-        /// What is wrong with the file
-        why: String,
-    },
-    /// Neither: only what the record says can be taken away
-    Record {
+    /// The file cannot be used
+    StandIn {
+        /// The last good copy; without one, only what the record says can be taken away
+        last_good: Option<Config>,
         /// What is wrong with the file
         why: String,
     },
@@ -39,34 +35,30 @@ impl Basis {
     pub fn read(instance: &Instance, store: &Store) -> Self {
         let read = || -> anyhow::Result<Self> {
             let source = Source::read(&instance.path)?;
-            if let Some(config) = store.compiled(&source.text) {
-                return Ok(Self::File { source, config, compiled: true });
-            }
-            Ok(Self::File { config: Config::parse(&source)?, source, compiled: false })
+            Ok(match store.compiled(&source.text) {
+                Some(config) => Self::File { source, config, compiled: true },
+                None => Self::File { config: Config::parse(&source)?, source, compiled: false },
+            })
         };
-        let why = match read() {
-            Ok(file) => return file,
-            Err(error) => format!("{error:#}"),
-        };
-        match store.last_good().and_then(|source| Ok(Config::parse(&source)?)) {
-            Ok(config) => Self::LastGood { config, why },
-            Err(_) => Self::Record { why },
-        }
+        read().unwrap_or_else(|error| Self::StandIn {
+            last_good: store.last_good().ok().and_then(|source| Config::parse(&source).ok()),
+            why: format!("{error:#}"),
+        })
     }
 
     /// What is wrong with the instance's file.
-    pub fn complaint(&self) -> Option<&str> {
+    pub fn problem(&self) -> Option<&str> {
         match self {
             Self::File { .. } => None,
-            Self::LastGood { why, .. } | Self::Record { why } => Some(why),
+            Self::StandIn { why, .. } => Some(why),
         }
     }
 
     /// The meaning of the file that is used.
     pub fn config(&self) -> Option<&Config> {
         match self {
-            Self::File { config, .. } | Self::LastGood { config, .. } => Some(config),
-            Self::Record { .. } => None,
+            Self::File { config, .. } => Some(config),
+            Self::StandIn { last_good, .. } => last_good.as_ref(),
         }
     }
 
@@ -80,18 +72,18 @@ impl Basis {
     /// # Errors
     /// [`Invalid`], when a MASTER has no file to go by: then nothing may be touched.
     pub fn desired(&self, role: Role, owned: &Owned) -> Result<Desired, Invalid> {
-        match self {
-            Self::File { config, .. } | Self::LastGood { config, .. } => Ok(Desired::for_role(config, role)),
-            Self::Record { why } if role == Role::Master => {
+        match (self.config(), self.problem()) {
+            (Some(config), _) => Ok(Desired::for_role(config, role)),
+            (None, Some(why)) if role == Role::Master => {
                 Err(Invalid(format!("{why}\nnothing was changed: there is no last good copy either")))
             }
-            Self::Record { .. } => Ok(leave_by_record(owned)),
+            (None, _) => Ok(desired_from_record(owned)),
         }
     }
 }
 
 /// Leaving MASTER needs no file: what the record names goes.
-fn leave_by_record(owned: &Owned) -> Desired {
+fn desired_from_record(owned: &Owned) -> Desired {
     let (loopback, interface): (BTreeSet<_>, BTreeSet<_>) =
         owned.addresses.iter().cloned().partition(|key| key.interface == "lo");
     Desired {

@@ -23,6 +23,7 @@ pub mod model;
 mod names;
 pub mod observed;
 pub mod plan;
+pub mod preview;
 pub mod process;
 pub mod reconcile;
 pub mod report;
@@ -47,9 +48,10 @@ use kernel::Linux;
 use model::Role;
 use observed::Observed;
 use plan::Plan;
+use preview::Preview;
 use reconcile::Request;
 use report::Exit;
-use state::drain::{self, Wish};
+use state::drain::{self, DrainRequest};
 use state::record::Store;
 use state::{lock, sysctl_d};
 use status::Status;
@@ -112,10 +114,10 @@ fn run(cli: &Cli, started: Instant) -> anyhow::Result<Exit> {
             plan(instance::find(config, name)?, role, *json, current.as_deref())
         }
         Command::Drain { server, instance, services, period } => {
-            let wish = Wish { server, services, period: period.as_deref() };
+            let request = DrainRequest { server, services, period: period.as_deref() };
             drained(instance::find(config, instance.as_deref())?, started, |store, basis| {
-                let why = || basis.complaint().unwrap_or_default().to_owned();
-                drain::begin(store.instance(), basis.config().ok_or_else(|| Invalid(why()))?, &wish)
+                let why = || basis.problem().unwrap_or_default().to_owned();
+                drain::begin(store.instance(), basis.config().ok_or_else(|| Invalid(why()))?, &request)
             })
         }
         Command::Undrain { server, instance, .. } => {
@@ -197,8 +199,8 @@ fn plan(instance: Instance, role: Option<Role>, json: bool, current: Option<&Pat
         Some(file) => plan_offline(&instance, role, file)?,
         None => {
             let instance = process::settle(instance.clone());
-            let preview = reconcile::preview(&mut Linux::open()?, &instance, role, false)?;
-            if let Some(why) = preview.basis.complaint() {
+            let preview = Preview::of(&mut Linux::open()?, &instance, role, false)?;
+            if let Some(why) = preview.basis.problem() {
                 return Err(Invalid(why.to_owned()).into());
             }
             (preview.role, preview.plan)
@@ -230,7 +232,7 @@ fn status(instance: Instance, form: &StatusArgs) -> anyhow::Result<Exit> {
     let instance = process::settle(instance);
     let mut kernel = Linux::open()?;
     loop {
-        let preview = reconcile::preview(&mut kernel, &instance, None, true)?;
+        let preview = Preview::of(&mut kernel, &instance, None, true)?;
         let persisted = preview.record.is_none() || sysctl_d::is_current(&instance.name, &preview.desired);
         let client_side = preview.desired.interface.iter().chain(&preview.desired.off_interface);
         let claims = form.probe.then(|| kernel.probe(&client_side.cloned().collect()));

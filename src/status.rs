@@ -14,7 +14,7 @@ use crate::model::{
 };
 use crate::observed::{Counters, Interface, Observed, ObservedService};
 use crate::plan::Change;
-use crate::reconcile::Preview;
+use crate::preview::Preview;
 use crate::state::record::LastRun;
 
 /// The state of an instance. Its JSON form is `status --json`, version 1
@@ -127,7 +127,7 @@ impl Status {
     /// Judges what was found.
     pub fn of(instance: &str, preview: &Preview, persisted: bool, claims: Option<&Claims>) -> Self {
         let record = preview.record.as_ref();
-        let file_problem = preview.basis.complaint().map(str::to_owned);
+        let file_problem = preview.basis.problem().map(str::to_owned);
         let last_good = file_problem.is_some() && preview.basis.config().is_some();
         let vips: Vec<Vip> =
             preview.desired.ownership.vips.iter().map(|address| vip(*address, preview, claims)).collect();

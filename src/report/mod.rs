@@ -83,6 +83,9 @@ pub fn outcome(instance: &str, outcome: &Outcome) -> String {
     if made > LOGGED {
         log::info!("{instance}: and {} more changes", made - LOGGED);
     }
+    if let Some(file) = &outcome.persisted {
+        tell(log::Level::Info, format_args!("{file}"));
+    }
     for vip in &outcome.withheld {
         tell(
             log::Level::Error,

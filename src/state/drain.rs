@@ -1,21 +1,22 @@
 //! Real servers drained by hand: no new connections, existing ones live on, until it is lifted.
 //!
 //! Owns what `drain` and `undrain` mean: which servers of which services, and until when; and the list in
-//! /var/lib/lvs-notify, which survives `apply`, a failover and a reboot, and is laid over the desired state of every
-//! role. Called by `lib` (the commands), `reconcile` and `status`.
+//! /var/lib/lvs-notify, which survives `apply`, a failover and a reboot, and changes the desired state of every role.
+//! Called by `lib` (the commands), `reconcile` and `preview`.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
-use super::files::{MAX_RECORD, STATE, is_missing, own_directory, read_own, replace};
+use super::files::{STATE, read_json, write_json};
 use super::stamp::seconds_now;
 use crate::config::Config;
 use crate::config::notation::{parse_duration, parse_endpoint};
 use crate::desired::Desired;
-use crate::model::{Endpoint, Protocol, ServerKey, ServiceKey};
+use crate::model::{Endpoint, ServerKey, ServiceKey};
 use crate::text::did_you_mean;
 
 /// One entry of the list.
@@ -51,32 +52,20 @@ impl Drain {
     fn holds(&self, now: u64) -> bool {
         self.until.is_none_or(|until| now < until)
     }
-
-    fn is_about(&self, other: &Self) -> bool {
-        (self.address, self.port, &self.services) == (other.address, other.port, &other.services)
-    }
 }
 
 /// Real servers that are drained by hand; none without the file.
-///
-/// # Errors
-/// When the list cannot be read, or others could have written it.
-pub fn read(instance: &str) -> anyhow::Result<Vec<Drain>> {
+fn read(instance: &str) -> anyhow::Result<Vec<Drain>> {
     let path = file(instance);
-    let reading = || format!("reading the drained real servers from {}", path.display());
-    let text = match read_own(&path, MAX_RECORD) {
-        Err(error) if is_missing(&error) => return Ok(Vec::new()),
-        other => other.with_context(reading)?,
-    };
-    serde_json::from_slice(&text).with_context(reading)
+    let list = read_json(&path)
+        .with_context(|| format!("reading the drained real servers from {}", path.display()))?;
+    Ok(list.unwrap_or_default())
 }
 
 /// Keeps the list over failover and reboot.
 fn keep(instance: &str, list: &[Drain]) -> anyhow::Result<()> {
     let path = file(instance);
-    let text = serde_json::to_vec(list)?;
-    own_directory(Path::new(STATE))
-        .and_then(|()| replace(&path, &text, 0o644, true))
+    write_json(&path, &list, true)
         .with_context(|| format!("keeping the drained real servers in {}", path.display()))
 }
 
@@ -84,8 +73,8 @@ fn file(instance: &str) -> PathBuf {
     Path::new(STATE).join(format!("{instance}.drains.json"))
 }
 
-/// Lays the list over a desired state: drained servers get weight 0.
-pub fn lay_over(list: &[Drain], desired: &mut Desired, now: u64) {
+/// Gives drained servers weight 0 in a desired state.
+pub fn apply_drains(list: &[Drain], desired: &mut Desired, now: u64) {
     for (service, wanted) in &mut desired.services {
         for (server, settings) in &mut wanted.servers {
             if let Some(drain) = list.iter().find(|drain| drain.holds(now) && drain.covers(service, server)) {
@@ -96,9 +85,18 @@ pub fn lay_over(list: &[Drain], desired: &mut Desired, now: u64) {
     }
 }
 
+/// Does that with the list of an instance.
+///
+/// # Errors
+/// When the list cannot be read, or others could have written it.
+pub fn apply_kept(instance: &str, desired: &mut Desired) -> anyhow::Result<()> {
+    apply_drains(&read(instance)?, desired, seconds_now());
+    Ok(())
+}
+
 /// What was typed after `drain`.
 #[derive(Debug)]
-pub struct Wish<'a> {
+pub struct DrainRequest<'a> {
     pub server: &'a str,
     /// `VIP:PORT`, `PROTOCOL/VIP:PORT` or `fwmark/MARK`; empty: every service
     pub services: &'a [String],
@@ -109,50 +107,44 @@ pub struct Wish<'a> {
 ///
 /// # Errors
 /// When no declared real server is meant, a word cannot be read, or the list cannot be kept.
-pub fn begin(instance: &str, config: &Config, wish: &Wish<'_>) -> anyhow::Result<String> {
-    let (address, port) = server(wish.server)?;
-    let services = match wish.services {
-        [] => None,
-        words => {
-            let mut keys = Vec::new();
-            for word in words {
-                keys.extend(parse_service(word, config)?);
-            }
-            Some(keys)
-        }
-    };
+pub fn begin(instance: &str, config: &Config, request: &DrainRequest<'_>) -> anyhow::Result<String> {
+    let (address, port) = parse_server(request.server)?;
+    let mut services = Vec::new();
+    for word in request.services {
+        services.extend(parse_service(word, config)?);
+    }
     let now = seconds_now();
-    let until = match wish.period {
-        None => None,
-        Some(text) => {
-            let period = parse_duration(text)
-                .filter(|period| period.as_secs() > 0)
-                .with_context(|| format!("`{text}` is not a duration, as in 10m or 300"))?;
-            Some(now.saturating_add(period.as_secs()))
-        }
+    let mut drain = Drain {
+        address,
+        port,
+        services: Some(services).filter(|list| !list.is_empty()),
+        since: now,
+        until: None,
     };
-    let drain = Drain { address, port, services, since: now, until };
-    let meant: Vec<String> = config
-        .services
-        .iter()
-        .flat_map(|(key, wanted)| wanted.servers.keys().map(move |server| (key, server)))
-        .filter(|(key, server)| drain.covers(key, server))
-        .map(|(key, server)| format!("{server} of {key}"))
-        .collect();
+    if let Some(text) = request.period {
+        let period = parse_duration(text)
+            .filter(|period| period.as_secs() > 0)
+            .with_context(|| format!("`{text}` is not a duration, as in 10m or 300"))?;
+        drain.until = Some(now.saturating_add(period.as_secs()));
+    }
+    let mut meant = Vec::new();
+    // As one types them: with the address alone where there is no port.
+    let mut known = BTreeSet::new();
+    for (service, wanted) in &config.services {
+        for server in wanted.servers.keys() {
+            if drain.covers(service, server) {
+                meant.push(format!("{server} of {service}"));
+            }
+            known.insert(if server.port == 0 { server.address.to_string() } else { server.to_string() });
+        }
+    }
     if meant.is_empty() {
-        let mut known: Vec<String> = config
-            .services
-            .values()
-            .flat_map(|wanted| wanted.servers.keys())
-            .map(ToString::to_string)
-            .collect();
-        known.sort();
-        known.dedup();
         let known: Vec<&str> = known.iter().map(String::as_str).collect();
-        bail!("no declared real server is `{}`{}", wish.server, did_you_mean(wish.server, &known));
+        bail!("no declared real server is `{}`{}", request.server, did_you_mean(request.server, &known));
     }
     let mut list = read(instance)?;
-    list.retain(|known| known.holds(now) && !known.is_about(&drain));
+    let about = |drain: &Drain| (drain.address, drain.port, drain.services.clone());
+    list.retain(|known| known.holds(now) && about(known) != about(&drain));
     list.push(drain);
     keep(instance, &list)?;
     Ok(format!("draining {}\n", meant.join(", ")))
@@ -168,7 +160,7 @@ pub fn lift(instance: &str, text: Option<&str>) -> anyhow::Result<String> {
     match text {
         None => list.clear(),
         Some(text) => {
-            let (address, port) = server(text)?;
+            let (address, port) = parse_server(text)?;
             list.retain(|known| known.address != address || (port.is_some() && known.port != port));
         }
     }
@@ -178,31 +170,25 @@ pub fn lift(instance: &str, text: Option<&str>) -> anyhow::Result<String> {
         bail!("nothing is drained that `{}` could mean; drained are: {names}", text.unwrap_or("--all"));
     }
     keep(instance, &list)?;
-    Ok(format!("lifted {} of {before} drains\n", before - list.len()))
+    Ok(format!("undrained {} of {before} entries\n", before - list.len()))
 }
 
-fn server(text: &str) -> anyhow::Result<(IpAddr, Option<u16>)> {
+fn parse_server(text: &str) -> anyhow::Result<(IpAddr, Option<u16>)> {
     parse_endpoint(text).with_context(|| {
         format!("`{text}` is not a real server, as in 192.0.2.11, 192.0.2.11:80 or \"[2001:db8::11]:80\"")
     })
 }
 
-/// Config services by `VIP:PORT` (every protocol), `tcp/VIP:PORT` or `fwmark/MARK` (both families).
+/// Services of the file by `VIP:PORT` (every protocol), `tcp/VIP:PORT` or `fwmark/MARK` (both families).
 fn parse_service(text: &str, config: &Config) -> anyhow::Result<Vec<ServiceKey>> {
     let (kind, rest) = text.split_once('/').map_or((None, text), |(kind, rest)| (Some(kind), rest));
-    let protocol = match kind {
-        None | Some("fwmark") => None,
-        Some("tcp") => Some(Protocol::TCP),
-        Some("udp") => Some(Protocol::UDP),
-        Some("sctp") => Some(Protocol::SCTP),
-        Some(other) => bail!("`{other}` is not one of tcp, udp, sctp, fwmark"),
-    };
-    let wanted = parse_endpoint(rest);
+    if let Some(other) = kind.filter(|kind| !["tcp", "udp", "sctp", "fwmark"].contains(kind)) {
+        bail!("`{other}` is not one of tcp, udp, sctp, fwmark");
+    }
+    let endpoint = parse_endpoint(rest);
     let matches = |key: &&ServiceKey| match **key {
-        ServiceKey::Endpoint { address, port, protocol: found } => {
-            kind != Some("fwmark")
-                && wanted == Some((address, Some(port)))
-                && protocol.is_none_or(|protocol| protocol == found)
+        ServiceKey::Endpoint { address, port, protocol } => {
+            kind.is_none_or(|kind| kind == protocol.to_string()) && endpoint == Some((address, Some(port)))
         }
         ServiceKey::Fwmark { mark, .. } => kind == Some("fwmark") && rest.parse() == Ok(mark),
     };

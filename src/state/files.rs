@@ -10,20 +10,21 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use nix::libc;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::config::source::refuse_foreign_writers;
 
 /// Records, notifications and the lock; empty after every boot.
-pub(crate) const RUN: &str = "/run/lvs-notify";
+pub(super) const RUN: &str = "/run/lvs-notify";
 /// What outlives a boot: last good files, their compiled copies, servers drained by hand.
-pub(crate) const STATE: &str = "/var/lib/lvs-notify";
+pub(super) const STATE: &str = "/var/lib/lvs-notify";
 /// A record or a list larger than this is not ours.
-pub(crate) const MAX_RECORD: u64 = 16 << 20;
+const MAX_JSON: u64 = 16 << 20;
 
 /// Opens a file that is nobody else's, never through a link.
-pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> anyhow::Result<File> {
-    let file =
-        options.mode(0o644).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK).open(path)?;
+fn open_own(path: &Path, options: &mut OpenOptions) -> anyhow::Result<File> {
+    let file = options.mode(0o644).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() || metadata.nlink() > 1 {
         bail!("{} is not a regular file of its own", path.display());
@@ -32,26 +33,43 @@ pub(crate) fn open_own(path: &Path, options: &mut OpenOptions) -> anyhow::Result
     Ok(file)
 }
 
+/// Opens such a file for reading and writing. It is made when it is not there, and its directory too.
+pub(super) fn create_own(path: &Path) -> anyhow::Result<File> {
+    own_directory(path.parent().unwrap_or(path))?;
+    open_own(path, OpenOptions::new().read(true).write(true).create(true))
+}
+
 /// The content of such a file, or its first bytes when it has more than `most`.
-pub(crate) fn read_own(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
+pub(super) fn read_own(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
     let mut content = Vec::new();
     open_own(path, OpenOptions::new().read(true))?.take(most).read_to_end(&mut content)?;
     Ok(content)
 }
 
-/// Whether what failed was only that the file is not there.
-pub(crate) fn is_missing(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::NotFound)
+/// Replaces such a file, or makes it, and its directory when that is not there.
+pub(super) fn write_own(path: &Path, content: &[u8], mode: u32, durable: bool) -> anyhow::Result<()> {
+    own_directory(path.parent().unwrap_or(path))?;
+    replace(path, content, mode, durable)
+}
+
+/// What such a file holds as JSON; none when it is not there.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
+    let missing = |error: &std::io::Error| error.kind() == ErrorKind::NotFound;
+    match read_own(path, MAX_JSON) {
+        Err(error) if error.downcast_ref().is_some_and(missing) => Ok(None),
+        text => Ok(Some(serde_json::from_slice(&text?)?)),
+    }
+}
+
+/// Replaces such a file, or makes it, with a value as JSON.
+pub(super) fn write_json(path: &Path, value: &impl Serialize, durable: bool) -> anyhow::Result<()> {
+    write_own(path, &serde_json::to_vec(value)?, 0o644, durable)
 }
 
 /// Makes a directory, or accepts one that only its owner, root or the caller, may change.
-pub(crate) fn own_directory(path: &Path) -> anyhow::Result<()> {
-    match DirBuilder::new().mode(0o755).create(path) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-            return Err(error).with_context(|| format!("making the directory {}", path.display()));
-        }
-        _ => {}
-    }
+pub(super) fn own_directory(path: &Path) -> anyhow::Result<()> {
+    let made = DirBuilder::new().recursive(true).mode(0o755).create(path);
+    made.with_context(|| format!("making the directory {}", path.display()))?;
     let metadata = std::fs::symlink_metadata(path)?;
     if !metadata.is_dir() {
         bail!("{} is not a directory", path.display());
@@ -64,27 +82,18 @@ pub(crate) fn own_directory(path: &Path) -> anyhow::Result<()> {
 
 /// Replaces a file in one step: a reader finds the old content or the new one, and so does the next
 /// boot when it is `durable`. A takeover does not wait for a disk on behalf of a record in /run.
-pub(crate) fn replace(path: &Path, content: &[u8], mode: u32, durable: bool) -> anyhow::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
+pub(super) fn replace(path: &Path, content: &[u8], mode: u32, durable: bool) -> anyhow::Result<()> {
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
     // What a killed process with the same PID left behind; O_EXCL never follows a link.
     let _ = std::fs::remove_file(&temporary);
-    let write = || -> anyhow::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-            .open(&temporary)?;
+    let write = || -> std::io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.write_all(content)?;
         if durable {
             file.sync_all()?;
         }
-        std::fs::rename(&temporary, path)?;
-        Ok(())
+        std::fs::rename(&temporary, path)
     };
-    write().inspect_err(|_| {
-        let _ = std::fs::remove_file(&temporary);
-    })
+    write().inspect_err(|_| _ = std::fs::remove_file(&temporary))?;
+    Ok(())
 }

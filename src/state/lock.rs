@@ -1,9 +1,9 @@
 //! The single writer, and what becomes of a holder that hangs.
 //!
 //! Owns /run/lvs-notify/lock: one lock for all instances, because they share one IPVS table, whose
-//! dumps skip entries while somebody changes it. Called by `reconcile`.
+//! dumps skip entries while somebody changes it. Called by `reconcile`, and by `lib` for the list of drains.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,54 +14,46 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::files::{RUN, open_own, own_directory};
+use super::files::{RUN, create_own, read_own};
 use super::stamp::{Stamp, start_of};
 
 /// How long a run waits that has no shorter time limit.
 pub const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a killed holder may take to be gone.
-const LAST_BREATH: Duration = Duration::from_secs(1);
+/// How long a killed holder may take to be gone, and one that has just got the lock to write its name into it.
+const KILL_GRACE: Duration = Duration::from_secs(1);
+/// A holder's name is shorter.
+const MAX_HOLDER: u64 = 1024;
 
-/// The lock, held until it is dropped.
-pub struct Lock(Option<Flock<File>>);
-
-/// How waiting for the lock ended.
-pub enum Waited {
-    Held(Lock),
-    GivenUp,
+/// The lock, held until it is dropped; without a file, the run goes on without it.
+pub struct Lock {
+    _file: Option<Flock<File>>,
 }
 
-/// What was found of a holder that has the lock for too long.
-enum Overcome {
-    /// Another instance's: this run goes on without the lock
-    Beside,
-    Killed(Stamp),
-    /// It has let go meanwhile, or cannot be named yet
-    Gone,
+/// How waiting for the lock ended.
+pub enum LockOutcome {
+    Held(Lock),
+    Superseded,
 }
 
 /// Who waits, and how.
-pub struct Waiter<'a> {
+pub struct LockRequest<'a> {
     pub stamp: &'a Stamp,
     pub instance: &'a str,
     pub patience: Duration,
     /// Whether it carries a notification, which overrules older runs of its instance
-    pub overrules: bool,
+    pub may_kill_older: bool,
 }
 
 /// Holds the lock for a change of an instance's own files, which overrules nobody.
 ///
 /// # Errors
 /// When a run of this instance does not let go of it.
-pub fn hold(instance: &str) -> anyhow::Result<Lock> {
-    let waiter = Waiter { stamp: &Stamp::own()?, instance, patience: PATIENCE, overrules: false };
-    match waiter.wait(|| false)? {
-        Waited::Held(lock) => Ok(lock),
-        Waited::GivenUp => Ok(Lock(None)),
-    }
+pub fn hold(instance: &str) -> anyhow::Result<LockOutcome> {
+    let stamp = &Stamp::own()?;
+    LockRequest { stamp, instance, patience: PATIENCE, may_kill_older: false }.wait(|| false)
 }
 
-impl Waiter<'_> {
+impl LockRequest<'_> {
     /// Waits for the lock. A holder that still has it at the deadline hangs or is stopped. When it
     /// was called before this process for the same instance it is killed, which is safe at any
     /// instant, since every run converges from whatever state it finds. The run of another instance
@@ -70,95 +62,80 @@ impl Waiter<'_> {
     ///
     /// # Errors
     /// When a run of this instance holds it that this one may not overrule, or that survives.
-    pub fn wait(&self, mut give_up: impl FnMut() -> bool) -> anyhow::Result<Waited> {
+    pub fn wait(&self, superseded: impl Fn() -> bool) -> anyhow::Result<LockOutcome> {
         let path = Path::new(RUN).join("lock");
-        let opened = own_directory(Path::new(RUN))
-            .and_then(|()| open_own(&path, OpenOptions::new().read(true).write(true).create(true)));
-        let mut file = match opened {
+        let mut file = match create_own(&path) {
             Ok(file) => file,
             Err(error) => {
                 log::warn!("going on without the lock {}: {error:#}", path.display());
-                return Ok(Waited::Held(Lock(None)));
+                return Ok(LockOutcome::Held(Lock { _file: None }));
             }
         };
         let mut deadline = Instant::now() + self.patience;
-        let (mut killed, mut gone) = (None, 0);
+        let mut tried = Vec::new();
         loop {
             file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(mut lock) => {
                     // For whoever waits in vain. A holder that cannot be named is not killed.
-                    let Stamp { boot, start, pid } = self.stamp;
                     let _ = lock.set_len(0);
-                    let _ = write!(lock, "{boot} {start} {pid} {}", self.instance);
-                    return Ok(Waited::Held(Lock(Some(lock))));
+                    let _ = write!(lock, "{} {}", self.stamp, self.instance);
+                    return Ok(LockOutcome::Held(Lock { _file: Some(lock) }));
                 }
                 Err((file, Errno::EWOULDBLOCK | Errno::EINTR)) => file,
                 Err((_, errno)) => bail!("locking {}: {errno}", path.display()),
             };
-            if give_up() {
-                return Ok(Waited::GivenUp);
+            if superseded() {
+                return Ok(LockOutcome::Superseded);
             }
             if Instant::now() >= deadline {
-                match self.overcome(&path, killed.as_ref(), gone)? {
-                    Overcome::Beside => return Ok(Waited::Held(Lock(None))),
-                    Overcome::Killed(holder) => killed = Some(holder),
-                    Overcome::Gone => gone += 1,
+                if self.overcome(&path, &mut tried)? {
+                    return Ok(LockOutcome::Held(Lock { _file: None }));
                 }
-                deadline = Instant::now() + LAST_BREATH;
+                deadline = Instant::now() + KILL_GRACE;
             }
             std::thread::sleep(Duration::from_millis(2));
         }
     }
 
-    /// Kills the holder, or finds that there is no need. Of several older runs that wait as well, the next one may have
-    /// the lock by now: only the one that was `killed` before has survived. Between having the lock and writing into it
-    /// there is a moment, so a holder that cannot be named, or is no more, is given some.
-    fn overcome(&self, path: &Path, killed: Option<&Stamp>, gone: u32) -> anyhow::Result<Overcome> {
-        const MOMENTS: u32 = 2;
-        let path_shown = path.display();
-        let waited = self.patience.as_secs_f32();
+    /// Kills the holder, or finds that there is no need; true when it is another instance's, beside which this run goes
+    /// on. Of several older runs that wait as well, the next one may have the lock by now: only one that was `tried`
+    /// before has survived. Between having the lock and writing into it there is a moment, so nobody, where a living
+    /// holder should be named, is given some.
+    fn overcome(&self, path: &Path, tried: &mut Vec<Option<Stamp>>) -> anyhow::Result<bool> {
+        const MOMENTS: usize = 2;
+        let shown = path.display();
+        let waited = format!("for more than {:.1} s", self.patience.as_secs_f32());
         let found = read_holder(path);
         let alive = found.as_ref().is_some_and(|(holder, _)| start_of(holder.pid) == Some(holder.start));
-        if !alive && gone < MOMENTS {
-            return Ok(Overcome::Gone);
+        if !alive && tried.iter().filter(|holder| holder.is_none()).count() < MOMENTS {
+            tried.push(None);
+            return Ok(false);
         }
         let (holder, instance) = found.with_context(|| {
-            format!("another lvs-notify holds {path_shown} for more than {waited:.1} s; find it with `fuser {path_shown}`")
+            format!("another lvs-notify holds {shown} {waited}; find it with `fuser {shown}`")
         })?;
-        let pid = holder.pid;
+        let (pid, older) = (holder.pid, self.stamp.is_after(&holder));
         if instance != self.instance {
-            log::warn!(
-                "lvs-notify process {pid} of {instance} holds {path_shown} for more than {waited:.1} s; going on beside it"
-            );
-            return Ok(Overcome::Beside);
+            log::warn!("lvs-notify process {pid} of {instance} holds {shown} {waited}; going on beside it");
+            return Ok(true);
         }
-        if killed == Some(&holder) || !self.overrules || !self.stamp.is_after(&holder) || !alive {
+        let holder = Some(holder);
+        if !alive || !older || !self.may_kill_older || tried.contains(&holder) {
             bail!(
-                "lvs-notify process {pid} holds the lock {path_shown} for more than {waited:.1} s; look at it with `cat /proc/{pid}/stack`, end it with `kill -9 {pid}`, and run this again"
+                "lvs-notify process {pid} holds the lock {shown} {waited}; look at it with `cat /proc/{pid}/stack`, end it with `kill -9 {pid}`, and run this again"
             );
         }
-        log::warn!(
-            "killing lvs-notify process {pid}, called before this one, which holds the lock for more than {waited:.1} s"
-        );
+        log::warn!("killing lvs-notify process {pid}, called before this one, which holds the lock {waited}");
         match kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL) {
-            Ok(()) | Err(Errno::ESRCH) => Ok(Overcome::Killed(holder)),
+            Ok(()) | Err(Errno::ESRCH) => tried.push(holder),
             Err(errno) => bail!("killing process {pid}: {errno}"),
         }
-    }
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        if let Some(lock) = self.0.take() {
-            let _ = lock.unlock();
-        }
+        Ok(false)
     }
 }
 
 fn read_holder(path: &Path) -> Option<(Stamp, String)> {
-    let text = std::fs::read_to_string(path).ok()?;
-    let mut words = text.splitn(4, ' ');
-    let boot = words.next()?.to_owned();
-    let stamp = Stamp { boot, start: words.next()?.parse().ok()?, pid: words.next()?.parse().ok()? };
-    Some((stamp, words.next()?.to_owned()))
+    let text = String::from_utf8(read_own(path, MAX_HOLDER).ok()?).ok()?;
+    let (stamp, instance) = text.split_once(' ')?;
+    Some((stamp.parse().ok()?, instance.to_owned()))
 }

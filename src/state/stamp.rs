@@ -86,3 +86,20 @@ pub(crate) fn start_of(pid: u32) -> Option<u64> {
 pub fn seconds_now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
+
+/// `BOOT-START-PID`, in names of files and in the lock.
+impl std::fmt::Display for Stamp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}-{}", self.boot, self.start, self.pid)
+    }
+}
+
+impl std::str::FromStr for Stamp {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (rest, pid) = text.rsplit_once('-').unwrap_or_default();
+        let (boot, start) = rest.rsplit_once('-').unwrap_or_default();
+        Ok(Self { boot: boot.to_owned(), start: start.parse()?, pid: pid.parse()? })
+    }
+}

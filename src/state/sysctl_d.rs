@@ -3,7 +3,6 @@
 //! Owns that file's name, content and replacement. Called by `reconcile` at the very end: a disk
 //! that is slow or read-only must never hold up a takeover.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -19,50 +18,41 @@ pub fn path(instance: &str) -> PathBuf {
     Path::new(DIRECTORY).join(format!("90-lvs-notify-{instance}.conf"))
 }
 
-/// Brings the file in line; tells whether it had to change.
-///
-/// # Errors
-/// When it cannot be read or replaced.
-pub fn apply(instance: &str, desired: &Desired) -> anyhow::Result<bool> {
-    let path = path(instance);
-    match desired.persist {
-        Persist::Leave => Ok(false),
-        Persist::Keep => {
-            let content = content(instance, desired);
-            if std::fs::read(&path).is_ok_and(|found| found == content.as_bytes()) {
-                return Ok(false);
-            }
-            // Minimal systems come without the directory; sysctl(8) reads it all the same.
-            let made = match std::fs::create_dir(DIRECTORY) {
-                Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error.into()),
-                _ => Ok(()),
-            };
-            made.and_then(|()| replace(&path, content.as_bytes(), 0o644, true)).map(|()| true).with_context(
-                || {
-                    format!(
-                        "keeping the ARP parameters in {} (they are set, but a reboot would lose them)",
-                        path.display()
-                    )
-                },
-            )
-        }
-        Persist::Remove => match std::fs::remove_file(&path) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error).with_context(|| format!("removing {}", path.display())),
-        },
-    }
-}
-
 /// Whether the file is as the desired state wants it.
 pub fn is_current(instance: &str, desired: &Desired) -> bool {
+    let path = path(instance);
     match desired.persist {
         Persist::Leave => true,
         Persist::Keep => {
-            std::fs::read(path(instance)).is_ok_and(|found| found == content(instance, desired).as_bytes())
+            std::fs::read(path).is_ok_and(|found| found == content(instance, desired).as_bytes())
         }
-        Persist::Remove => !path(instance).exists(),
+        Persist::Remove => path.symlink_metadata().is_err(),
     }
+}
+
+/// Brings the file in line; gives its path with the sign of a change, when it had to change.
+///
+/// # Errors
+/// When it cannot be replaced or removed.
+pub fn apply(instance: &str, desired: &Desired) -> anyhow::Result<Option<String>> {
+    if is_current(instance, desired) {
+        return Ok(None);
+    }
+    let path = path(instance);
+    let name = path.display();
+    if desired.persist == Persist::Remove {
+        std::fs::remove_file(&path).with_context(|| format!("removing {name}"))?;
+        return Ok(Some(format!("- {name}")));
+    }
+    let sign = if path.exists() { '~' } else { '+' };
+    // Minimal systems come without the directory; sysctl(8) reads it all the same.
+    std::fs::create_dir_all(DIRECTORY)
+        .map_err(anyhow::Error::from)
+        .and_then(|()| replace(&path, content(instance, desired).as_bytes(), 0o644, true))
+        .with_context(|| {
+            format!("keeping the ARP parameters in {name} (they are set, but a reboot would lose them)")
+        })?;
+    Ok(Some(format!("{sign} {name}")))
 }
 
 fn content(instance: &str, desired: &Desired) -> String {

@@ -15,7 +15,8 @@ use lvs_notify::kernel::Error;
 use lvs_notify::model::{AddressKey, Mac, Role, ServiceKey};
 use lvs_notify::observed::Observed;
 use lvs_notify::plan::Plan;
-use lvs_notify::reconcile::{Outcome, Preview};
+use lvs_notify::preview::Preview;
+use lvs_notify::reconcile::Outcome;
 use lvs_notify::report::{self, Exit};
 use lvs_notify::state::drain::{self, Drain};
 use lvs_notify::state::record::Record;
@@ -73,14 +74,13 @@ struct State {
 impl State {
     fn preview(&self, source: Source) -> Preview {
         let config = Config::parse(&source).unwrap();
-        let basis = match (&self.problem, self.last_good) {
-            (None, _) => Basis::File { source, config, compiled: false },
-            (Some(why), true) => Basis::LastGood { config, why: why.clone() },
-            (Some(why), false) => Basis::Record { why: why.clone() },
+        let basis = match self.problem.clone() {
+            None => Basis::File { source, config, compiled: false },
+            Some(why) => Basis::StandIn { last_good: self.last_good.then_some(config), why },
         };
         let owned = self.record.as_ref().map(|record| record.owned.clone()).unwrap_or_default();
         let mut desired = basis.desired(self.role, &owned).unwrap();
-        drain::lay_over(&self.drains, &mut desired, 0);
+        drain::apply_drains(&self.drains, &mut desired, 0);
         Preview {
             role: self.role,
             plan: Plan::between(&desired, &self.observed, &owned),

@@ -53,6 +53,8 @@ struct Failing {
     reads: usize,
     fail_change: Option<(usize, Errno)>,
     fail_read: Option<usize>,
+    /// A parameter that it does not have
+    lacks: Option<Parameter>,
     announced: Vec<AddressKey>,
 }
 
@@ -84,6 +86,11 @@ impl Kernel for Failing {
         for change in changes {
             let number = self.changes;
             self.changes += 1;
+            if matches!(change, Change::SetParameter { parameter, .. } if Some(parameter) == self.lacks.as_ref())
+            {
+                results.push(Err(refusal(&change.to_string(), Errno::ENOENT)));
+                continue;
+            }
             match self.fail_change {
                 Some((wanted, errno)) if wanted == number => {
                     if errno == Errno::ENOBUFS {
@@ -130,7 +137,15 @@ fn kernel() -> Failing {
         names.into_iter().flat_map(|name| [Parameter::ArpIgnore(name.clone()), Parameter::ArpAnnounce(name)]);
     let parameters = both.map(|parameter| (parameter, "0".to_owned())).collect();
     let state = Observed { ipvs: Some(ipvs), parameters, ..Observed::default() };
-    Failing { state, changes: 0, reads: 0, fail_change: None, fail_read: None, announced: Vec::new() }
+    Failing {
+        state,
+        changes: 0,
+        reads: 0,
+        fail_change: None,
+        fail_read: None,
+        lacks: None,
+        announced: Vec::new(),
+    }
 }
 
 struct Bench {
@@ -138,8 +153,9 @@ struct Bench {
 }
 
 impl Bench {
-    fn new() -> Self {
-        let name = format!("faults-{}", std::process::id());
+    /// A bench of its own for each test: they run beside each other.
+    fn new(test: &str) -> Self {
+        let name = format!("faults-{test}-{}", std::process::id());
         let path = PathBuf::from(format!("/run/{name}.yaml"));
         std::fs::write(&path, FILE).expect("this test needs root");
         Self { instance: Instance { name, path } }
@@ -204,7 +220,7 @@ fn assert_converged(kernel: &Failing, role: Role, what: &str) {
 #[test]
 #[ignore = "needs root: run tests/run"]
 fn every_change_times_every_error() {
-    let bench = Bench::new();
+    let bench = Bench::new("changes");
     let mut tried = 0;
     for role in [Role::Master, Role::Backup] {
         let mut start = kernel();
@@ -243,7 +259,7 @@ fn every_change_times_every_error() {
 #[test]
 #[ignore = "needs root: run tests/run"]
 fn every_reading_that_fails() {
-    let bench = Bench::new();
+    let bench = Bench::new("reads");
     for role in [Role::Master, Role::Backup] {
         for number in 0..3 {
             let what = format!("{role}, reading {number}");
@@ -266,4 +282,24 @@ fn every_reading_that_fails() {
             assert_converged(&failing, role, &what);
         }
     }
+}
+
+#[test]
+#[ignore = "needs root: run tests/run"]
+fn a_parameter_that_the_kernel_lacks_is_told_once_and_holds_nothing_up() {
+    let bench = Bench::new("lacks");
+    std::fs::write(&bench.instance.path, format!("{FILE}ipvs: {{sysctl: {{sloppy_tcp: 1}}}}\n")).unwrap();
+    bench.forget();
+    let mut kernel = kernel();
+    kernel.lacks = Some(Parameter::Ipvs("sloppy_tcp".into()));
+    let outcome = bench.run(&mut kernel, Role::Master).unwrap();
+    let failures: Vec<String> = outcome
+        .done
+        .iter()
+        .filter(|(_, error)| error.is_some())
+        .map(|(change, _)| change.to_string())
+        .collect();
+    assert_eq!(failures, ["net.ipv4.vs.sloppy_tcp: - -> 1"]);
+    assert_eq!((outcome.run.failed, outcome.remaining.len(), outcome.withheld.len()), (1, 0, 0));
+    assert_eq!(kernel.announced.len(), 2, "the VIPs are served all the same");
 }

@@ -340,6 +340,46 @@ fn restore_puts_odd_old_values_back() {
 
 #[test]
 #[ignore = "needs root: run tests/run"]
+fn the_last_of_two_instances_restores() {
+    let (director, _neighbour) = wired("arp: {restore: true, persist: false}");
+    let other = file("eth0", "arp: {restore: true, persist: false}");
+    director.desire("VI_2", &other.replace(VIP, "192.0.2.200").replace(VIP6, "2001:db8::200"));
+    set(&director, "eth0", "arp_announce", 1);
+    let before = parameters(&director, &["all", "lo", "eth0"]);
+    // Whoever comes first and leaves first: the values stay while one needs them, and then come back.
+    for (first, second) in [("VI_1", "VI_2"), ("VI_2", "VI_1")] {
+        for (leaves, stays) in [(first, second), (second, first)] {
+            director.lvs_ok(&format!("master {first}"));
+            director.lvs_ok(&format!("master {second}"));
+            director.lvs_ok(&format!("backup {leaves}"));
+            let wanted = ["all 1 2", "lo 1 2", "eth0 1 2"];
+            let what = format!("{first} came, {second} came, {leaves} left");
+            assert_eq!(parameters(&director, &["all", "lo", "eth0"]), wanted, "{what}");
+            director.lvs_ok(&format!("backup {stays}"));
+            assert_eq!(parameters(&director, &["all", "lo", "eth0"]), before, "{what}, {stays} left");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root: run tests/run"]
+fn the_mark_of_the_newest_notification_stays() {
+    let (director, _neighbour) = wired("");
+    director.lvs_ok("backup");
+    director.lvs_ok("master");
+    let marks = || director.ok("ls /run/lvs-notify/VI_1.notifications");
+    let mark = marks();
+    assert!(mark.trim_end().ends_with("-master") && mark.lines().count() == 1, "{mark}");
+    // One that repairs, one that has nothing to do, and one that completes a run of which only the mark is left.
+    for damage in ["ip address del 192.0.2.100/32 dev lo", "true", "rm /run/lvs-notify/VI_1.json"] {
+        director.ok(damage);
+        director.lvs_ok("apply");
+        assert_eq!(marks(), mark, "{damage}");
+    }
+}
+
+#[test]
+#[ignore = "needs root: run tests/run"]
 fn persistence_that_fails_is_told_and_holds_nothing_up() {
     let (director, _neighbour) = wired("");
     director.ok("mount -o remount,ro /etc/sysctl.d");

@@ -176,7 +176,7 @@ fn stopped_holder(lb: &Host, arguments: &str) -> String {
     });
     // The process stays stopped when strace is gone.
     drop(strace);
-    held.unwrap().0.split_whitespace().nth(2).unwrap().to_owned()
+    held.unwrap().0.split(['-', ' ']).nth(2).unwrap().to_owned()
 }
 
 fn is_stopped(pid: &str) -> bool {
