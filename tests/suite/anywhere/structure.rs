@@ -2,7 +2,7 @@
 //!
 //! Owns the rules that a compiler does not know. Needs no privileges.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -32,7 +32,7 @@ fn sources() -> Vec<(String, String)> {
 
 /// The program part of a file, without its tests.
 fn program(text: &str) -> &str {
-    text.split("#[cfg(test)]\nmod tests").next().unwrap()
+    text.split("\nmod tests").next().unwrap()
 }
 
 #[test]
@@ -60,6 +60,111 @@ fn the_plan_is_pure() {
         ["std::fs", "std::process", "std::time", "std::env", "crate::kernel", "log::", "println!", "nix::"]
     {
         assert!(!program(&plan).contains(word), "plan.rs uses {word}");
+    }
+}
+
+/// The arrows among files: what each names of the others.
+fn arrows() -> BTreeMap<String, BTreeSet<String>> {
+    let files: BTreeMap<String, String> = sources()
+        .into_iter()
+        .filter(|(name, _)| !["main.rs", "lib.rs", "kernel/live.rs"].contains(&name.as_str()))
+        .map(|(name, text)| {
+            let code = program(&text).lines().filter(|line| !line.trim_start().starts_with("//"));
+            (
+                name.trim_end_matches(".rs").trim_end_matches("/mod").replace('/', "::"),
+                code.collect::<Vec<_>>().join("\n"),
+            )
+        })
+        .collect();
+    let arrows_of = |(module, code): (&String, &String)| {
+        let above = module.rsplit_once("::").map_or("", |(above, _)| above);
+        let mut named = paths(code, "crate::", "");
+        named.extend(paths(code, "super::", above));
+        for child in files.keys().filter_map(|name| name.strip_prefix(&format!("{module}::"))) {
+            named.extend(paths(code, &format!("{child}::"), &format!("{module}::{child}")));
+        }
+        // What is named is a file, or something in it.
+        let file = |name: String| {
+            let mut name = name.as_str();
+            while !files.contains_key(name) {
+                name = name.rsplit_once("::")?.0;
+            }
+            (name != module).then(|| name.to_owned())
+        };
+        (module.clone(), named.into_iter().filter_map(file).collect())
+    };
+    files.iter().map(arrows_of).collect()
+}
+
+/// Every path in `code` that begins with `start`, as a path below `base`; braces are taken apart.
+fn paths(code: &str, start: &str, base: &str) -> Vec<String> {
+    let mut list = Vec::new();
+    for (at, _) in code.match_indices(start) {
+        if !code[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == ':') {
+            branches(&code[at + start.len()..], base, &mut list);
+        }
+    }
+    list
+}
+
+/// Takes a path apart: `a::{b, c::d}` is two. Gives what comes after it.
+fn branches<'a>(text: &'a str, base: &str, list: &mut Vec<String>) -> &'a str {
+    let text = text.trim_start();
+    let join = |name: &str| if base.is_empty() { name.to_owned() } else { format!("{base}::{name}") };
+    if let Some(mut rest) = text.strip_prefix('{') {
+        while !rest.trim_start().starts_with('}') {
+            rest = branches(rest, base, list).trim_start();
+            rest = rest.strip_prefix(',').unwrap_or(rest);
+        }
+        return &rest.trim_start()[1..];
+    }
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+    let (name, rest) = text.split_at(end);
+    if let Some(rest) = rest.strip_prefix("::") {
+        return branches(rest, &join(name), list);
+    }
+    list.push(join(name));
+    // `name as other`, `*`, or the end.
+    rest.find([',', '}', ';', '(', '\n']).map_or("", |end| &rest[end..])
+}
+
+#[test]
+fn no_circle_among_files() {
+    let arrows = arrows();
+    assert!(arrows["reconcile"].contains("plan") && arrows["plan"].contains("desired"), "{arrows:?}");
+    // What can be reached from each file; a file that reaches itself is in a circle.
+    let reached = |from: &str| {
+        let mut seen: BTreeSet<&str> = BTreeSet::new();
+        let mut next: Vec<&str> = arrows[from].iter().map(String::as_str).collect();
+        while let Some(name) = next.pop() {
+            if seen.insert(name) {
+                next.extend(arrows[name].iter().map(String::as_str));
+            }
+        }
+        seen.contains(from)
+    };
+    let circle: Vec<&String> = arrows.keys().filter(|name| reached(name)).collect();
+    assert!(circle.is_empty(), "circles among {circle:?}");
+    // The flow has one direction.
+    for (name, below) in [
+        ("model", [].as_slice()),
+        ("config", &["model"]),
+        ("desired", &["config", "model"]),
+        ("observed", &["desired", "model"]),
+        ("plan", &["observed", "desired", "config", "model"]),
+    ] {
+        let wrong: Vec<_> =
+            arrows[name].iter().filter(|to| !below.iter().any(|ok| to.starts_with(ok))).collect();
+        assert!(wrong.is_empty(), "{name} names {wrong:?}");
+    }
+}
+
+/// A file that grows beyond this is two.
+#[test]
+fn no_file_is_longer_than_600_lines() {
+    for (name, text) in sources() {
+        let count = program(&text).lines().count();
+        assert!(count <= 600, "{name} has {count} lines");
     }
 }
 
