@@ -304,9 +304,9 @@ impl Run<'_> {
         };
         let mut ipvs = false;
         for change in plan.changes() {
-            ipvs |= change.is_ipvs()
-                || matches!(change, Change::SetParameter { parameter: Parameter::Ipvs(_), .. });
-            if let Change::AddService { new, .. } | Change::SetService { new, .. } = change {
+            ipvs |=
+                change.is_ipvs() || matches!(change, Change::Parameter { parameter: Parameter::Ipvs(_), .. });
+            if let Change::Service { new: Some(new), .. } = change {
                 need(new);
             }
         }
@@ -389,11 +389,12 @@ impl Run<'_> {
                         found.servers.iter().map(move |(key, old)| (service, key, old))
                     })
                     .filter(|(.., old)| old.weight != 0)
-                    .map(|(service, key, old)| Change::SetServer {
+                    .map(|(service, key, old)| Change::Server {
                         service: *service,
                         key: *key,
-                        old: *old,
-                        new: RealServer { weight: 0, ..*old },
+                        old: Some(*old),
+                        new: Some(RealServer { weight: 0, ..*old }),
+                        connections: 0,
                     })
                     .collect();
                 if !self.apply(changes) {
@@ -434,7 +435,7 @@ impl Run<'_> {
         changes
             .into_iter()
             .filter(|change| match change {
-                Change::AddAddress { key, .. } => !withheld.contains(&key.address),
+                Change::Address { key, new: Some(_), .. } => !withheld.contains(&key.address),
                 _ => true,
             })
             .collect()

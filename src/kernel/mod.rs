@@ -20,15 +20,15 @@ mod probe;
 mod sysctl;
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 
-use crate::model::{AddressKey, Claims, Family};
+use crate::model::{AddressKey, Claims};
 use crate::observed::{Observed, Scope, ServerScope};
 use crate::plan::Change;
 
 use addr::Addresses;
 use error::Operation;
 use ipvs::Ipvs;
-use netlink::Failure;
 
 pub use error::{Error, Result};
 pub use interfaces::{Bound, interfaces};
@@ -103,10 +103,13 @@ impl Linux {
         Ok(list.iter().filter_map(|link| link.name().to_str().ok().map(str::to_owned)).collect())
     }
 
-    fn addresses(&mut self) -> std::result::Result<&mut Addresses, Failure> {
+    fn addresses(&mut self, operation: Operation, object: impl Display) -> Result<&mut Addresses> {
         match &mut self.addresses {
             Some(addresses) => Ok(addresses),
-            none => Ok(none.insert(Addresses::open()?)),
+            none => {
+                let opened = Addresses::open();
+                Ok(none.insert(opened.map_err(|failure| Error::netlink(operation, object, &failure))?))
+            }
         }
     }
 
@@ -118,27 +121,20 @@ impl Linux {
         }
     }
 
-    fn apply_ipvs(&mut self, changes: &[Change]) -> Vec<Result<()>> {
-        let error = match self.ipvs() {
-            Ok(Some(ipvs)) => return ipvs.apply(changes),
-            Ok(None) => ipvs::missing(),
-            Err(error) => error,
-        };
-        changes.iter().map(|_| Err(error.clone())).collect()
+    fn need_ipvs(&mut self) -> Result<&mut Ipvs> {
+        self.ipvs()?.ok_or_else(ipvs::no_ipvs_error)
     }
 
     /// Carries out a change that is not IPVS's.
     fn apply_one(&mut self, change: &Change) -> Result<()> {
         match change {
-            Change::SetParameter { parameter, new, .. } => sysctl::write(parameter, new),
-            Change::AddAddress { key, label } => self
-                .addresses()
-                .map_err(|failure| Error::netlink(Operation::AddAddress, key, &failure))?
-                .add(key, Family::of(key.address).host_prefix(), label.as_deref()),
-            Change::RemoveAddress { key, prefix } => self
-                .addresses()
-                .map_err(|failure| Error::netlink(Operation::RemoveAddress, key, &failure))?
-                .remove(key, *prefix),
+            Change::Parameter { parameter, new, .. } => sysctl::write(parameter, new),
+            Change::Address { key, new: Some(prefix), label, .. } => {
+                self.addresses(Operation::AddAddress, key)?.add(key, *prefix, label.as_deref())
+            }
+            Change::Address { key, old: Some(prefix), .. } => {
+                self.addresses(Operation::RemoveAddress, key)?.remove(key, *prefix)
+            }
             _ => Ok(()),
         }
     }
@@ -157,16 +153,12 @@ impl Kernel for Linux {
     fn observe(&mut self, scope: &Scope) -> Result<Observed> {
         let mut observed = Observed::default();
         if !scope.interfaces.is_empty() {
-            let addresses =
-                self.addresses().map_err(|failure| Error::netlink(Operation::ReadAddresses, "", &failure))?;
+            let addresses = self.addresses(Operation::ReadAddresses, "")?;
             (observed.interfaces, observed.addresses) = addresses.observe(&scope.interfaces)?;
         }
         // Before the parameters: those of IPVS exist only once its module is loaded.
         if scope.servers != ServerScope::Nothing {
-            observed.ipvs = match self.ipvs()? {
-                Some(ipvs) => Some(ipvs.observe(&scope.servers)?),
-                None => None,
-            };
+            observed.ipvs = self.ipvs()?.map(|ipvs| ipvs.observe(&scope.servers)).transpose()?;
         }
         for parameter in &scope.parameters {
             if let Some(value) = sysctl::read(parameter)? {
@@ -177,19 +169,16 @@ impl Kernel for Linux {
     }
 
     fn prepare(&mut self, needs: &Needs) -> Vec<Error> {
-        match self.ipvs() {
-            Ok(Some(ipvs)) => ipvs.prepare(needs),
-            Ok(None) => vec![ipvs::missing()],
-            Err(error) => vec![error],
-        }
+        self.need_ipvs().map_or_else(|error| vec![error], |ipvs| ipvs.prepare(needs))
     }
 
     fn apply(&mut self, changes: &[Change]) -> Vec<Result<()>> {
         let mut results = Vec::with_capacity(changes.len());
         for run in changes.chunk_by(|left, right| left.is_ipvs() && right.is_ipvs()) {
-            match run {
-                [change] if !change.is_ipvs() => results.push(self.apply_one(change)),
-                _ => results.extend(self.apply_ipvs(run)),
+            match (run, run.iter().any(Change::is_ipvs).then(|| self.need_ipvs())) {
+                (_, Some(Ok(ipvs))) => results.extend(ipvs.apply(run)),
+                (_, Some(Err(error))) => results.extend(run.iter().map(|_| Err(error.clone()))),
+                (others, None) => results.extend(others.iter().map(|change| self.apply_one(change))),
             }
         }
         results
@@ -228,21 +217,14 @@ mod tests {
             let lo = || "lo".to_owned();
             let vip = AddressKey { interface: lo(), address: "192.0.2.1".parse().unwrap() };
             let parameter = Parameter::ArpIgnore(lo());
-            let set = |new: &str| Change::SetParameter {
+            let set = |new: &str| Change::Parameter {
                 parameter: parameter.clone(),
                 old: None,
                 new: new.to_owned(),
             };
-            let changes = [
-                set("1"),
-                Change::AddAddress {
-                    key: AddressKey { interface: "nosuch0".to_owned(), ..vip.clone() },
-                    label: None,
-                },
-                set("2 3"),
-                set("abc"),
-                Change::AddAddress { key: vip.clone(), label: None },
-            ];
+            let add = |key| Change::Address { key, old: None, new: Some(32), label: None };
+            let nowhere = AddressKey { interface: "nosuch0".to_owned(), ..vip.clone() };
+            let changes = [set("1"), add(nowhere), set("2 3"), set("abc"), add(vip.clone())];
             let results = kernel.apply(&changes);
             let told: Vec<String> = results
                 .iter()

@@ -139,7 +139,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let name = format!("faults-{}", std::process::id());
+        let name = format!("faults-{}", nix::unistd::gettid());
         let path = PathBuf::from(format!("/run/{name}.yaml"));
         std::fs::write(&path, FILE).expect("this test needs root");
         Self { instance: Instance { name, path } }
