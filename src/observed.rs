@@ -1,7 +1,9 @@
 //! What the kernel has, and what of it to read.
 //!
-//! Owns the shape of the observed state. Filled by `kernel`; `plan` compares it with the desired state, `status` judges it.
+//! Owns the shape of the observed state. Filled by `kernel`; `plan` compares it with the desired state, `status`
+//! judges it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -30,13 +32,8 @@ pub struct Observed {
 
 impl Observed {
     /// The IPVS state; an empty one when the kernel has none.
-    pub fn table(&self) -> &ObservedIpvs {
-        static EMPTY: ObservedIpvs = ObservedIpvs {
-            services: BTreeMap::new(),
-            timeouts: Timeouts { tcp: 0, tcp_fin: 0, udp: 0 },
-            daemons: BTreeMap::new(),
-        };
-        self.ipvs.as_ref().unwrap_or(&EMPTY)
+    pub fn table(&self) -> Cow<'_, ObservedIpvs> {
+        self.ipvs.as_ref().map_or_else(Cow::default, Cow::Borrowed)
     }
 }
 
@@ -114,14 +111,14 @@ impl Counters {
 
 impl std::iter::Sum for Counters {
     fn sum<I: Iterator<Item = Self>>(items: I) -> Self {
-        items.fold(Self::default(), |sum, item| Self {
-            active: sum.active.saturating_add(item.active),
-            inactive: sum.inactive.saturating_add(item.inactive),
-            persistent: sum.persistent.saturating_add(item.persistent),
+        items.fold(Self::default(), |sum, Self { active, inactive, persistent, rates }| Self {
+            active: sum.active.saturating_add(active),
+            inactive: sum.inactive.saturating_add(inactive),
+            persistent: sum.persistent.saturating_add(persistent),
             rates: Rates {
-                connections: sum.rates.connections.saturating_add(item.rates.connections),
-                bytes_in: sum.rates.bytes_in.saturating_add(item.rates.bytes_in),
-                bytes_out: sum.rates.bytes_out.saturating_add(item.rates.bytes_out),
+                connections: sum.rates.connections.saturating_add(rates.connections),
+                bytes_in: sum.rates.bytes_in.saturating_add(rates.bytes_in),
+                bytes_out: sum.rates.bytes_out.saturating_add(rates.bytes_out),
             },
         })
     }

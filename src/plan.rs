@@ -73,16 +73,13 @@ pub enum Change {
 impl Serialize for Change {
     /// Verb and object, and the fields that this verb has: `{"delete_server": {"service", "key", "old", "connections"}}`.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (verb, without) = match self.sign() {
-            '+' => ("add", ["old", "prefix", "connections"].as_slice()),
-            '~' => ("set", ["servers", "connections"].as_slice()),
-            _ => ("delete", ["new", "label", "servers"].as_slice()),
-        };
-        let verb = match (self, verb) {
-            (Self::Daemon { .. }, "add") => "start",
-            (Self::Daemon { .. }, _) => "stop",
-            (Self::Address { .. }, "delete") => "remove",
-            _ => verb,
+        let (verb, without) = match (self, self.sign()) {
+            (Self::Daemon { .. }, '+') => ("start", [].as_slice()),
+            (Self::Daemon { .. }, _) => ("stop", [].as_slice()),
+            (Self::Address { .. }, '-') => ("remove", ["label"].as_slice()),
+            (_, '+') => ("add", ["old", "prefix", "connections"].as_slice()),
+            (_, '~') => ("set", ["servers", "connections"].as_slice()),
+            _ => ("delete", ["new", "servers"].as_slice()),
         };
         let mut change = Self::serialize(self, serde_json::value::Serializer).map_err(S::Error::custom)?;
         let objects = change.as_object_mut().into_iter().flatten().map(|(object, fields)| {
@@ -219,59 +216,59 @@ fn daemon_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec<
     if desired.daemon.is_none() && !owned.daemon {
         return Vec::new();
     }
-    let running = &observed.table().daemons;
+    let table = observed.table();
     let wanted = desired.daemon.as_ref();
-    let stop = running
-        .iter()
-        .filter(|(state, found)| {
-            !wanted.is_some_and(|(wanted, daemon)| wanted == *state && daemon.matches(found))
-        })
-        .map(|(state, found)| Change::Daemon { state: *state, old: Some(found.clone()), new: None });
-    let start = wanted
-        .filter(|(state, daemon)| !running.get(state).is_some_and(|found| daemon.matches(found)))
-        .map(|(state, daemon)| Change::Daemon { state: *state, old: None, new: Some(daemon.clone()) });
+    let fits = |state: &DaemonState, found: &SyncDaemon| {
+        wanted.is_some_and(|(wanted, daemon)| wanted == state && daemon.matches(found))
+    };
+    let running = |(state, _): &&(DaemonState, SyncDaemon)| {
+        table.daemons.get(state).is_some_and(|found| fits(state, found))
+    };
+    let stop = table.daemons.iter().filter(|(state, found)| !fits(state, found));
+    let stop = stop.map(|(state, old)| Change::Daemon { state: *state, old: Some(old.clone()), new: None });
+    let start = wanted.filter(|wanted| !running(wanted));
+    let start = start.map(|(state, new)| Change::Daemon { state: *state, old: None, new: Some(new.clone()) });
     stop.chain(start).collect()
 }
 
 /// What is to be done about services: new ones first, removals last.
 fn service_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec<Change> {
-    let table = &observed.table().services;
+    let table = observed.table();
     let ownership = desired.ownership.with_record(owned);
     let mut changes = Vec::new();
-    for (key, wanted) in &desired.services {
-        let (service, none) = (*key, BTreeMap::new());
-        let Some(found) = table.get(key) else {
-            let (new, servers) = (Some(wanted.settings.clone()), wanted.servers.clone());
-            changes.push(Change::Service { key: service, old: None, new, servers, connections: 0 });
-            continue;
-        };
-        // Descending: the kernel puts each at the head of its list, and sh and mh map clients by the
-        // list's order, which should be the same on both directors.
-        for (key, new) in wanted.servers.iter().rev() {
-            let (key, old, new) = (*key, found.servers.get(key).copied(), Some(*new));
-            if old != new {
-                changes.push(Change::Server { service, key, old, new, connections: 0 });
+    for (service, wanted) in &desired.services {
+        let (service, found) = (*service, table.services.get(service));
+        if let Some(found) = found {
+            // Descending: the kernel puts each at the head of its list, and sh and mh map clients by the
+            // list's order, which should be the same on both directors.
+            for (key, new) in wanted.servers.iter().rev() {
+                let (key, old, new) = (*key, found.servers.get(key).copied(), Some(*new));
+                if old != new {
+                    changes.push(Change::Server { service, key, old, new, connections: 0 });
+                }
+            }
+            for (key, old) in found.servers.iter().filter(|(key, _)| !wanted.servers.contains_key(key)) {
+                let connections = found.counters.get(key).map_or(0, Counters::connections);
+                changes.push(Change::Server { service, key: *key, old: Some(*old), new: None, connections });
             }
         }
-        for (key, old) in found.servers.iter().filter(|(key, _)| !wanted.servers.contains_key(key)) {
-            let connections = found.counters.get(key).map_or(0, Counters::connections);
-            changes.push(Change::Server { service, key: *key, old: Some(*old), new: None, connections });
-        }
-        if wanted.settings != found.settings {
-            let (old, new) = (Some(found.settings.clone()), Some(wanted.settings.clone()));
-            changes.push(Change::Service { key: service, old, new, servers: none, connections: 0 });
+        let (old, new) = (found.map(|found| &found.settings), Some(&wanted.settings));
+        if old != new {
+            let servers = if old.is_none() { wanted.servers.clone() } else { Servers::new() };
+            let (old, new) = (old.cloned(), new.cloned());
+            changes.push(Change::Service { key: service, old, new, servers, connections: 0 });
         }
     }
     // Last first. The kernel keeps removed real servers for two minutes and more, the newest first, and looks
     // through them for every one that is added (ip_vs_ctl.c, ip_vs_trash_get_dest): a takeover soon after adds
     // in the order in which it then finds each at the head. The other way round it takes the square of the time.
-    for (key, found) in table.iter().rev() {
+    for (key, found) in table.services.iter().rev() {
         if !desired.services.contains_key(key) && ownership.owns(key) {
             changes.push(Change::Service {
                 key: *key,
                 old: Some(found.settings.clone()),
                 new: None,
-                servers: BTreeMap::new(),
+                servers: Servers::new(),
                 connections: found.counters.values().map(Counters::connections).sum(),
             });
         }

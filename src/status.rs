@@ -395,7 +395,7 @@ fn virtual_service(
     server_marks: &BTreeMap<(ServiceKey, ServerKey), &Change>,
 ) -> VirtualService {
     let server = |(server, settings): (&ServerKey, &RealServer)| {
-        let mark = server_marks.get(&(key, *server)).map(|change| difference(change));
+        let mark = server_marks.get(&(key, *server)).copied().map(difference);
         let counters = service.counters.get(server).copied().unwrap_or_default();
         told(preview, key, *server, *settings, mark, counters)
     };
@@ -412,7 +412,7 @@ fn virtual_service(
         key,
         instance: None,
         settings: service.settings.clone(),
-        difference: mark.map(|change| difference(change)),
+        difference: mark.map(difference),
         counters: servers.iter().map(|server| server.counters).sum(),
         servers,
     }

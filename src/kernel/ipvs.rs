@@ -1,12 +1,10 @@
 //! The IPVS table, its sync daemons and its timeouts, by generic netlink.
 //!
-//! Owns how a service and a real server look on the wire, the batches, and what an answer means for a change.
-//! Which services there should be is decided by `plan`; numbers are in `ipvs_abi`. Called by `kernel`.
-//! The kernel parses liberally: unknown attributes are ignored and most values are taken unchecked, so that
-//! what is sent here must be right; and it is read back afterwards.
+//! Owns what is asked and sent, in which order and batches, and what an answer means for a change. Which services
+//! there should be is decided by `plan`; how they look in a message is in `ipvs_wire`. Called by `kernel`.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,26 +13,24 @@ use neli::consts::genl::{CtrlAttr, CtrlCmd};
 use neli::consts::nl::GenlId;
 use neli::consts::socket::NlFamily;
 use nix::errno::Errno;
-use nix::libc;
 use nix::sys::utsname::uname;
 
 use super::Needs;
 use super::error::{Error, Operation, Result};
-use super::ipvs_abi::{FAMILY, FORWARD_MASK, command, daemon, dest, service, statistics, top};
+use super::ipvs_abi::{FAMILY, command};
 use super::ipvs_sockopt::Table;
-use super::netlink::{
-    Attributes, Batch, Failure, Malformed, Message, Socket, Writer, be16_of, generic_attributes, text_of,
-    u8_of, u16_of, u32_of, u64_of,
+use super::ipvs_wire::{
+    Decoded, NO_SCHEDULER, decode_daemon, decode_server, decode_service, decode_timeouts, family_id,
+    put_daemon, put_server, put_service, put_timeouts, service_key,
 };
+use super::netlink::{Batch, Failure, Malformed, Message, Socket, Writer};
 use crate::model::{
-    DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Servers, Service, ServiceKey,
-    SyncDaemon, Timeouts, Tunnel, service_flag,
+    DaemonState, Family, Protocol, RealServer, ServerKey, Service, ServiceKey, SyncDaemon, Timeouts,
+    service_flag,
 };
-use crate::observed::{Counters, ObservedIpvs, ObservedService, Rates, ServerScope};
+use crate::observed::{Counters, ObservedIpvs, ObservedService, ServerScope};
 use crate::plan::Change;
 
-/// The scheduler of a service without one, since Linux 4.2 (`ip_vs_ctl.c`, `ip_vs_add_service`).
-const NO_SCHEDULER: &str = "none";
 /// Longest name of a scheduler (`IP_VS_SCHEDNAME_MAXLEN` without its NUL).
 const NAME_MAX: usize = 15;
 
@@ -43,7 +39,6 @@ type Kind = (&'static str, &'static str);
 const SCHEDULER: Kind = ("scheduler", "ip_vs_");
 const ENGINE: Kind = ("persistence engine", "ip_vs_pe_");
 
-type Decoded<T> = std::result::Result<T, Malformed>;
 type Answer<T> = std::result::Result<T, Failure>;
 
 /// The error for a kernel without IPVS.
@@ -92,13 +87,11 @@ impl Ipvs {
     /// `genl_get_cmd` with MODULE_ALIAS_GENL_FAMILY); before 5.16 it had none, and is loaded by its name.
     /// `None` when the kernel has none.
     pub(super) fn open() -> Result<Option<Self>> {
-        let found = Self::find().or_else(|failure| {
-            if !failure.is(Errno::ENOENT) {
-                return Err(failure);
-            }
+        let mut found = Self::find();
+        if found.as_ref().is_err_and(|failure| failure.is(Errno::ENOENT)) {
             load_module();
-            Self::find()
-        });
+            found = Self::find();
+        }
         match found {
             Ok(ipvs) => Ok(Some(ipvs)),
             Err(failure) if failure.is(Errno::ENOENT) => Ok(None),
@@ -196,7 +189,7 @@ impl Ipvs {
                 Err(failure) => {
                     let mut error = Error::netlink(Operation::Probe, format!("{} {name}", kind.0), &failure);
                     if failure.is(Errno::ENOENT) {
-                        (error.detail, error.remedy) = (no_module(kind, name), Some(load(kind, name)));
+                        missing_module_error(&mut error, &[(kind, name)]);
                     }
                     errors.push(error);
                 }
@@ -294,54 +287,46 @@ enum Body<'a> {
 /// The messages that carry out a change, in their order.
 fn requests(change: &Change) -> Vec<Request<'_>> {
     use Operation as Op;
-    let (command, operation, body) = match change {
+    use command::{DEL_DAEMON, DEL_DEST, DEL_SERVICE, NEW_DAEMON, NEW_DEST, NEW_SERVICE, SET_CONFIG};
+    use command::{SET_DEST, SET_SERVICE};
+    let joined = |command, operation, body| Request { command, operation, joined: true, body };
+    let one = |command, operation, body| vec![Request { command, operation, joined: false, body }];
+    match change {
+        // First without a scheduler, which then builds its tables once and from the complete list: for mh a
+        // factor of forty, and no client meets half a service. SET_SERVICE from `none` waits for no RCU grace
+        // period (ip_vs_ctl.c, ip_vs_edit_service). It replaces everything, so everything is in it.
         Change::Service { key, old: None, new: Some(new), servers, .. } => {
-            return new_service(key, new, servers);
+            let mut list = one(NEW_SERVICE, Op::AddService, Body::Service(key, Some((new, NO_SCHEDULER))));
+            // The kernel puts each at the head of its list (ip_vs_ctl.c, ip_vs_add_dest), and sh and mh go by
+            // the list's order: descending here is ascending there, on every director.
+            list.extend(servers.iter().rev().map(|(server, settings)| {
+                joined(NEW_DEST, Op::AddServer, Body::Server(key, server, Some(settings)))
+            }));
+            let whole = Body::Service(key, Some((new, &new.scheduler)));
+            list.push(joined(SET_SERVICE, Op::AddService, whole));
+            list
         }
         Change::Service { key, new: Some(new), .. } => {
-            (command::SET_SERVICE, Op::SetService, Body::Service(key, Some((new, &new.scheduler))))
+            one(SET_SERVICE, Op::SetService, Body::Service(key, Some((new, &new.scheduler))))
         }
-        Change::Service { key, .. } => (command::DEL_SERVICE, Op::DeleteService, Body::Service(key, None)),
+        Change::Service { key, .. } => one(DEL_SERVICE, Op::DeleteService, Body::Service(key, None)),
         Change::Server { service, key, old, new, .. } => {
             let (command, operation) = match (old, new) {
-                (None, _) => (command::NEW_DEST, Op::AddServer),
-                (Some(_), Some(_)) => (command::SET_DEST, Op::SetServer),
-                (Some(_), None) => (command::DEL_DEST, Op::DeleteServer),
+                (None, _) => (NEW_DEST, Op::AddServer),
+                (_, Some(_)) => (SET_DEST, Op::SetServer),
+                (_, None) => (DEL_DEST, Op::DeleteServer),
             };
-            (command, operation, Body::Server(service, key, new.as_ref()))
+            one(command, operation, Body::Server(service, key, new.as_ref()))
         }
-        Change::Timeouts { new, .. } => (command::SET_CONFIG, Op::SetTimeouts, Body::Timeouts(*new)),
-        Change::Daemon { state, new: Some(daemon), .. } => {
-            (command::NEW_DAEMON, Op::StartDaemon, Body::Daemon(*state, daemon))
+        Change::Timeouts { new, .. } => one(SET_CONFIG, Op::SetTimeouts, Body::Timeouts(*new)),
+        Change::Daemon { state, new: Some(new), .. } => {
+            one(NEW_DAEMON, Op::StartDaemon, Body::Daemon(*state, new))
         }
-        Change::Daemon { state, old: Some(daemon), .. } => {
-            (command::DEL_DAEMON, Op::StopDaemon, Body::Daemon(*state, daemon))
+        Change::Daemon { state, old: Some(old), .. } => {
+            one(DEL_DAEMON, Op::StopDaemon, Body::Daemon(*state, old))
         }
-        Change::Daemon { .. } | Change::Parameter { .. } | Change::Address { .. } => return Vec::new(),
-    };
-    vec![Request { command, operation, joined: false, body }]
-}
-
-/// First without a scheduler, which then builds its tables once and from the complete list: for mh a
-/// factor of forty, and no client meets half a service. SET_SERVICE from `none` waits for no RCU grace
-/// period (ip_vs_ctl.c, ip_vs_edit_service). It replaces everything, so everything is in it.
-///
-/// The kernel puts each real server at the head of its list (ip_vs_ctl.c, ip_vs_add_dest), and sh and mh go by
-/// the list's order: descending here is ascending there, on every director.
-fn new_service<'a>(key: &'a ServiceKey, new: &'a Service, servers: &'a Servers) -> Vec<Request<'a>> {
-    let service = |command, joined, scheduler| {
-        let body = Body::Service(key, Some((new, scheduler)));
-        Request { command, operation: Operation::AddService, joined, body }
-    };
-    let fill = servers.iter().rev().map(|(server, settings)| {
-        let body = Body::Server(key, server, Some(settings));
-        Request { command: command::NEW_DEST, operation: Operation::AddServer, joined: true, body }
-    });
-    let schedule = service(command::SET_SERVICE, true, &new.scheduler);
-    std::iter::once(service(command::NEW_SERVICE, false, NO_SCHEDULER))
-        .chain(fill)
-        .chain([schedule])
-        .collect()
+        Change::Daemon { .. } | Change::Parameter { .. } | Change::Address { .. } => Vec::new(),
+    }
 }
 
 impl Request<'_> {
@@ -400,7 +385,7 @@ fn change_error<'a>(failed: &'a [(Request<'a>, Failure)]) -> Option<(&'a Request
     let (request, failure) = unscheduled.or(failed.first())?;
     let mut error = Error::netlink(request.operation, request.object(), failure);
     if let (Body::Service(_, Some((service, _))), true) = (request.body, failure.is(Errno::ENOENT)) {
-        (error.detail, error.remedy) = missing_module_error(service);
+        missing_module_error(&mut error, &[(SCHEDULER, &service.scheduler), (ENGINE, &service.engine)]);
     }
     if matches!(request.body, Body::Server(..)) && failed.len() > 1 {
         error.detail += &format!(" (and {} more of its real servers failed)", failed.len() - 1);
@@ -408,22 +393,17 @@ fn change_error<'a>(failed: &'a [(Request<'a>, Failure)]) -> Option<(&'a Request
     Some((request, failure, error))
 }
 
-/// Meaning and remedy of ENOENT for a service with these settings.
-fn missing_module_error(Service { scheduler, engine, .. }: &Service) -> (String, Option<String>) {
-    let (mut detail, mut remedy) = (no_module(SCHEDULER, scheduler), load(SCHEDULER, scheduler));
-    if !engine.is_empty() {
-        detail += &format!(", or no persistence engine `{engine}`");
-        remedy += &format!(", and {}", load(ENGINE, engine));
-    }
-    (detail, Some(remedy))
-}
-
-fn no_module((kind, _): Kind, name: &str) -> String {
-    format!("this kernel has no {kind} `{name}`")
-}
-
-fn load((_, module): Kind, name: &str) -> String {
-    format!("`modprobe {module}{name}`, or install the kernel's modules package")
+/// Meaning and remedy of ENOENT, which says that one of these is missing.
+fn missing_module_error(error: &mut Error, names: &[(Kind, &str)]) {
+    let names = names.iter().filter(|(_, name)| !name.is_empty());
+    let (missing, remedies): (Vec<_>, Vec<_>) = names
+        .map(|((kind, module), name)| {
+            let remedy = format!("`modprobe {module}{name}`, or install the kernel's modules package");
+            (format!("no {kind} `{name}`"), remedy)
+        })
+        .unzip();
+    error.detail = format!("this kernel has {}", missing.join(", or "));
+    error.remedy = Some(remedies.join(", and "));
 }
 
 /// Major and minor number of a kernel release such as `6.1.0-56-cloud-amd64`.
@@ -460,417 +440,13 @@ fn probe(kind: Kind, name: &str) -> Writer {
     attributes
 }
 
-/// The attributes of a request that names a service.
-fn service_key(key: &ServiceKey) -> Writer {
-    let mut attributes = Writer::default();
-    put_service(&mut attributes, key, None);
-    attributes
-}
-
-fn family_number(family: Family) -> [u8; 2] {
-    match family {
-        Family::Ipv4 => (libc::AF_INET as u16).to_ne_bytes(),
-        Family::Ipv6 => (libc::AF_INET6 as u16).to_ne_bytes(),
-    }
-}
-
-/// `union nf_inet_addr`: IPv4 in the first four of 16 bytes.
-fn address_bytes(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(address) => (u128::from(u32::from(address)) << 96).to_be_bytes(),
-        IpAddr::V6(address) => address.octets(),
-    }
-}
-
-/// A service: its key alone, or all of it with this scheduler. The kernel wants all of it for a change, too.
-fn put_service(to: &mut Writer, key: &ServiceKey, settings: Option<(&Service, &str)>) {
-    to.nest(top::SERVICE, |to| {
-        to.put(service::FAMILY, &family_number(key.family()));
-        match key {
-            ServiceKey::Endpoint { address, port, protocol } => to
-                .put(service::PROTOCOL, &protocol.0.to_ne_bytes())
-                .put(service::ADDRESS, &address_bytes(*address))
-                .put(service::PORT, &port.to_be_bytes()),
-            ServiceKey::Fwmark { mark, .. } => to.put(service::FWMARK, &mark.to_ne_bytes()),
-        };
-        let Some((settings, scheduler)) = settings else {
-            return;
-        };
-        let netmask = match (key.family(), settings.is_persistent()) {
-            (family, false) => Service::full_netmask(family).to_ne_bytes(),
-            (Family::Ipv4, true) => settings.netmask.to_be_bytes(),
-            (Family::Ipv6, true) => settings.netmask.to_ne_bytes(),
-        };
-        // Every flag is meant: new = (old & ~mask) | (flags & mask).
-        let [f0, f1, f2, f3] = (settings.flags & !service_flag::HASHED).to_ne_bytes();
-        to.put_text(service::SCHEDULER, scheduler)
-            .put(service::FLAGS, &[f0, f1, f2, f3, 0xff, 0xff, 0xff, 0xff])
-            .put(service::TIMEOUT, &settings.timeout.to_ne_bytes())
-            .put(service::NETMASK, &netmask);
-        // Left out of SET_SERVICE, the engine is taken away (ip_vs_edit_service); empty, it is not found.
-        if !settings.engine.is_empty() {
-            to.put_text(service::ENGINE, &settings.engine);
-        }
-    });
-}
-
-/// A real server: its key alone, or all of it.
-fn put_server(to: &mut Writer, key: &ServerKey, settings: Option<&RealServer>) {
-    to.nest(top::DEST, |to| {
-        to.put(dest::FAMILY, &family_number(Family::of(key.address)))
-            .put(dest::ADDRESS, &address_bytes(key.address))
-            .put(dest::PORT, &key.port.to_be_bytes());
-        let Some(settings) = settings else {
-            return;
-        };
-        to.put(dest::FORWARD, &settings.forward.0.to_ne_bytes())
-            .put(dest::WEIGHT, &settings.weight.to_ne_bytes())
-            .put(dest::UPPER_THRESHOLD, &settings.upper_threshold.to_ne_bytes())
-            .put(dest::LOWER_THRESHOLD, &settings.lower_threshold.to_ne_bytes());
-        if settings.forward == Forward::TUN {
-            to.put(dest::TUNNEL_KIND, &[settings.tunnel.kind])
-                .put(dest::TUNNEL_PORT, &settings.tunnel.port.to_be_bytes())
-                .put(dest::TUNNEL_FLAGS, &settings.tunnel.checksum.to_ne_bytes());
-        }
-    });
-}
-
-fn put_timeouts(to: &mut Writer, timeouts: Timeouts) {
-    to.put(top::TIMEOUT_TCP, &timeouts.tcp.to_ne_bytes())
-        .put(top::TIMEOUT_TCP_FIN, &timeouts.tcp_fin.to_ne_bytes())
-        .put(top::TIMEOUT_UDP, &timeouts.udp.to_ne_bytes());
-}
-
-/// A daemon. To stop one the kernel looks at the state alone.
-fn put_daemon(to: &mut Writer, state: DaemonState, settings: &SyncDaemon) {
-    let state: u32 = match state {
-        DaemonState::Master => 1,
-        DaemonState::Backup => 2,
-    };
-    to.nest(top::DAEMON, |to| {
-        to.put(daemon::STATE, &state.to_ne_bytes())
-            .put_text(daemon::INTERFACE, &settings.interface)
-            .put(daemon::ID, &u32::from(settings.id).to_ne_bytes());
-        if let Some(value) = settings.max_len {
-            to.put(daemon::MAX_LEN, &value.to_ne_bytes());
-        }
-        match settings.group {
-            Some(IpAddr::V4(group)) => _ = to.put(daemon::GROUP, &group.octets()),
-            Some(IpAddr::V6(group)) => _ = to.put(daemon::GROUP6, &group.octets()),
-            None => {}
-        }
-        if let Some(value) = settings.port {
-            to.put(daemon::PORT, &value.to_ne_bytes());
-        }
-        if let Some(value) = settings.ttl {
-            to.put(daemon::TTL, &[value]);
-        }
-    });
-}
-
-/// The attributes of one object by their kinds, none of which is above 15.
-struct Fields<'a>([Option<&'a [u8]>; 16]);
-
-impl<'a> Fields<'a> {
-    fn of(attributes: Attributes<'a>) -> Decoded<Self> {
-        let mut fields = [None; 16];
-        for attribute in attributes {
-            let (kind, value) = attribute?;
-            if let Some(field) = fields.get_mut(usize::from(kind)) {
-                *field = Some(value);
-            }
-        }
-        Ok(Self(fields))
-    }
-
-    /// Those of a reply, or inside an attribute of it.
-    fn inside(payload: &'a [u8], kind: u16) -> Decoded<Self> {
-        Self::of(generic_attributes(payload)?.nested(kind)?.ok_or(Malformed)?)
-    }
-
-    /// What `read` makes of a value, when that is there.
-    fn get<T>(&self, kind: u16, read: impl FnOnce(&'a [u8]) -> Decoded<T>) -> Decoded<Option<T>> {
-        self.0.get(usize::from(kind)).copied().flatten().map(read).transpose()
-    }
-
-    /// The same of one that may be left out.
-    fn or_default<T: Default>(&self, kind: u16, read: impl FnOnce(&'a [u8]) -> Decoded<T>) -> Decoded<T> {
-        Ok(self.get(kind, read)?.unwrap_or_default())
-    }
-
-    /// The same of one without which the reply makes no sense.
-    fn need<T>(&self, kind: u16, read: impl FnOnce(&'a [u8]) -> Decoded<T>) -> Decoded<T> {
-        self.get(kind, read)?.ok_or(Malformed)
-    }
-}
-
-fn family_id(payload: &[u8]) -> Decoded<u16> {
-    Fields::of(generic_attributes(payload)?)?.need(CtrlAttr::FamilyId.into(), u16_of)
-}
-
-fn family_of(value: &[u8]) -> Decoded<Option<Family>> {
-    Ok(match i32::from(u16_of(value)?) {
-        libc::AF_INET => Some(Family::Ipv4),
-        libc::AF_INET6 => Some(Family::Ipv6),
-        _ => None,
-    })
-}
-
-/// Reads an address of this family.
-fn address_of<'a>(family: Family) -> impl Fn(&'a [u8]) -> Decoded<IpAddr> {
-    move |value| match family {
-        Family::Ipv4 => {
-            value.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets).into()).ok_or(Malformed)
-        }
-        Family::Ipv6 => {
-            <[u8; 16]>::try_from(value).map(|octets| Ipv6Addr::from(octets).into()).map_err(|_| Malformed)
-        }
-    }
-}
-
-/// Reads a service; passes over one of a family that is not known here.
-fn decode_service(payload: &[u8]) -> Decoded<Option<(ServiceKey, Service)>> {
-    let found = Fields::inside(payload, top::SERVICE)?;
-    let Some(family) = found.need(service::FAMILY, family_of)? else {
-        return Ok(None);
-    };
-    let key = match found.get(service::FWMARK, u32_of)? {
-        Some(mark) => ServiceKey::Fwmark { mark, family },
-        None => ServiceKey::Endpoint {
-            address: found.need(service::ADDRESS, address_of(family))?,
-            port: found.need(service::PORT, be16_of)?,
-            protocol: Protocol(found.need(service::PROTOCOL, u16_of)?),
-        },
-    };
-    let scheduler = found.get(service::SCHEDULER, text_of)?.filter(|name| !name.is_empty());
-    let flags = found.need(service::FLAGS, |value| u32_of(value.get(..4).unwrap_or_default()))?;
-    let netmask = found.need(service::NETMASK, u32_of)?;
-    let mut settings = Service {
-        scheduler: scheduler.unwrap_or_else(|| NO_SCHEDULER.to_owned()),
-        flags: flags & !service_flag::HASHED,
-        timeout: found.need(service::TIMEOUT, u32_of)?,
-        netmask: if family == Family::Ipv4 { u32::from_be(netmask) } else { netmask },
-        engine: found.or_default(service::ENGINE, text_of)?,
-    };
-    if !settings.is_persistent() {
-        settings.timeout = 0;
-        settings.netmask = Service::full_netmask(family);
-    }
-    Ok(Some((key, settings)))
-}
-
-/// Reads a real server of a service of this family; passes over one of a family that is not known here.
-fn decode_server(payload: &[u8], of: Family) -> Decoded<Option<(ServerKey, RealServer, Counters)>> {
-    let found = Fields::inside(payload, top::DEST)?;
-    let Some(family) = found.get(dest::FAMILY, family_of)?.unwrap_or(Some(of)) else {
-        return Ok(None);
-    };
-    let key = Endpoint {
-        address: found.need(dest::ADDRESS, address_of(family))?,
-        port: found.need(dest::PORT, be16_of)?,
-    };
-    let forward = Forward(found.need(dest::FORWARD, u32_of)? & FORWARD_MASK);
-    let tunnel = Tunnel {
-        kind: found.or_default(dest::TUNNEL_KIND, u8_of)?,
-        port: found.or_default(dest::TUNNEL_PORT, be16_of)?,
-        checksum: found.or_default(dest::TUNNEL_FLAGS, u16_of)?,
-    };
-    let settings = RealServer {
-        forward,
-        weight: found.need(dest::WEIGHT, u32_of)?,
-        upper_threshold: found.or_default(dest::UPPER_THRESHOLD, u32_of)?,
-        lower_threshold: found.or_default(dest::LOWER_THRESHOLD, u32_of)?,
-        tunnel: if forward == Forward::TUN { tunnel } else { Tunnel::default() },
-    };
-    let counters = Counters {
-        active: found.or_default(dest::ACTIVE, u32_of)?,
-        inactive: found.or_default(dest::INACTIVE, u32_of)?,
-        persistent: found.or_default(dest::PERSISTENT, u32_of)?,
-        rates: found.or_default(dest::STATISTICS, decode_rates)?,
-    };
-    Ok(Some((key, settings, counters)))
-}
-
-fn decode_rates(value: &[u8]) -> Decoded<Rates> {
-    let found = Fields::of(Attributes::new(value))?;
-    Ok(Rates {
-        connections: found.or_default(statistics::CONNECTIONS, u64_of)?,
-        bytes_in: found.or_default(statistics::BYTES_IN, u64_of)?,
-        bytes_out: found.or_default(statistics::BYTES_OUT, u64_of)?,
-    })
-}
-
-/// Reads a sync daemon.
-fn decode_daemon(payload: &[u8]) -> Decoded<Option<(DaemonState, SyncDaemon)>> {
-    let found = Fields::inside(payload, top::DAEMON)?;
-    let state = match found.need(daemon::STATE, u32_of)? {
-        1 => DaemonState::Master,
-        2 => DaemonState::Backup,
-        _ => return Ok(None),
-    };
-    let v4 = found.get(daemon::GROUP, address_of(Family::Ipv4))?;
-    let settings = SyncDaemon {
-        interface: found.or_default(daemon::INTERFACE, text_of)?,
-        id: u8::try_from(found.or_default(daemon::ID, u32_of)? & 0xff).map_err(|_| Malformed)?,
-        max_len: found.get(daemon::MAX_LEN, u16_of)?,
-        group: v4.or(found.get(daemon::GROUP6, address_of(Family::Ipv6))?),
-        port: found.get(daemon::PORT, u16_of)?,
-        ttl: found.get(daemon::TTL, u8_of)?,
-    };
-    Ok(Some((state, settings)))
-}
-
-/// Reads the timeouts; the kernel leaves out those of protocols that it was built without.
-fn decode_timeouts(payload: &[u8]) -> Decoded<Timeouts> {
-    let found = Fields::of(generic_attributes(payload)?)?;
-    Ok(Timeouts {
-        tcp: found.or_default(top::TIMEOUT_TCP, u32_of)?,
-        tcp_fin: found.or_default(top::TIMEOUT_TCP_FIN, u32_of)?,
-        udp: found.or_default(top::TIMEOUT_UDP, u32_of)?,
-    })
-}
-
-/// Reads any bytes as every kind of reply: whatever they are, reading them ends.
-#[cfg(any(test, fuzzing))]
-pub(super) fn decode_all(payload: &[u8]) {
-    let _ = decode_service(payload);
-    let _ = decode_server(payload, Family::Ipv4);
-    let _ = decode_server(payload, Family::Ipv6);
-    let _ = decode_daemon(payload);
-    let _ = decode_timeouts(payload);
-    let _ = family_id(payload);
-}
-
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#[allow(clippy::unwrap_used)]
 mod tests {
-    use proptest::prelude::*;
+    use std::net::Ipv4Addr;
 
     use super::*;
-
-    fn any_address() -> impl Strategy<Value = IpAddr> {
-        prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)]
-    }
-
-    fn any_key() -> impl Strategy<Value = ServiceKey> {
-        prop_oneof![
-            (any_address(), any::<u16>(), prop::sample::select(vec![6u16, 17, 132, 47])).prop_map(
-                |(address, port, protocol)| ServiceKey::Endpoint {
-                    address,
-                    port,
-                    protocol: Protocol(protocol)
-                }
-            ),
-            (1u32.., prop::sample::select(vec![Family::Ipv4, Family::Ipv6]))
-                .prop_map(|(mark, family)| ServiceKey::Fwmark { mark, family }),
-        ]
-    }
-
-    fn any_service() -> impl Strategy<Value = (ServiceKey, Service)> {
-        (any_key(), "[a-z]{1,15}", any::<u32>(), any::<u32>(), any::<u32>(), "(sip)?").prop_map(
-            |(key, scheduler, flags, timeout, netmask, engine)| {
-                let mut settings =
-                    Service { scheduler, flags: flags & !service_flag::HASHED, timeout, netmask, engine };
-                if !settings.is_persistent() {
-                    settings.timeout = 0;
-                    settings.netmask = Service::full_netmask(key.family());
-                }
-                (key, settings)
-            },
-        )
-    }
-
-    fn any_server() -> impl Strategy<Value = (ServerKey, RealServer)> {
-        let key = (any_address(), any::<u16>()).prop_map(|(address, port)| Endpoint { address, port });
-        let tunnel = (0u8..3, any::<u16>(), 0u16..3).prop_map(|(kind, port, checksum)| Tunnel {
-            kind,
-            port,
-            checksum,
-        });
-        (key, 0u32..8, any::<u32>(), any::<u32>(), any::<u32>(), tunnel).prop_map(
-            |(key, forward, weight, upper_threshold, lower_threshold, tunnel)| {
-                let forward = Forward(forward);
-                let tunnel = if forward == Forward::TUN { tunnel } else { Tunnel::default() };
-                (key, RealServer { forward, weight, upper_threshold, lower_threshold, tunnel })
-            },
-        )
-    }
-
-    fn any_daemon() -> impl Strategy<Value = (DaemonState, SyncDaemon)> {
-        let state = prop::sample::select(vec![DaemonState::Master, DaemonState::Backup]);
-        (
-            state,
-            "[a-z0-9.]{1,15}",
-            any::<u8>(),
-            any::<Option<u16>>(),
-            prop::option::of(any_address()),
-            any::<Option<u16>>(),
-            any::<Option<u8>>(),
-        )
-            .prop_map(|(state, interface, id, max_len, group, port, ttl)| {
-                (state, SyncDaemon { interface, id, max_len, group, port, ttl })
-            })
-    }
-
-    /// A reply as the kernel would send it for what was written.
-    fn reply(fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
-        let mut attributes = Writer::default();
-        fill(&mut attributes);
-        Message::generic(30, 1, attributes).body().to_vec()
-    }
-
-    proptest! {
-        #[test]
-        fn a_service_is_read_as_it_was_written((key, settings) in any_service()) {
-            let payload = reply(|to| put_service(to, &key, Some((&settings, &settings.scheduler))));
-            prop_assert_eq!(decode_service(&payload), Ok(Some((key, settings))));
-        }
-
-        #[test]
-        fn a_server_is_read_as_it_was_written((key, settings) in any_server()) {
-            let payload = reply(|to| put_server(to, &key, Some(&settings)));
-            prop_assert_eq!(
-                decode_server(&payload, Family::of(key.address)),
-                Ok(Some((key, settings, Counters::default())))
-            );
-        }
-
-        #[test]
-        fn a_daemon_is_read_as_it_was_written((state, settings) in any_daemon()) {
-            let payload = reply(|to| put_daemon(to, state, &settings));
-            prop_assert_eq!(decode_daemon(&payload), Ok(Some((state, settings))));
-        }
-
-        #[test]
-        fn timeouts_are_read_as_they_were_written(tcp: u32, tcp_fin: u32, udp: u32) {
-            let timeouts = Timeouts { tcp, tcp_fin, udp };
-            prop_assert_eq!(decode_timeouts(&reply(|to| put_timeouts(to, timeouts))), Ok(timeouts));
-        }
-
-        #[test]
-        fn no_reply_makes_it_panic(
-            (key, settings) in any_service(),
-            (server, server_settings) in any_server(),
-            (state, daemon) in any_daemon(),
-            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
-        ) {
-            let replies = [
-                reply(|to| put_service(to, &key, Some((&settings, &settings.scheduler)))),
-                reply(|to| put_server(to, &server, Some(&server_settings))),
-                reply(|to| put_daemon(to, state, &daemon)),
-            ];
-            for mut reply in replies {
-                for length in 0..reply.len() {
-                    decode_all(&reply[..length]);
-                }
-                for (at, value) in &changes {
-                    let at = at.index(reply.len());
-                    reply[at] = *value;
-                    decode_all(&reply);
-                }
-            }
-        }
-    }
+    use crate::model::{Endpoint, Forward, Servers, Tunnel};
 
     fn vip() -> ServiceKey {
         ServiceKey::Endpoint {
@@ -903,42 +479,6 @@ mod tests {
     fn new_service() -> Change {
         let servers = [(server(11), nat()), (server(12), nat()), (server(13), nat())].into();
         Change::Service { key: vip(), old: None, new: Some(settings("rr")), servers, connections: 0 }
-    }
-
-    /// A service as Linux 6.12 on x86-64 gives it, byte by byte.
-    #[test]
-    #[cfg(target_endian = "little")]
-    fn a_service_has_the_kernel_s_layout() {
-        #[rustfmt::skip]
-        let expected = [
-            1, 1, 0, 0,                                             // command, version
-            96, 0, 1, 0,                                            // IPVS_CMD_ATTR_SERVICE
-            6, 0, 1, 0, 2, 0, 0, 0,                                 // AF_INET
-            6, 0, 2, 0, 6, 0, 0, 0,                                 // TCP
-            20, 0, 3, 0, 192, 0, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-            6, 0, 4, 0, 0, 80, 0, 0,                                // port, network order
-            8, 0, 6, 0, b'w', b'r', b'r', 0,
-            12, 0, 7, 0, 1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff,        // persistent; every flag is meant
-            8, 0, 8, 0, 44, 1, 0, 0,                                // 300 seconds
-            8, 0, 9, 0, 255, 255, 255, 0,                           // mask, network order
-            8, 0, 11, 0, b's', b'i', b'p', 0,
-        ];
-        let service = Service {
-            scheduler: "wrr".to_owned(),
-            flags: service_flag::PERSISTENT,
-            timeout: 300,
-            netmask: 0xffff_ff00,
-            engine: "sip".to_owned(),
-        };
-        let payload = reply(|to| put_service(to, &vip(), Some((&service, "wrr"))));
-        let mut expected = expected.to_vec();
-        expected[4] = u8::try_from(expected.len() - 4).unwrap();
-        assert_eq!(payload, expected);
-        // What the kernel adds: its own flag, and the bytes of statistics that nobody asked for.
-        let hashed = payload.iter().zip(0..).map(|(byte, at)| if at == 64 { byte | 2 } else { *byte });
-        let hashed: Vec<u8> = hashed.collect();
-        assert_ne!(hashed, payload);
-        assert_eq!(decode_service(&hashed), Ok(Some((vip(), service))));
     }
 
     fn server(last: u8) -> ServerKey {

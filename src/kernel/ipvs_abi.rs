@@ -1,7 +1,8 @@
 //! Numbers of the IPVS netlink interface, mirrored from the kernel's `include/uapi/linux/ip_vs.h`.
 //!
-//! Owns constants and layouts only. Byte order is the host's except where noted. Used by `ipvs` and `ipvs_sockopt`, which know what the
-//! numbers mean together; flags and forwarding methods are in `model`, since files name them.
+//! Owns constants and layouts only. Byte order is the host's except where noted. Used by `ipvs`, `ipvs_wire` and
+//! `ipvs_sockopt`, which know what the numbers mean together; flags and forwarding methods are in `model`, since files
+//! name them.
 
 /// Name of the generic netlink family, `IPVS_GENL_NAME`.
 pub(super) const FAMILY: &str = "IPVS";

@@ -12,6 +12,7 @@ mod interfaces;
 mod ipvs;
 mod ipvs_abi;
 mod ipvs_sockopt;
+mod ipvs_wire;
 #[cfg(test)]
 mod live;
 pub mod namespace;
@@ -38,11 +39,8 @@ pub use sysctl::read_parts as read_parameter;
 pub trait Kernel {
     /// Reads what `scope` names. What does not exist is absent: interfaces, parameters, and the whole of
     /// IPVS when the kernel has none. Looking for IPVS loads its module where that is installed, and is left
-    /// out with [`ServerScope::Nothing`].
-    ///
-    /// # Errors
-    ///
-    /// The first thing that could not be read, most of all for want of CAP_NET_ADMIN.
+    /// out with [`ServerScope::Nothing`]. Fails with the first thing that could not be read, most of all for want of
+    /// CAP_NET_ADMIN.
     fn observe(&mut self, scope: &Scope) -> Result<Observed>;
 
     /// Checks, before anything is touched, that the kernel has IPVS and in it what the services need, and
@@ -78,11 +76,7 @@ pub struct Linux {
 }
 
 impl Linux {
-    /// A handle. Its sockets are opened when they are first needed.
-    ///
-    /// # Errors
-    ///
-    /// None so far; what cannot be opened is told by the operation that needs it.
+    /// A handle. Its sockets are opened when they are first needed: what cannot be opened is told there.
     pub fn open() -> Result<Self> {
         Ok(Self::default())
     }
@@ -93,10 +87,6 @@ impl Linux {
     }
 
     /// Names of the links of this network namespace.
-    ///
-    /// # Errors
-    ///
-    /// When they cannot be read.
     pub fn interfaces() -> Result<BTreeSet<String>> {
         let list = nix::net::if_::if_nameindex()
             .map_err(|errno| Error::new(Operation::ReadLink, "all interfaces", errno))?;
@@ -104,12 +94,10 @@ impl Linux {
     }
 
     fn addresses(&mut self, operation: Operation, object: impl Display) -> Result<&mut Addresses> {
+        let open = || Addresses::open().map_err(|failure| Error::netlink(operation, object, &failure));
         match &mut self.addresses {
             Some(addresses) => Ok(addresses),
-            none => {
-                let opened = Addresses::open();
-                Ok(none.insert(opened.map_err(|failure| Error::netlink(operation, object, &failure))?))
-            }
+            none => Ok(none.insert(open()?)),
         }
     }
 
@@ -144,7 +132,7 @@ impl Linux {
 #[cfg(fuzzing)]
 pub fn read_anything(bytes: &[u8]) {
     netlink::read_all(bytes);
-    ipvs::decode_all(bytes);
+    ipvs_wire::decode_all(bytes);
     addr::decode_all(bytes);
     let _ = frames::claim(bytes);
 }
@@ -175,10 +163,12 @@ impl Kernel for Linux {
     fn apply(&mut self, changes: &[Change]) -> Vec<Result<()>> {
         let mut results = Vec::with_capacity(changes.len());
         for run in changes.chunk_by(|left, right| left.is_ipvs() && right.is_ipvs()) {
-            match (run, run.iter().any(Change::is_ipvs).then(|| self.need_ipvs())) {
-                (_, Some(Ok(ipvs))) => results.extend(ipvs.apply(run)),
-                (_, Some(Err(error))) => results.extend(run.iter().map(|_| Err(error.clone()))),
-                (others, None) => results.extend(others.iter().map(|change| self.apply_one(change))),
+            match run {
+                [change] if !change.is_ipvs() => results.push(self.apply_one(change)),
+                _ => match self.need_ipvs() {
+                    Ok(ipvs) => results.extend(ipvs.apply(run)),
+                    Err(error) => results.extend(run.iter().map(|_| Err(error.clone()))),
+                },
             }
         }
         results
