@@ -188,7 +188,7 @@ mod tests {
     use crate::model::Parameter;
 
     /// Runs a test in a network namespace of its own, which lasts as long as the thread. Without the right to
-    /// make one the test is skipped and says so; under CI it fails.
+    /// make one the test fails.
     pub(super) fn in_namespace(test: impl FnOnce() + Send + 'static) {
         let thread = std::thread::spawn(|| match unshare(CloneFlags::CLONE_NEWNET) {
             Ok(()) => test(),
