@@ -1,7 +1,9 @@
 //! What the kernel has, and what of it to read.
 //!
-//! Owns the shape of the observed state. Filled by `kernel`; `plan` compares it with the desired state, `status` judges it.
+//! Owns the shape of the observed state. Filled by `kernel`; `plan` compares it with the desired state, `status`
+//! judges it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -16,8 +18,7 @@ use crate::model::{
 /// What the kernel has: everything that a plan looks at, and nothing that it does not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observed {
-    /// Addresses on lo and on the client-side interfaces; one address can stand there with
-    /// several prefix lengths.
+    /// Addresses on lo and on the client-side interfaces; one can be there with several prefix lengths.
     pub addresses: Vec<ObservedAddress>,
     /// Interfaces that were asked for and exist, and whether they are up.
     #[serde(default)]
@@ -27,6 +28,13 @@ pub struct Observed {
     pub parameters: BTreeMap<Parameter, String>,
     /// IPVS, or `None` when the kernel has none loaded.
     pub ipvs: Option<ObservedIpvs>,
+}
+
+impl Observed {
+    /// The IPVS state; an empty one when the kernel has none.
+    pub fn table(&self) -> Cow<'_, ObservedIpvs> {
+        self.ipvs.as_ref().map_or_else(Cow::default, Cow::Borrowed)
+    }
 }
 
 /// What a link is, as far as announcing on it goes.
@@ -48,6 +56,11 @@ pub struct ObservedAddress {
 }
 
 impl ObservedAddress {
+    /// Whether it has the prefix length of a host.
+    pub fn is_host(&self) -> bool {
+        self.prefix == Family::of(self.key.address).host_prefix()
+    }
+
     /// Whether it is the link's own, which the kernel makes by itself.
     pub fn is_of_the_link(&self) -> bool {
         let ipv6 = matches!(self.key.address, IpAddr::V6(address) if address.is_unicast_link_local());
@@ -89,6 +102,28 @@ pub struct Counters {
     pub rates: Rates,
 }
 
+impl Counters {
+    /// Open connections.
+    pub fn connections(&self) -> u64 {
+        u64::from(self.active) + u64::from(self.inactive)
+    }
+}
+
+impl std::iter::Sum for Counters {
+    fn sum<I: Iterator<Item = Self>>(items: I) -> Self {
+        items.fold(Self::default(), |sum, Self { active, inactive, persistent, rates }| Self {
+            active: sum.active.saturating_add(active),
+            inactive: sum.inactive.saturating_add(inactive),
+            persistent: sum.persistent.saturating_add(persistent),
+            rates: Rates {
+                connections: sum.rates.connections.saturating_add(rates.connections),
+                bytes_in: sum.rates.bytes_in.saturating_add(rates.bytes_in),
+                bytes_out: sum.rates.bytes_out.saturating_add(rates.bytes_out),
+            },
+        })
+    }
+}
+
 /// What passed a real server in a second, as the kernel estimates it every two seconds
 /// (`IPVS_STATS_ATTR_*`, `ip_vs_est.c`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,47 +155,14 @@ pub enum ServerScope {
     Nothing,
 }
 
-impl std::iter::Sum for Counters {
-    fn sum<I: Iterator<Item = Self>>(items: I) -> Self {
-        items.fold(Self::default(), |sum, item| Self {
-            active: sum.active.saturating_add(item.active),
-            inactive: sum.inactive.saturating_add(item.inactive),
-            persistent: sum.persistent.saturating_add(item.persistent),
-            rates: Rates {
-                connections: sum.rates.connections.saturating_add(item.rates.connections),
-                bytes_in: sum.rates.bytes_in.saturating_add(item.rates.bytes_in),
-                bytes_out: sum.rates.bytes_out.saturating_add(item.rates.bytes_out),
-            },
-        })
-    }
-}
-
-impl Counters {
-    /// Open connections.
-    pub fn connections(&self) -> u64 {
-        u64::from(self.active) + u64::from(self.inactive)
-    }
-}
-
-impl Observed {
-    /// Whether an address stands with its host prefix.
-    pub fn has_host_prefix(&self, key: &AddressKey) -> bool {
-        let host = Family::of(key.address).host_prefix();
-        self.addresses.iter().any(|found| found.key == *key && found.prefix == host)
-    }
-}
-
 impl Scope {
     /// What a plan for `desired` looks at.
     pub fn of(desired: &Desired, owned: &Owned) -> Self {
-        let mut interfaces: BTreeSet<String> = ["lo".to_owned()].into();
         let addresses = desired.interface.iter().chain(&desired.off_interface).chain(&owned.addresses);
-        interfaces.extend(addresses.map(|key| key.interface.clone()));
-        let mut parameters: BTreeSet<Parameter> = desired.parameters.keys().cloned().collect();
-        parameters.extend(desired.ipvs_parameters.keys().cloned());
-        if desired.restore {
-            parameters.extend(owned.originals.keys().cloned());
-        }
+        let interfaces = addresses.map(|key| key.interface.clone()).chain(["lo".to_owned()]).collect();
+        let originals = desired.restore.then_some(&owned.originals).into_iter().flatten();
+        let parameters = desired.parameters.iter().chain(&desired.ipvs_parameters).chain(originals);
+        let parameters = parameters.map(|(parameter, _)| parameter.clone()).collect();
         Self { interfaces, parameters, servers: ServerScope::Owned(desired.ownership.with_record(owned)) }
     }
 }

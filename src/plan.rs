@@ -1,102 +1,99 @@
 //! The difference between what is wanted and what the kernel has, as an ordered list of changes.
 //!
-//! Owns the observed state's shape, the changes' shape and text, ownership (which objects may be
-//! touched) and the order of a role change. Pure: no input or output, the same two states give
-//! the same plan. Called by `reconcile`; the changes are carried out by `kernel`.
+//! Owns the changes' shape and text, which objects may be touched, and the order of a role change. Pure: no input or
+//! output, the same two states give the same plan. Called by `reconcile`; the changes are carried out by `kernel`.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 
-use serde::Serialize;
+use serde::ser::Error as _;
+use serde::{Serialize, Serializer};
 
-use crate::config::WantedService;
 use crate::desired::Desired;
 use crate::model::{
     AddressKey, DaemonState, Family, Owned, Parameter, RealServer, ServerKey, Servers, Service, ServiceKey,
     SyncDaemon, Timeouts, pairs,
 };
-use crate::observed::{Counters, Observed, ObservedAddress, ObservedService};
+use crate::observed::{Counters, Observed};
 
-/// One change of the kernel's state, with what it replaces.
+/// One change of the kernel's state: an object as it is found and as it is wanted. What has no `old` comes, what has no
+/// `new` goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(remote = "Self", rename_all = "snake_case")]
 pub enum Change {
-    /// A new service with its real servers: created without a scheduler, filled, then given one.
-    AddService {
+    Service {
         key: ServiceKey,
-        new: Service,
-        /// Its real servers
+        old: Option<Service>,
+        new: Option<Service>,
+        /// The real servers that a new service is filled with
         #[serde(with = "pairs")]
         servers: Servers,
-    },
-    /// Other settings for a service.
-    SetService {
-        key: ServiceKey,
-        old: Service,
-        new: Service,
-    },
-    /// A service of ours that is not wanted.
-    DeleteService {
-        key: ServiceKey,
-        old: Service,
-        /// Open connections to its real servers
+        /// Open connections to the real servers of a service that goes
         connections: u64,
     },
-    /// A new real server of a service that exists.
-    AddServer {
+    Server {
         service: ServiceKey,
         key: ServerKey,
-        new: RealServer,
-    },
-    /// Other settings for a real server.
-    SetServer {
-        service: ServiceKey,
-        key: ServerKey,
-        old: RealServer,
-        new: RealServer,
-    },
-    /// A real server that is not wanted.
-    DeleteServer {
-        service: ServiceKey,
-        key: ServerKey,
-        old: RealServer,
+        old: Option<RealServer>,
+        new: Option<RealServer>,
+        /// Open connections to a real server that goes
         connections: u64,
     },
-    SetTimeouts {
+    Timeouts {
         old: Timeouts,
         new: Timeouts,
     },
-    /// A sync daemon to start.
-    StartDaemon {
+    /// Sync daemons cannot be changed while they run: they are stopped and started.
+    Daemon {
         state: DaemonState,
-        daemon: SyncDaemon,
+        #[serde(rename = "daemon", skip_serializing_if = "Option::is_none")]
+        old: Option<SyncDaemon>,
+        #[serde(rename = "daemon", skip_serializing_if = "Option::is_none")]
+        new: Option<SyncDaemon>,
     },
-    /// A sync daemon to stop; they cannot be changed while they run.
-    StopDaemon {
-        state: DaemonState,
-        daemon: SyncDaemon,
-    },
-    SetParameter {
+    Parameter {
         parameter: Parameter,
         /// Value found; `None` when it does not exist yet (IPVS not loaded)
         old: Option<String>,
         new: String,
     },
-    /// A VIP with a host prefix.
-    AddAddress {
-        key: AddressKey,
-        label: Option<String>,
-    },
     /// An address with exactly this prefix length.
-    RemoveAddress {
+    Address {
         key: AddressKey,
-        prefix: u8,
+        #[serde(rename = "prefix")]
+        old: Option<u8>,
+        #[serde(skip)]
+        new: Option<u8>,
+        /// Label of an address that comes
+        label: Option<String>,
     },
 }
 
+impl Serialize for Change {
+    /// Verb and object, and the fields that this verb has: `{"delete_server": {"service", "key", "old", "connections"}}`.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (verb, without) = match (self, self.sign()) {
+            (Self::Daemon { .. }, '+') => ("start", [].as_slice()),
+            (Self::Daemon { .. }, _) => ("stop", [].as_slice()),
+            (Self::Address { .. }, '-') => ("remove", ["label"].as_slice()),
+            (_, '+') => ("add", ["old", "prefix", "connections"].as_slice()),
+            (_, '~') => ("set", ["servers", "connections"].as_slice()),
+            _ => ("delete", ["new", "servers"].as_slice()),
+        };
+        let mut change = Self::serialize(self, serde_json::value::Serializer).map_err(S::Error::custom)?;
+        let objects = change.as_object_mut().into_iter().flatten().map(|(object, fields)| {
+            if let Some(fields) = fields.as_object_mut() {
+                fields.retain(|name, _| !without.contains(&name.as_str()));
+            }
+            (format!("{verb}_{object}"), &*fields)
+        });
+        serializer.collect_map(objects)
+    }
+}
+
 /// A stage of a role change. Later stages rely on earlier ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// IPVS parameters, services, real servers and timeouts
     Services,
@@ -123,14 +120,14 @@ impl fmt::Display for Phase {
 }
 
 /// Changes of one phase, in order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     pub phase: Phase,
     pub changes: Vec<Change>,
 }
 
 /// The ordered difference between a wanted and an observed state.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Phases with something to do
     pub steps: Vec<Step>,
@@ -144,57 +141,36 @@ impl Plan {
     /// the number of services of a family never passes through zero: the kernel would unhook IPVS
     /// and answer open connections with a reset (`ip_vs_unregister_hooks`).
     pub fn between(desired: &Desired, observed: &Observed, owned: &Owned) -> Self {
-        let mut daemon = daemon_changes(desired, observed, owned);
-        let mut services = parameter_changes(&desired.ipvs_parameters, observed);
-        if desired.daemon.is_none() {
-            // Real servers of the other family cannot be added while a daemon runs (EINVAL).
-            services.append(&mut daemon);
-        }
-        service_changes(desired, observed, owned, &mut services);
-        services.extend(timeout_change(desired, observed));
-        let parameters = parameter_changes(&desired.parameters, observed);
-        let loopback = loopback_changes(desired, observed, owned);
-        let interface = interface_changes(desired, observed, owned);
-        let restore =
-            if desired.restore { parameter_changes(&owned.originals, observed) } else { Vec::new() };
+        use Phase::{Daemon, Interface, Loopback, Parameters, Restore, Services};
         // With backup_only set, a director whose backup daemon runs forwards nothing; otherwise
         // switching the daemon would only lengthen the outage.
-        let daemon_first = desired
-            .ipvs_parameters
-            .get(&Parameter::Ipvs("backup_only".into()))
-            .is_some_and(|value| value != "0");
+        let backup_only = desired.ipvs_parameters.get(&Parameter::Ipvs("backup_only".into()));
+        let daemon_first = backup_only.is_some_and(|value| value != "0");
         let order = match (desired.active, daemon_first) {
-            (true, true) => [
-                (Phase::Services, services),
-                (Phase::Daemon, daemon),
-                (Phase::Parameters, parameters),
-                (Phase::Loopback, loopback),
-                (Phase::Interface, interface),
-                (Phase::Restore, restore),
-            ],
-            (true, false) => [
-                (Phase::Services, services),
-                (Phase::Parameters, parameters),
-                (Phase::Loopback, loopback),
-                (Phase::Interface, interface),
-                (Phase::Daemon, daemon),
-                (Phase::Restore, restore),
-            ],
-            (false, _) => [
-                (Phase::Interface, interface),
-                (Phase::Parameters, parameters),
-                (Phase::Loopback, loopback),
-                (Phase::Services, services),
-                (Phase::Daemon, daemon),
-                (Phase::Restore, restore),
-            ],
+            (true, true) => [Services, Daemon, Parameters, Loopback, Interface, Restore],
+            (true, false) => [Services, Parameters, Loopback, Interface, Daemon, Restore],
+            (false, _) => [Interface, Parameters, Loopback, Services, Daemon, Restore],
         };
-        let steps = order
-            .into_iter()
-            .filter(|(_, changes)| !changes.is_empty())
-            .map(|(phase, changes)| Step { phase, changes })
-            .collect();
-        Self { steps }
+        let changes = |phase| match phase {
+            Services => {
+                let mut changes = parameter_changes(&desired.ipvs_parameters, observed);
+                if desired.daemon.is_none() {
+                    // Real servers of the other family cannot be added while a daemon runs (EINVAL).
+                    changes.extend(daemon_changes(desired, observed, owned));
+                }
+                changes.extend(service_changes(desired, observed, owned));
+                changes.extend(timeout_change(desired, observed));
+                changes
+            }
+            Daemon if desired.daemon.is_some() => daemon_changes(desired, observed, owned),
+            Parameters => parameter_changes(&desired.parameters, observed),
+            Loopback => address_changes(true, desired, observed, owned),
+            Interface => address_changes(false, desired, observed, owned),
+            Restore if desired.restore => parameter_changes(&owned.originals, observed),
+            Daemon | Restore => Vec::new(),
+        };
+        let steps = order.map(|phase| Step { phase, changes: changes(phase) });
+        Self { steps: steps.into_iter().filter(|step| !step.changes.is_empty()).collect() }
     }
 
     /// Nothing differs.
@@ -208,159 +184,130 @@ impl Plan {
     }
 }
 
-fn same_value(one: &str, other: &str) -> bool {
-    one.split_whitespace().eq(other.split_whitespace())
-}
-
 fn parameter_changes(wanted: &BTreeMap<Parameter, String>, observed: &Observed) -> Vec<Change> {
-    wanted
-        .iter()
-        .filter_map(|(parameter, new)| {
-            let old = observed.parameters.get(parameter);
-            let differs = match old {
-                Some(old) => !same_value(old, new),
-                // Of an interface that is gone there is nothing to set; those of IPVS come with it.
-                None => matches!(parameter, Parameter::Ipvs(_)),
-            };
-            differs.then(|| Change::SetParameter {
-                parameter: parameter.clone(),
-                old: old.cloned(),
-                new: new.clone(),
-            })
-        })
-        .collect()
+    let differs = |parameter: &Parameter, new: &str| match observed.parameters.get(parameter) {
+        Some(old) => !old.split_whitespace().eq(new.split_whitespace()),
+        // Of an interface that is gone there is nothing to set; those of IPVS come with it.
+        None => matches!(parameter, Parameter::Ipvs(_)),
+    };
+    let change = |(parameter, new): (&Parameter, &String)| Change::Parameter {
+        parameter: parameter.clone(),
+        old: observed.parameters.get(parameter).cloned(),
+        new: new.clone(),
+    };
+    wanted.iter().filter(|(parameter, new)| differs(parameter, new)).map(change).collect()
 }
 
 fn timeout_change(desired: &Desired, observed: &Observed) -> Option<Change> {
-    let new = desired.timeouts;
-    let old = observed.ipvs.as_ref().map(|ipvs| ipvs.timeouts).unwrap_or_default();
-    let differs = |new: u32, old: u32| new != 0 && new != old;
-    let any = differs(new.tcp, old.tcp) || differs(new.tcp_fin, old.tcp_fin) || differs(new.udp, old.udp);
-    any.then_some(Change::SetTimeouts { old, new })
+    let (old, new) = (observed.table().timeouts, desired.timeouts);
+    (!timeout_differences(old, new).is_empty()).then_some(Change::Timeouts { old, new })
+}
+
+/// Name, old and new value in seconds; 0 keeps what is there.
+fn timeout_differences(old: Timeouts, new: Timeouts) -> Vec<(&'static str, String, String)> {
+    [("tcp", old.tcp, new.tcp), ("tcp_fin", old.tcp_fin, new.tcp_fin), ("udp", old.udp, new.udp)]
+        .into_iter()
+        .filter(|(_, old, new)| *new != 0 && new != old)
+        .map(|(name, old, new)| (name, format!("{old}s"), format!("{new}s")))
+        .collect()
 }
 
 fn daemon_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec<Change> {
     if desired.daemon.is_none() && !owned.daemon {
         return Vec::new();
     }
-    let none = BTreeMap::new();
-    let running = observed.ipvs.as_ref().map_or(&none, |ipvs| &ipvs.daemons);
-    let fits = |state: DaemonState, found: &SyncDaemon| {
-        desired.daemon.as_ref().is_some_and(|(wanted, daemon)| *wanted == state && daemon.matches(found))
+    let table = observed.table();
+    let wanted = desired.daemon.as_ref();
+    let fits = |state: &DaemonState, found: &SyncDaemon| {
+        wanted.is_some_and(|(wanted, daemon)| wanted == state && daemon.matches(found))
     };
-    let mut changes: Vec<Change> = running
-        .iter()
-        .filter(|(state, daemon)| !fits(**state, daemon))
-        .map(|(state, daemon)| Change::StopDaemon { state: *state, daemon: daemon.clone() })
-        .collect();
-    if let Some((state, daemon)) = &desired.daemon {
-        if !running.get(state).is_some_and(|found| daemon.matches(found)) {
-            changes.push(Change::StartDaemon { state: *state, daemon: daemon.clone() });
-        }
-    }
-    changes
+    let running = |(state, _): &&(DaemonState, SyncDaemon)| {
+        table.daemons.get(state).is_some_and(|found| fits(state, found))
+    };
+    let stop = table.daemons.iter().filter(|(state, found)| !fits(state, found));
+    let stop = stop.map(|(state, old)| Change::Daemon { state: *state, old: Some(old.clone()), new: None });
+    let start = wanted.filter(|wanted| !running(wanted));
+    let start = start.map(|(state, new)| Change::Daemon { state: *state, old: None, new: Some(new.clone()) });
+    stop.chain(start).collect()
 }
 
-/// Appends what is to be done about services: new ones first, removals last.
-fn service_changes(desired: &Desired, observed: &Observed, owned: &Owned, added: &mut Vec<Change>) {
-    let none = BTreeMap::new();
-    let table = observed.ipvs.as_ref().map_or(&none, |ipvs| &ipvs.services);
+/// What is to be done about services: new ones first, removals last.
+fn service_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec<Change> {
+    let table = observed.table();
     let ownership = desired.ownership.with_record(owned);
-    let mut changed = Vec::new();
-    let mut removed = Vec::new();
-    for (key, wanted) in &desired.services {
-        match table.get(key) {
-            None => added.push(Change::AddService {
-                key: *key,
-                new: wanted.settings.clone(),
-                servers: wanted.servers.clone(),
-            }),
-            Some(found) => server_changes(*key, wanted, found, &mut changed, &mut removed),
+    let mut changes = Vec::new();
+    for (service, wanted) in &desired.services {
+        let (service, found) = (*service, table.services.get(service));
+        if let Some(found) = found {
+            // Descending: the kernel puts each at the head of its list, and sh and mh map clients by the
+            // list's order, which should be the same on both directors.
+            for (key, new) in wanted.servers.iter().rev() {
+                let (key, old, new) = (*key, found.servers.get(key).copied(), Some(*new));
+                if old != new {
+                    changes.push(Change::Server { service, key, old, new, connections: 0 });
+                }
+            }
+            for (key, old) in found.servers.iter().filter(|(key, _)| !wanted.servers.contains_key(key)) {
+                let connections = found.counters.get(key).map_or(0, Counters::connections);
+                changes.push(Change::Server { service, key: *key, old: Some(*old), new: None, connections });
+            }
+        }
+        let (old, new) = (found.map(|found| &found.settings), Some(&wanted.settings));
+        if old != new {
+            let servers = if old.is_none() { wanted.servers.clone() } else { Servers::new() };
+            let (old, new) = (old.cloned(), new.cloned());
+            changes.push(Change::Service { key: service, old, new, servers, connections: 0 });
         }
     }
     // Last first. The kernel keeps removed real servers for two minutes and more, the newest first, and looks
     // through them for every one that is added (ip_vs_ctl.c, ip_vs_trash_get_dest): a takeover soon after adds
     // in the order in which it then finds each at the head. The other way round it takes the square of the time.
-    for (key, found) in table.iter().rev() {
+    for (key, found) in table.services.iter().rev() {
         if !desired.services.contains_key(key) && ownership.owns(key) {
-            removed.push(Change::DeleteService {
+            changes.push(Change::Service {
                 key: *key,
-                old: found.settings.clone(),
+                old: Some(found.settings.clone()),
+                new: None,
+                servers: Servers::new(),
                 connections: found.counters.values().map(Counters::connections).sum(),
             });
         }
     }
-    added.append(&mut changed);
-    added.append(&mut removed);
-}
-
-fn server_changes(
-    service: ServiceKey,
-    wanted: &WantedService,
-    found: &ObservedService,
-    changed: &mut Vec<Change>,
-    removed: &mut Vec<Change>,
-) {
-    // Descending: the kernel puts each at the head of its list, and sh and mh map clients by the
-    // list's order, which should be the same on both directors.
-    for (key, new) in wanted.servers.iter().rev() {
-        match found.servers.get(key) {
-            None => changed.push(Change::AddServer { service, key: *key, new: *new }),
-            Some(old) if old != new => {
-                changed.push(Change::SetServer { service, key: *key, old: *old, new: *new });
-            }
-            Some(_) => {}
-        }
-    }
-    for (key, old) in &found.servers {
-        if !wanted.servers.contains_key(key) {
-            let connections = found.counters.get(key).map_or(0, Counters::connections);
-            removed.push(Change::DeleteServer { service, key: *key, old: *old, connections });
-        }
-    }
-    if wanted.settings != found.settings {
-        changed.push(Change::SetService {
-            key: service,
-            old: found.settings.clone(),
-            new: wanted.settings.clone(),
-        });
-    }
-}
-
-fn loopback_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec<Change> {
-    let mut changes = Vec::new();
-    for (address, label) in &desired.loopback {
-        let key = AddressKey { interface: "lo".into(), address: *address };
-        if !observed.has_host_prefix(&key) {
-            changes.push(Change::AddAddress { key, label: label.clone() });
-        }
-    }
-    let host_only = |found: &ObservedAddress| found.prefix == Family::of(found.key.address).host_prefix();
-    for found in observed.addresses.iter().filter(|found| found.key.interface == "lo") {
-        let address = &found.key.address;
-        let wanted = desired.loopback.contains_key(address);
-        let wrong_prefix = wanted && !host_only(found);
-        let stale = !wanted && host_only(found) && owned.addresses.contains(&found.key);
-        if wrong_prefix || stale || desired.off_loopback.contains(address) {
-            changes.push(Change::RemoveAddress { key: found.key.clone(), prefix: found.prefix });
-        }
-    }
+    changes.sort_by_key(|change| match change {
+        Change::Service { old: None, .. } => 0,
+        Change::Service { new: None, .. } | Change::Server { new: None, .. } => 2,
+        _ => 1,
+    });
     changes
 }
 
-fn interface_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec<Change> {
+/// What is to be done on lo, or on the client-side interfaces.
+fn address_changes(on_lo: bool, desired: &Desired, observed: &Observed, owned: &Owned) -> Vec<Change> {
+    let lo = |address: &IpAddr| AddressKey { interface: "lo".into(), address: *address };
+    let wanted: BTreeMap<AddressKey, Option<String>> = match on_lo {
+        true => desired.loopback.iter().map(|(address, label)| (lo(address), label.clone())).collect(),
+        false => desired.interface.iter().map(|key| (key.clone(), None)).collect(),
+    };
+    let found = || observed.addresses.iter().filter(|found| (found.key.interface == "lo") == on_lo);
     let mut changes = Vec::new();
-    for key in &desired.interface {
-        // keepalived may own the address here, with any prefix.
-        if !observed.addresses.iter().any(|found| found.key == *key) {
-            changes.push(Change::AddAddress { key: key.clone(), label: None });
+    for (key, label) in &wanted {
+        // On the interface keepalived may own the address, with any prefix.
+        if !found().any(|found| found.key == *key && (found.is_host() || !on_lo)) {
+            let new = Some(Family::of(key.address).host_prefix());
+            changes.push(Change::Address { key: key.clone(), old: None, new, label: label.clone() });
         }
     }
-    for found in observed.addresses.iter().filter(|found| found.key.interface != "lo") {
-        let host = found.prefix == Family::of(found.key.address).host_prefix();
-        let stale = owned.addresses.contains(&found.key) && !desired.interface.contains(&found.key);
-        if host && (stale || desired.off_interface.contains(&found.key)) {
-            changes.push(Change::RemoveAddress { key: found.key.clone(), prefix: found.prefix });
+    for found in found() {
+        let (key, host, wanted) = (&found.key, found.is_host(), wanted.contains_key(&found.key));
+        let wrong_prefix = on_lo && wanted && !host;
+        let stale = !wanted && host && owned.addresses.contains(key);
+        let off = match on_lo {
+            true => desired.off_loopback.contains(&key.address),
+            false => desired.off_interface.contains(key) && host,
+        };
+        if wrong_prefix || stale || off {
+            let old = Some(found.prefix);
+            changes.push(Change::Address { key: key.clone(), old, new: None, label: None });
         }
     }
     changes
@@ -369,141 +316,119 @@ fn interface_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> V
 impl Change {
     /// `+` for what comes, `~` for what changes, `-` for what goes.
     pub fn sign(&self) -> char {
-        match self {
-            Self::AddService { .. }
-            | Self::AddServer { .. }
-            | Self::StartDaemon { .. }
-            | Self::AddAddress { .. } => '+',
-            Self::SetService { .. }
-            | Self::SetServer { .. }
-            | Self::SetTimeouts { .. }
-            | Self::SetParameter { .. } => '~',
-            Self::DeleteService { .. }
-            | Self::DeleteServer { .. }
-            | Self::StopDaemon { .. }
-            | Self::RemoveAddress { .. } => '-',
+        let (old, new) = match self {
+            Self::Service { old, new, .. } => (old.is_some(), new.is_some()),
+            Self::Server { old, new, .. } => (old.is_some(), new.is_some()),
+            Self::Daemon { old, new, .. } => (old.is_some(), new.is_some()),
+            Self::Address { old, new, .. } => (old.is_some(), new.is_some()),
+            Self::Timeouts { .. } | Self::Parameter { .. } => (true, true),
+        };
+        match (old, new) {
+            (false, _) => '+',
+            (true, true) => '~',
+            (true, false) => '-',
         }
     }
 
     /// Whether it goes to IPVS over netlink.
     pub fn is_ipvs(&self) -> bool {
-        !matches!(self, Self::SetParameter { .. } | Self::AddAddress { .. } | Self::RemoveAddress { .. })
+        !matches!(self, Self::Parameter { .. } | Self::Address { .. })
     }
 
     /// Open connections that this change may cost.
     pub fn connections(&self) -> u64 {
         match self {
-            Self::DeleteService { connections, .. } | Self::DeleteServer { connections, .. } => *connections,
+            Self::Service { connections, .. } | Self::Server { connections, .. } => *connections,
             _ => 0,
         }
     }
 
+    /// How the two sides of what stays differ: `forward nat -> dr, weight 1 -> 3`.
+    pub fn difference(&self) -> Option<String> {
+        let fields = match self {
+            Self::Service { key, old: Some(old), new: Some(new), .. } => old.differences(new, key.family()),
+            Self::Server { old: Some(old), new: Some(new), .. } => old.differences(new),
+            Self::Timeouts { old, new } => timeout_differences(*old, *new),
+            Self::Parameter { old, new, .. } => {
+                return Some(format!("{} -> {new}", old.as_deref().unwrap_or("-")));
+            }
+            _ => return None,
+        };
+        let words: Vec<_> = fields.iter().map(|(name, old, new)| format!("{name} {old} -> {new}")).collect();
+        Some(words.join(", "))
+    }
+
     /// The same change as commands of iproute2, procps or ipvsadm, one a line.
     pub fn commands(&self) -> Vec<String> {
-        match self {
-            Self::AddService { key, new, servers } => {
-                let mut lines = vec![format!("ipvsadm -A {} {}", key.ipvsadm(), new.ipvsadm(key.family()))];
-                lines.extend(
-                    servers
-                        .iter()
-                        .rev()
-                        .map(|(server, settings)| server_command("-a", key, server, settings)),
-                );
-                lines
+        // ipvsadm's letters: capital for a service, small for a real server.
+        let letter = match self.sign() {
+            '+' => 'A',
+            '~' => 'E',
+            _ => 'D',
+        };
+        vec![match self {
+            Self::Service { key, new: Some(new), servers, .. } => {
+                let service = format!("ipvsadm -{letter} {} {}", key.ipvsadm(), new.ipvsadm(key.family()));
+                let add = |(server, new): (_, _)| server_command('a', key, server, Some(new));
+                return std::iter::once(service).chain(servers.iter().rev().map(add)).collect();
             }
-            Self::SetService { key, new, .. } => {
-                vec![format!("ipvsadm -E {} {}", key.ipvsadm(), new.ipvsadm(key.family()))]
+            Self::Service { key, .. } => format!("ipvsadm -{letter} {}", key.ipvsadm()),
+            Self::Server { service, key, new, .. } => {
+                server_command(letter.to_ascii_lowercase(), service, key, new.as_ref())
             }
-            Self::DeleteService { key, .. } => vec![format!("ipvsadm -D {}", key.ipvsadm())],
-            Self::AddServer { service, key, new } => vec![server_command("-a", service, key, new)],
-            Self::SetServer { service, key, new, .. } => vec![server_command("-e", service, key, new)],
-            Self::DeleteServer { service, key, .. } => {
-                vec![format!("ipvsadm -d {} -r {}", service.ipvsadm(), server_name(key))]
+            Self::Timeouts { new, .. } => format!("ipvsadm --set {} {} {}", new.tcp, new.tcp_fin, new.udp),
+            Self::Daemon { state, new: Some(new), .. } => {
+                format!("ipvsadm --start-daemon {state} {}", new.ipvsadm())
             }
-            Self::SetTimeouts { new, .. } => {
-                vec![format!("ipvsadm --set {} {} {}", new.tcp, new.tcp_fin, new.udp)]
+            Self::Daemon { state, .. } => format!("ipvsadm --stop-daemon {state}"),
+            Self::Parameter { parameter, new, .. } => format!("sysctl -w '{parameter}={new}'"),
+            Self::Address { key: AddressKey { interface, address }, old, new, label } => {
+                let prefix = new.or(*old).unwrap_or_default();
+                let label = label.as_ref().map(|label| format!(" label {label}")).unwrap_or_default();
+                let v6 = if address.is_ipv6() { " nodad preferred_lft 0" } else { "" };
+                match new {
+                    Some(_) => format!("ip address add {address}/{prefix} dev {interface}{label}{v6}"),
+                    None => format!("ip address del {address}/{prefix} dev {interface}"),
+                }
             }
-            Self::StartDaemon { state, daemon } => {
-                vec![format!("ipvsadm --start-daemon {state} {}", daemon.ipvsadm())]
-            }
-            Self::StopDaemon { state, .. } => vec![format!("ipvsadm --stop-daemon {state}")],
-            Self::SetParameter { parameter, new, .. } => vec![format!("sysctl -w '{parameter}={new}'")],
-            Self::AddAddress { key, label } => vec![address_command(key, label.as_deref())],
-            Self::RemoveAddress { key, prefix } => {
-                vec![format!("ip address del {}/{prefix} dev {}", key.address, key.interface)]
-            }
-        }
+        }]
     }
 }
 
-fn server_name(key: &ServerKey) -> String {
+fn server_command(letter: char, service: &ServiceKey, key: &ServerKey, new: Option<&RealServer>) -> String {
     // ipvsadm refuses `[v6]:0` but takes a bare address for it.
-    if key.port == 0 { key.address.to_string() } else { key.to_string() }
-}
-
-fn server_command(option: &str, service: &ServiceKey, key: &ServerKey, settings: &RealServer) -> String {
-    format!("ipvsadm {option} {} -r {} {}", service.ipvsadm(), server_name(key), settings.ipvsadm())
-}
-
-fn address_command(key: &AddressKey, label: Option<&str>) -> String {
-    let host = Family::of(key.address).host_prefix();
-    let mut line = format!("ip address add {}/{host} dev {}", key.address, key.interface);
-    if let Some(label) = label {
-        line += &format!(" label {label}");
-    }
-    if key.address.is_ipv6() {
-        line += " nodad preferred_lft 0";
-    }
-    line
-}
-
-fn fields(list: &[(&'static str, String, String)]) -> String {
-    list.iter().map(|(name, old, new)| format!("{name} {old} -> {new}")).collect::<Vec<_>>().join(", ")
+    let name = if key.port == 0 { key.address.to_string() } else { key.to_string() };
+    let options = new.map(|new| format!(" {}", new.ipvsadm())).unwrap_or_default();
+    format!("ipvsadm -{letter} {} -r {name}{options}", service.ipvsadm())
 }
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AddService { key, new, servers } => {
-                write!(f, "service {key} {}, {} real servers", new.scheduler, servers.len())
-            }
-            Self::SetService { key, old, new } => {
-                write!(f, "service {key}: {}", fields(&old.differences(new, key.family())))
-            }
-            Self::DeleteService { key, .. } => write!(f, "service {key}"),
-            Self::AddServer { service, key, new } => {
-                write!(f, "real server {key} of {service}: {}, weight {}", new.forwarding(), new.weight)
-            }
-            Self::SetServer { service, key, old, new } => {
-                write!(f, "real server {key} of {service}: {}", fields(&old.differences(new)))
-            }
-            Self::DeleteServer { service, key, .. } => write!(f, "real server {key} of {service}"),
-            Self::SetTimeouts { old, new } => {
-                write!(f, "IPVS timeouts:")?;
-                for (name, old, new) in [
-                    ("tcp", old.tcp, new.tcp),
-                    ("tcp_fin", old.tcp_fin, new.tcp_fin),
-                    ("udp", old.udp, new.udp),
-                ] {
-                    if new != 0 && new != old {
-                        write!(f, " {name} {old}s -> {new}s")?;
-                    }
+            Self::Service { key, .. } => write!(f, "service {key}")?,
+            Self::Server { service, key, .. } => write!(f, "real server {key} of {service}")?,
+            Self::Timeouts { .. } => write!(f, "IPVS timeouts")?,
+            Self::Daemon { state, old, new } => {
+                write!(f, "sync daemon {state}")?;
+                if let Some(daemon) = new.as_ref().or(old.as_ref()) {
+                    write!(f, " on {} id {}", daemon.interface, daemon.id)?;
                 }
-                Ok(())
             }
-            Self::StartDaemon { state, daemon } => {
-                write!(f, "sync daemon {state} on {} id {}", daemon.interface, daemon.id)
+            Self::Parameter { parameter, .. } => write!(f, "{parameter}")?,
+            Self::Address { key, old, new, .. } => {
+                let prefix = new.or(*old).unwrap_or_default();
+                write!(f, "{}/{prefix} on {}", key.address, key.interface)?;
             }
-            Self::StopDaemon { state, daemon } => {
-                write!(f, "sync daemon {state} on {} id {}", daemon.interface, daemon.id)
+        }
+        match self {
+            Self::Service { old: None, new: Some(new), servers, .. } => {
+                let plural = if servers.len() == 1 { "" } else { "s" };
+                write!(f, " {}, {} real server{plural}", new.scheduler, servers.len())
             }
-            Self::SetParameter { parameter, old, new } => {
-                write!(f, "{parameter}: {} -> {new}", old.as_deref().unwrap_or("-"))
+            Self::Server { old: None, new: Some(new), .. } => {
+                write!(f, ": {}, weight {}", new.forwarding(), new.weight)
             }
-            Self::AddAddress { key, .. } => {
-                write!(f, "{}/{} on {}", key.address, Family::of(key.address).host_prefix(), key.interface)
-            }
-            Self::RemoveAddress { key, prefix } => write!(f, "{}/{prefix} on {}", key.address, key.interface),
+            _ => self.difference().map_or(Ok(()), |difference| write!(f, ": {difference}")),
         }
     }
 }

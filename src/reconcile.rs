@@ -233,9 +233,9 @@ impl<'a> Run<'a> {
         let mut needs = Needs::default();
         let mut ipvs = false;
         for change in plan.changes() {
-            ipvs |= change.is_ipvs()
-                || matches!(change, Change::SetParameter { parameter: Parameter::Ipvs(_), .. });
-            if let Change::AddService { new, .. } | Change::SetService { new, .. } = change {
+            ipvs |=
+                change.is_ipvs() || matches!(change, Change::Parameter { parameter: Parameter::Ipvs(_), .. });
+            if let Change::Service { new: Some(new), .. } = change {
                 needs.schedulers.insert(new.scheduler.clone());
                 needs.engines.extend(Some(new.engine.clone()).filter(|engine| !engine.is_empty()));
             }
@@ -315,7 +315,8 @@ impl<'a> Run<'a> {
             for (service, found) in &table.services {
                 for (key, old) in found.servers.iter().filter(|(_, old)| old.weight != 0) {
                     let new = RealServer { weight: 0, ..*old };
-                    changes.push(Change::SetServer { service: *service, key: *key, old: *old, new });
+                    let (old, new) = (Some(*old), Some(new));
+                    changes.push(Change::Server { service: *service, key: *key, old, new, connections: 0 });
                 }
             }
             self.apply(changes)?;
@@ -331,7 +332,7 @@ impl<'a> Run<'a> {
         let begun = Instant::now();
         let withheld = &self.outcome.withheld;
         step.changes.retain(
-            |change| !matches!(change, Change::AddAddress { key, .. } if withheld.contains(&key.address)),
+            |change| !matches!(change, Change::Address { key, new: Some(_), .. } if withheld.contains(&key.address)),
         );
         self.apply(step.changes)?;
         if step.phase == Phase::Services && goal.desired.active && self.outcome.run.failed > 0 {

@@ -332,14 +332,8 @@ fn services(preview: &Preview) -> (Vec<VirtualService>, Vec<VirtualService>) {
     let mut server_marks: BTreeMap<(ServiceKey, ServerKey), &Change> = BTreeMap::new();
     for change in preview.plan.changes() {
         match change {
-            Change::AddService { key, .. }
-            | Change::SetService { key, .. }
-            | Change::DeleteService { key, .. } => _ = marks.insert(*key, change),
-            Change::AddServer { service, key, .. }
-            | Change::SetServer { service, key, .. }
-            | Change::DeleteServer { service, key, .. } => {
-                _ = server_marks.insert((*service, *key), change);
-            }
+            Change::Service { key, .. } => _ = marks.insert(*key, change),
+            Change::Server { service, key, .. } => _ = server_marks.insert((*service, *key), change),
             _ => {}
         }
     }
@@ -357,7 +351,7 @@ fn services(preview: &Preview) -> (Vec<VirtualService>, Vec<VirtualService>) {
         }
     }
     for change in marks.values() {
-        if let Change::AddService { key, new, servers } = change {
+        if let Change::Service { key, old: None, new: Some(new), servers, .. } = change {
             let missing = |(server, settings): (&ServerKey, &RealServer)| {
                 told(preview, *key, *server, *settings, None, Counters::default())
             };
@@ -401,14 +395,14 @@ fn virtual_service(
     server_marks: &BTreeMap<(ServiceKey, ServerKey), &Change>,
 ) -> VirtualService {
     let server = |(server, settings): (&ServerKey, &RealServer)| {
-        let mark = server_marks.get(&(key, *server)).map(|change| difference(change, key.family()));
+        let mark = server_marks.get(&(key, *server)).copied().map(difference);
         let counters = service.counters.get(server).copied().unwrap_or_default();
         told(preview, key, *server, *settings, mark, counters)
     };
     let mut servers: Vec<Server> = service.servers.iter().map(server).collect();
     let from = (key, ServerKey { address: IpAddr::from([0, 0, 0, 0]), port: 0 });
     for ((_, server), change) in server_marks.range(from..).take_while(|((service, _), _)| *service == key) {
-        if let Change::AddServer { new, .. } = change {
+        if let Change::Server { old: None, new: Some(new), .. } = change {
             let mark = Some("+ missing".to_owned());
             servers.push(told(preview, key, *server, *new, mark, Counters::default()));
         }
@@ -418,19 +412,14 @@ fn virtual_service(
         key,
         instance: None,
         settings: service.settings.clone(),
-        difference: mark.map(|change| difference(change, key.family())),
+        difference: mark.map(difference),
         counters: servers.iter().map(|server| server.counters).sum(),
         servers,
     }
 }
 
 /// What a change says beside the object that it changes.
-fn difference(change: &Change, family: Family) -> String {
-    let fields = match change {
-        Change::SetService { old, new, .. } => old.differences(new, family),
-        Change::SetServer { old, new, .. } => old.differences(new),
-        _ => return format!("{} not wanted", change.sign()),
-    };
-    let words: Vec<String> = fields.iter().map(|(name, old, new)| format!("{name} {old} -> {new}")).collect();
-    format!("~ {}", words.join(", "))
+fn difference(change: &Change) -> String {
+    let sign = change.sign();
+    format!("{sign} {}", change.difference().unwrap_or_else(|| "not wanted".to_owned()))
 }

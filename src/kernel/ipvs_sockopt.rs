@@ -1,13 +1,13 @@
 //! Reading IPv4 real servers by IPVS's socket options, which takes one system call per service.
 //!
-//! By generic netlink every service costs a dump: a request, two answers, and 32 KiB of memory in the kernel for
-//! each, together nearly three times what adding the service costs. The older interface copies the same lists in
-//! a twentieth of that. It cannot show everything, so it is trusted only with what it must show: the number of
-//! real servers that the kernel counts and the list agree, and none of them is a tunnel. In every other case, and
-//! on a kernel that refuses, the answer is `None` and `ipvs` asks again by netlink.
+//! By generic netlink every service costs a dump: a request, two answers, and 32 KiB of memory in the kernel for each,
+//! together nearly three times what adding the service costs. The older interface copies the same lists in a twentieth
+//! of that. It cannot show everything, so it is trusted only when the number of real servers that the kernel counts and
+//! the list agree, and none of them is a tunnel. In every other case, and on a kernel that refuses, the answer is
+//! `None` and `ipvs` asks again by netlink.
 //!
-//! Owns the layout of questions and answers; services themselves, whose persistence engine does not appear here,
-//! and everything of IPv6 are `ipvs`'s. Called by `ipvs`.
+//! Owns how questions and answers look; services themselves, whose persistence engine does not appear here, and
+//! everything of IPv6 are `ipvs`'s. Called by `ipvs`.
 
 use std::collections::BTreeMap;
 use std::mem::{offset_of, size_of};
@@ -55,8 +55,7 @@ impl Table {
                 },
                 mark => ServiceKey::Fwmark { mark, family: Family::Ipv4 },
             };
-            let count = usize::try_from(u32_at(entry, offset_of!(Service, servers))?).ok()?;
-            counts.insert(key, count);
+            counts.insert(key, usize::try_from(u32_at(entry, offset_of!(Service, servers))?).ok()?);
         }
         Some(Self { socket, counts, buffer })
     }
@@ -83,10 +82,7 @@ impl Table {
         put(&mut self.buffer, offset_of!(Servers, count), &u32::try_from(asked).ok()?.to_ne_bytes());
         ask(&self.socket, GET_DESTS, &mut self.buffer)?;
         let mut entries = self.buffer.get(first..)?.chunks_exact(size_of::<Server>());
-        let mut list = Vec::with_capacity(count);
-        for entry in entries.by_ref().take(count) {
-            list.push(server(entry)?);
-        }
+        let list = entries.by_ref().take(count).map(server).collect::<Option<_>>()?;
         // No real server has the address 0.0.0.0: `ip_vs_new_dest` refuses it.
         let ended = entries.all(|entry| entry.iter().all(|byte| *byte == 0));
         ended.then_some(list)
@@ -126,9 +122,7 @@ fn ask(socket: &OwnedFd, name: i32, value: &mut [u8]) -> Option<()> {
 }
 
 fn put(to: &mut [u8], offset: usize, value: &[u8]) {
-    for (to, from) in to.iter_mut().skip(offset).zip(value) {
-        *to = *from;
-    }
+    to.iter_mut().skip(offset).zip(value).for_each(|(to, from)| *to = *from);
 }
 
 fn bytes_at<const LENGTH: usize>(bytes: &[u8], offset: usize) -> Option<[u8; LENGTH]> {

@@ -67,11 +67,24 @@ fn table(kernel: &mut Linux) -> ObservedIpvs {
 }
 
 fn add(key: ServiceKey, new: &Service, servers: &Servers) -> Change {
-    Change::AddService { key, new: new.clone(), servers: servers.clone() }
+    Change::Service { key, old: None, new: Some(new.clone()), servers: servers.clone(), connections: 0 }
 }
 
 fn delete(key: ServiceKey) -> Change {
-    Change::DeleteService { key, old: service("rr"), connections: 0 }
+    Change::Service { key, old: Some(service("rr")), new: None, servers: Servers::new(), connections: 0 }
+}
+
+fn set(key: ServiceKey, old: Service, new: Service) -> Change {
+    Change::Service { key, old: Some(old), new: Some(new), servers: Servers::new(), connections: 0 }
+}
+
+fn real_server(
+    service: ServiceKey,
+    key: ServerKey,
+    old: Option<RealServer>,
+    new: Option<RealServer>,
+) -> Change {
+    Change::Server { service, key, old, new, connections: 0 }
 }
 
 fn failed(result: &Result<()>) -> String {
@@ -167,13 +180,10 @@ fn services_and_servers_change_and_go() {
         let sticky = Service { flags: service_flag::PERSISTENT, timeout: 60, ..service("wlc") };
         let changes = [
             add(vip, &service("rr"), &[(one, old)].into()),
-            Change::AddServer { service: vip, key: two, new: old },
-            Change::SetServer { service: vip, key: one, old, new },
-            Change::SetService { key: vip, old: service("rr"), new: sticky.clone() },
-            Change::SetTimeouts {
-                old: Timeouts::default(),
-                new: Timeouts { tcp: 1000, tcp_fin: 0, udp: 30 },
-            },
+            real_server(vip, two, None, Some(old)),
+            real_server(vip, one, Some(old), Some(new)),
+            set(vip, service("rr"), sticky.clone()),
+            Change::Timeouts { old: Timeouts::default(), new: Timeouts { tcp: 1000, tcp_fin: 0, udp: 30 } },
         ];
         assert_eq!(kernel.apply(&changes), [Ok(()), Ok(()), Ok(()), Ok(()), Ok(())]);
         let found = table(kernel);
@@ -182,21 +192,18 @@ fn services_and_servers_change_and_go() {
         assert_eq!(found.timeouts, Timeouts { tcp: 1000, tcp_fin: 120, udp: 30 });
 
         // And back: what only the former settings had is gone.
-        let changes = [
-            Change::SetServer { service: vip, key: one, old: new, new: old },
-            Change::SetService { key: vip, old: sticky, new: service("rr") },
-        ];
+        let changes = [real_server(vip, one, Some(new), Some(old)), set(vip, sticky, service("rr"))];
         assert_eq!(kernel.apply(&changes), [Ok(()), Ok(())]);
         let found = table(kernel);
         assert_eq!(found.services[&vip].settings, service("rr"));
         assert_eq!(found.services[&vip].servers, [(one, old), (two, old)].into());
 
         let gone = [
-            Change::DeleteServer { service: vip, key: two, old, connections: 0 },
-            Change::DeleteServer { service: vip, key: two, old, connections: 0 },
+            real_server(vip, two, Some(old), None),
+            real_server(vip, two, Some(old), None),
             delete(vip),
             delete(vip),
-            Change::DeleteServer { service: vip, key: one, old, connections: 0 },
+            real_server(vip, one, Some(old), None),
         ];
         assert_eq!(kernel.apply(&gone), [Ok(()), Ok(()), Ok(()), Ok(()), Ok(())]);
         assert!(table(kernel).services.is_empty());
@@ -215,9 +222,9 @@ fn refusals_are_told_where_they_belong() {
             add(other, &service("nosuch"), &servers("192.0.2.12")),
             add(third, &service("rr"), &servers("192.0.2.12")),
             add(third, &service("rr"), &servers("192.0.2.13")),
-            Change::SetServer { service: third, key: server("192.0.2.99", 80), old: good, new: good },
-            Change::SetService { key: key("192.0.2.9", 80), old: service("rr"), new: service("rr") },
-            Change::SetService { key: third, old: service("rr"), new: service("nosuch") },
+            real_server(third, server("192.0.2.99", 80), Some(good), Some(good)),
+            set(key("192.0.2.9", 80), service("rr"), service("rr")),
+            set(third, service("rr"), service("nosuch")),
         ];
         let results = kernel.apply(&changes);
         let text = failed(&results[0]);
@@ -280,8 +287,9 @@ fn sync_daemons_start_and_stop() {
             ttl: Some(3),
         };
         let group = Some("224.0.0.99".parse().unwrap());
-        let start = |state, daemon: &SyncDaemon| Change::StartDaemon { state, daemon: daemon.clone() };
-        let stop = |state| Change::StopDaemon { state, daemon: daemon("eth7", None) };
+        let start =
+            |state, daemon: &SyncDaemon| Change::Daemon { state, old: None, new: Some(daemon.clone()) };
+        let stop = |state| Change::Daemon { state, old: Some(daemon("eth7", None)), new: None };
         let (master, backup) = (daemon("eth7", group), daemon("eth7", Some("ff02::99".parse().unwrap())));
         let results = kernel.apply(&[
             start(DaemonState::Master, &master),
@@ -348,13 +356,13 @@ fn a_large_table_goes_in_and_comes_back() {
         let v6 = RealServer { forward: Forward::TUN, ..real(Forward::NAT, 1) };
         let (four, six) = (server("192.0.2.99", 80), server("2001:db8::11", 80));
         let mut change = |change: Change| assert_eq!(kernel.apply(&[change]), [Ok(())]);
-        change(Change::AddServer { service, key: four, new: real(Forward::NAT, 1) });
+        change(real_server(service, four, None, Some(real(Forward::NAT, 1))));
         assert_eq!(short.servers(&service), None);
-        change(Change::AddServer { service, key: six, new: v6 });
+        change(real_server(service, six, None, Some(v6)));
         short = Table::read().unwrap();
         assert_eq!(short.servers(&service), None);
         for (key, old) in [(six, v6), (four, real(Forward::NAT, 1))] {
-            change(Change::DeleteServer { service, key, old, connections: 0 });
+            change(real_server(service, key, Some(old), None));
             assert_eq!(short.servers(&service), None);
         }
 

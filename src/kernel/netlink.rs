@@ -162,6 +162,7 @@ impl Batch {
     }
 
     /// How many messages it has.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.messages.len()
     }

@@ -86,7 +86,7 @@ impl Kernel for Failing {
         for change in changes {
             let number = self.changes;
             self.changes += 1;
-            if matches!(change, Change::SetParameter { parameter, .. } if Some(parameter) == self.lacks.as_ref())
+            if matches!(change, Change::Parameter { parameter, .. } if Some(parameter) == self.lacks.as_ref())
             {
                 results.push(Err(refusal(&change.to_string(), Errno::ENOENT)));
                 continue;

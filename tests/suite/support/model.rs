@@ -3,7 +3,6 @@
 //! Owns what the kernel would do with a change, and what it would refuse. Used by `laws` and `faults`.
 
 use lvs_notify::config::WantedService;
-use lvs_notify::model::Family;
 use lvs_notify::observed::{Observed, ObservedAddress, ObservedService};
 use lvs_notify::plan::Change;
 
@@ -16,43 +15,41 @@ pub fn found(wanted: WantedService) -> ObservedService {
 pub fn carry_out(observed: &mut Observed, change: &Change) {
     let table = observed.ipvs.as_mut().unwrap();
     match change {
-        Change::AddService { key, new, servers } => {
-            let service = found(WantedService { settings: new.clone(), servers: servers.clone() });
-            assert!(table.services.insert(*key, service).is_none(), "EEXIST: {change}");
-        }
-        Change::SetService { key, new, .. } => {
-            table.services.get_mut(key).expect("ESRCH").settings = new.clone()
-        }
-        Change::DeleteService { key, .. } => assert!(table.services.remove(key).is_some(), "ESRCH: {change}"),
-        Change::AddServer { service, key, new } => {
+        Change::Service { key, old, new: Some(new), servers, .. } => match table.services.get_mut(key) {
+            Some(service) if old.is_some() => service.settings = new.clone(),
+            Some(_) => panic!("EEXIST: {change}"),
+            None => {
+                assert!(old.is_none(), "ESRCH: {change}");
+                let wanted = WantedService { settings: new.clone(), servers: servers.clone() };
+                table.services.insert(*key, found(wanted));
+            }
+        },
+        Change::Service { key, .. } => assert!(table.services.remove(key).is_some(), "ESRCH: {change}"),
+        Change::Server { service, key, old, new, .. } => {
             let servers = &mut table.services.get_mut(service).expect("ESRCH").servers;
-            assert!(servers.insert(*key, *new).is_none(), "EEXIST: {change}");
+            let before = match new {
+                Some(new) => servers.insert(*key, *new),
+                None => servers.remove(key),
+            };
+            assert_eq!(before.is_some(), old.is_some(), "EEXIST or ENOENT: {change}");
         }
-        Change::SetServer { service, key, new, .. } => {
-            let servers = &mut table.services.get_mut(service).expect("ESRCH").servers;
-            assert!(servers.insert(*key, *new).is_some(), "ENOENT: {change}");
-        }
-        Change::DeleteServer { service, key, .. } => {
-            let servers = &mut table.services.get_mut(service).expect("ESRCH").servers;
-            assert!(servers.remove(key).is_some(), "ENOENT: {change}");
-        }
-        Change::SetTimeouts { new, .. } => {
+        Change::Timeouts { new, .. } => {
             for (new, old) in [(new.tcp, &mut table.timeouts.tcp), (new.udp, &mut table.timeouts.udp)] {
                 *old = if new == 0 { *old } else { new };
             }
         }
-        Change::SetParameter { parameter, new, .. } => {
+        Change::Parameter { parameter, new, .. } => {
             observed.parameters.insert(parameter.clone(), new.clone());
         }
-        Change::AddAddress { key, label } => {
-            let prefix = Family::of(key.address).host_prefix();
-            observed.addresses.push(ObservedAddress { key: key.clone(), prefix, label: label.clone() });
+        Change::Address { key, old: None, new, label } => {
+            let (key, label) = (key.clone(), label.clone());
+            observed.addresses.push(ObservedAddress { key, prefix: new.unwrap(), label });
         }
-        Change::RemoveAddress { key, prefix } => {
+        Change::Address { key, old, .. } => {
             let before = observed.addresses.len();
-            observed.addresses.retain(|found| found.key != *key || found.prefix != *prefix);
+            observed.addresses.retain(|found| found.key != *key || Some(found.prefix) != *old);
             assert_eq!(observed.addresses.len() + 1, before, "EADDRNOTAVAIL: {change}");
         }
-        Change::StartDaemon { .. } | Change::StopDaemon { .. } => panic!("no daemon was declared"),
+        Change::Daemon { .. } => panic!("no daemon was declared"),
     }
 }
