@@ -182,7 +182,7 @@ fn vip(address: IpAddr, preview: &Preview, claims: Option<&Claims>) -> Vip {
     let name = key.map(|key| &key.interface);
     let mac = name.and_then(|name| observed.interfaces.get(name)?.mac);
     let protocol = if address.is_ipv4() { "ARP" } else { "ND" };
-    let Answer { answers, why, remedy } = key.map(|key| answer(key, protocol, preview)).unwrap_or_default();
+    let (answers, why, remedy) = key.map(|key| answer(key, protocol, preview)).unwrap_or_default();
     let reason = match (key, answers) {
         (None, _) => format!("reached by routing, {protocol} is not answered by design"),
         (Some(_), false) => format!("{protocol} not answered: {why}"),
@@ -226,18 +226,10 @@ fn vip(address: IpAddr, preview: &Preview, claims: Option<&Claims>) -> Vip {
     }
 }
 
-/// Whether a VIP answers ARP or neighbour solicitations on its client-side interface.
-#[derive(Default)]
-struct Answer {
-    answers: bool,
-    why: String,
-    /// What to do about it in a role that wants it otherwise
-    remedy: String,
-}
-
-/// The rules of `arp_ignore()` in `net/ipv4/arp.c`, where the larger of the values for `all` and for the
-/// interface that received the request holds.
-fn answer(key: &AddressKey, protocol: &str, preview: &Preview) -> Answer {
+/// Whether a VIP answers on its client-side interface, why, and what to do in a role that wants it otherwise: the rules
+/// of `arp_ignore()` in `net/ipv4/arp.c`, where the larger of the values for `all` and for the interface that received
+/// the request holds.
+fn answer(key: &AddressKey, protocol: &str, preview: &Preview) -> (bool, String, String) {
     let Observed { addresses, interfaces, parameters, .. } = &preview.observed;
     let name = &key.interface;
     let ignore = |interface: &str| -> Option<u32> {
@@ -248,7 +240,7 @@ fn answer(key: &AddressKey, protocol: &str, preview: &Preview) -> Answer {
     let wide = |found: &&ObservedAddress| found.prefix != Family::of(key.address).host_prefix();
     let there = || addresses.iter().filter(|found| found.key == *key);
     let apply = "`lvs-notify apply` repairs it".to_owned();
-    let (answers, why, remedy) = match interfaces.get(name) {
+    match interfaces.get(name) {
         None => (false, format!("there is no interface {name}"), "see `ip link`".to_owned()),
         Some(link) if !link.up => (false, format!("{name} is down"), format!("`ip link set {name} up`")),
         Some(link) if !link.carrier => {
@@ -271,8 +263,7 @@ fn answer(key: &AddressKey, protocol: &str, preview: &Preview) -> Answer {
             (true, format!("answers ARP on {name}, because it stands on lo and arp_ignore is 0"), remedy)
         }
         _ => (false, format!("the VIP stands on lo only, and arp_ignore on {name} is {ignore}"), apply),
-    };
-    Answer { answers, why, remedy }
+    }
 }
 
 fn parameters(preview: &Preview) -> BTreeMap<String, ParameterValue> {

@@ -22,9 +22,9 @@ pub fn exit(status: &Status) -> Exit {
 
 /// The JSON form, with `observed`, which is what `plan --current` reads.
 pub fn as_json(status: &Status, observed: &Observed) -> String {
-    let mut value = serde_json::to_value(status).unwrap_or_default();
-    if let Some(object) = value.as_object_mut() {
-        object.insert("observed".to_owned(), serde_json::to_value(observed).unwrap_or_default());
+    let mut value = serde_json::json!(status);
+    if let Some(whole) = value.as_object_mut() {
+        whole.insert("observed".to_owned(), serde_json::json!(observed));
     }
     json(&value)
 }
