@@ -9,7 +9,7 @@ use std::io::IsTerminal as _;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::syslog::{Facility, LogFlags, Priority, Severity, openlog, syslog};
 
-use crate::report::clean;
+use crate::text::clean;
 
 struct Terminal;
 struct Syslog;

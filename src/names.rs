@@ -12,6 +12,7 @@ use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
 use crate::model::Protocol;
+use crate::text::shown;
 
 /// The number of a user; none when there is no such user.
 pub fn user(name: &str) -> Option<u32> {
@@ -111,10 +112,6 @@ impl Hosts {
             )
         })
     }
-}
-
-fn shown(text: &str) -> String {
-    text.chars().take(300).flat_map(char::escape_debug).collect()
 }
 
 fn is_name(text: &str) -> bool {

@@ -1,10 +1,11 @@
 //! What an operator wants to know of an instance: one verdict, and what it is made of.
 //!
 //! Owns the judgement: is the kernel in sync, does each VIP answer where it must and nowhere else,
-//! which service or server differs and how. Pure: a preview and, when it was asked for, a probe's
-//! answers go in, a [`Status`] comes out, which is also the JSON form. Formats nothing (`report`).
+//! which service or server differs and how, and the words for what is wrong. Pure: a preview and, when
+//! it was asked for, a probe's answers go in, a [`Status`] comes out, which is also the JSON form.
+//! Leaves its text to `report`. Called by `lib`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::Serialize;
@@ -12,8 +13,7 @@ use serde::Serialize;
 use crate::model::{
     AddressKey, Claims, Family, Mac, Parameter, RealServer, Role, ServerKey, Service, ServiceKey,
 };
-use crate::observed::{Counters, Interface, Observed, ObservedService};
-use crate::plan::Change;
+use crate::observed::{Counters, Observed, ObservedAddress};
 use crate::preview::Preview;
 use crate::state::record::LastRun;
 
@@ -91,6 +91,8 @@ pub struct ParameterValue {
     /// Found; none when it does not exist
     pub value: Option<String>,
     pub wanted: String,
+    #[serde(skip)]
+    pub differs: bool,
 }
 
 /// A virtual service with what differs about it.
@@ -126,33 +128,27 @@ pub struct Server {
 impl Status {
     /// Judges what was found.
     pub fn of(instance: &str, preview: &Preview, persisted: bool, claims: Option<&Claims>) -> Self {
-        let record = preview.record.as_ref();
-        let file_problem = preview.basis.problem().map(str::to_owned);
-        let last_good = file_problem.is_some() && preview.basis.config().is_some();
-        let vips: Vec<Vip> =
-            preview.desired.ownership.vips.iter().map(|address| vip(*address, preview, claims)).collect();
-        let in_sync = preview.plan.is_empty() && persisted;
-        let healthy = in_sync && file_problem.is_none() && vips.iter().all(|vip| vip.problem.is_none());
+        let Preview { role, plan, observed, desired, record, basis, .. } = preview;
+        let ipvs = observed.ipvs.as_ref();
+        let file_problem = basis.problem().map(str::to_owned);
         let (services, foreign_services) = services(preview);
-        let ipvs = preview.observed.ipvs.as_ref();
-        Self {
+        let mut status = Self {
             version: 1,
             instance: instance.to_owned(),
-            role: preview.role,
+            role: *role,
             recorded: record.is_some(),
-            since: record.map(|record| record.since),
-            in_sync,
-            healthy,
-            complete: record.is_none_or(|record| record.complete),
+            since: record.as_ref().map(|record| record.since),
+            in_sync: plan.is_empty() && persisted,
+            healthy: false,
+            complete: record.as_ref().is_none_or(|record| record.complete),
+            last_good: file_problem.is_some() && basis.config().is_some(),
             file_problem,
-            last_good,
             persisted,
-            differences: preview
-                .plan
+            differences: plan
                 .changes()
                 .map(|change| Difference { sign: change.sign(), text: change.to_string() })
                 .collect(),
-            vips,
+            vips: desired.ownership.vips.iter().map(|address| vip(*address, preview, claims)).collect(),
             parameters: parameters(preview),
             services,
             foreign_services,
@@ -162,264 +158,188 @@ impl Status {
                 .map(|(state, daemon)| format!("{state} on {} id {}", daemon.interface, daemon.id))
                 .collect(),
             ipvs: ipvs.is_some(),
-            last_run: record.and_then(|record| record.last.clone()),
-        }
+            last_run: record.as_ref().and_then(|record| record.last.clone()),
+        };
+        status.healthy =
+            status.in_sync && status.file_problem.is_none() && status.problems().next().is_none();
+        status
     }
 
     /// How many things differ.
     pub fn count(&self) -> usize {
         self.differences.len() + usize::from(!self.persisted)
     }
-}
 
-/// Writes a link-layer address as iproute2 does.
-pub fn mac_text(mac: Mac) -> String {
-    mac.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
+    /// What is wrong although nothing need differ: with what, and what to do.
+    pub fn problems(&self) -> impl Iterator<Item = (String, &str)> {
+        self.vips.iter().filter_map(|vip| Some((vip.address.to_string(), vip.problem.as_deref()?)))
+    }
 }
 
 fn vip(address: IpAddr, preview: &Preview, claims: Option<&Claims>) -> Vip {
-    let (desired, observed) = (&preview.desired, &preview.observed);
-    let client_side = desired.interface.iter().chain(&desired.off_interface);
-    let key = client_side.into_iter().find(|key| key.address == address);
-    let link = key.and_then(|key| observed.interfaces.get(&key.interface));
-    let (answers, reason) = answers(address, key, link, observed);
-    let mut problem = match (key, desired.active, answers) {
-        (Some(key), true, false) => Some(unreachable(key, link)),
-        (Some(key), false, true) => Some(format!(
-            "this director is not MASTER and answers for it on {}, so clients may be sent here: {reason}; {}",
-            key.interface,
-            silence(key, preview)
-        )),
-        _ => None,
+    let Preview { desired, observed, .. } = preview;
+    let key = desired.interface.iter().chain(&desired.off_interface).find(|key| key.address == address);
+    let name = key.map(|key| &key.interface);
+    let mac = name.and_then(|name| observed.interfaces.get(name)?.mac);
+    let protocol = if address.is_ipv4() { "ARP" } else { "ND" };
+    let (answers, why, remedy) = key.map(|key| answer(key, protocol, preview)).unwrap_or_default();
+    let reason = match (key, answers) {
+        (None, _) => format!("reached by routing, {protocol} is not answered by design"),
+        (Some(_), false) => format!("{protocol} not answered: {why}"),
+        (Some(_), true) => why.clone(),
     };
-    let asked = claims.zip(key).and_then(|(claims, key)| claims.get(key));
-    let mut found: Option<Vec<Mac>> = None;
-    match asked {
-        Some(Ok(macs)) => {
-            let mut macs = macs.clone();
-            // This host does not hear itself.
-            macs.extend(link.and_then(|link| link.mac).filter(|_| answers));
-            macs.sort_unstable();
-            macs.dedup();
-            if problem.is_none() {
-                problem = disputed(&macs, link.and_then(|link| link.mac), desired.active);
-            }
-            found = Some(macs);
-        }
-        Some(Err(error)) => problem = problem.or_else(|| Some(format!("asking the network failed: {error}"))),
-        None => {}
-    }
-    Vip {
-        address,
-        interface: key.map(|key| key.interface.clone()),
-        places: observed
-            .addresses
-            .iter()
-            .filter(|found| found.key.address == address)
-            .map(|found| format!("{}/{}", found.key.interface, found.prefix))
-            .collect(),
-        answers,
-        mac: link.and_then(|link| link.mac).map(mac_text),
-        reason,
-        problem,
-        claims: found.map(|macs| macs.into_iter().map(mac_text).collect()),
-    }
-}
-
-/// What is wrong with these hosts answering for one VIP.
-fn disputed(macs: &[Mac], own: Option<Mac>, active: bool) -> Option<String> {
-    let others = macs.iter().filter(|mac| Some(**mac) != own).count();
-    match (macs.len(), active) {
-        (0, false) => Some("nobody answers for it: there is no MASTER that clients can reach".to_owned()),
-        (2.., _) => Some(format!(
+    let heard: Option<Result<BTreeSet<Mac>, _>> = claims.zip(key).and_then(|(claims, key)| {
+        // This host does not hear itself.
+        let own = mac.filter(|_| answers);
+        Some(claims.get(key)?.as_ref().map(|macs| macs.iter().copied().chain(own).collect()))
+    });
+    // The first that holds.
+    let problem = match (name, desired.active, answers, &heard) {
+        (None, ..) => None,
+        (_, true, false, _) => Some(format!("no client can reach it: {why}; {remedy}")),
+        (Some(name), false, true, _) => Some(format!(
+            "this director is not MASTER and answers for it on {name}, so clients may be sent here: {why}; {remedy}"
+        )),
+        (.., Some(Err(error))) => Some(format!("asking the network failed: {error}")),
+        (.., Some(Ok(macs))) if macs.len() > 1 => Some(format!(
             "SPLIT BRAIN: {} hosts answer for it; compare `lvs-notify status` on both directors. Either an address \
              was left behind, or VRRP advertisements are lost: `tcpdump -ni INTERFACE vrrp` shows the other \
              director's where a firewall here drops them, and does not where the network does",
             macs.len()
         )),
-        (_, true) if others > 0 => Some("another host answers for it, and this MASTER does not".to_owned()),
+        (_, false, _, Some(Ok(macs))) if macs.is_empty() => {
+            Some("nobody answers for it: there is no MASTER that clients can reach".to_owned())
+        }
         _ => None,
+    };
+    let text = |mac: Mac| mac.map(|byte| format!("{byte:02x}")).join(":");
+    let places = observed.addresses.iter().filter(|found| found.key.address == address);
+    Vip {
+        address,
+        interface: name.cloned(),
+        places: places.map(|found| format!("{}/{}", found.key.interface, found.prefix)).collect(),
+        answers,
+        mac: mac.map(text),
+        reason,
+        problem,
+        claims: heard.and_then(Result::ok).map(|macs| macs.into_iter().map(text).collect()),
     }
 }
 
-/// Where a VIP answers ARP or neighbour solicitations, or why it does not: the rules of
-/// `arp_ignore()` in `net/ipv4/arp.c`, where the larger of the values for `all` and for the
-/// interface that received the request holds.
-fn answers(
-    address: IpAddr,
-    key: Option<&AddressKey>,
-    link: Option<&Interface>,
-    observed: &Observed,
-) -> (bool, String) {
-    let protocol = if address.is_ipv4() { "ARP" } else { "ND" };
-    let Some(key) = key else {
-        return (false, format!("reached by routing, {protocol} is not answered by design"));
-    };
+/// Whether a VIP answers on its client-side interface, why, and what to do in a role that wants it otherwise: the rules
+/// of `arp_ignore()` in `net/ipv4/arp.c`, where the larger of the values for `all` and for the interface that received
+/// the request holds.
+fn answer(key: &AddressKey, protocol: &str, preview: &Preview) -> (bool, String, String) {
+    let Observed { addresses, interfaces, parameters, .. } = &preview.observed;
     let name = &key.interface;
-    match link {
-        None => return (false, format!("{protocol} not answered: there is no interface {name}")),
-        Some(link) if !link.up || !link.carrier => {
-            return (false, format!("{protocol} not answered: {name} is down"));
-        }
-        Some(_) => {}
-    }
-    if observed.addresses.iter().any(|found| found.key == *key) {
-        return (true, format!("answers {protocol} on {name}"));
-    }
-    if !observed.addresses.iter().any(|found| found.key.address == address) {
-        return (false, format!("{protocol} not answered: the VIP is not here"));
-    }
-    if address.is_ipv6() {
-        return (false, "ND not answered: the VIP stands on lo only".to_owned());
-    }
-    let ignore = |interface: &str| -> u32 {
-        let value = observed.parameters.get(&Parameter::ArpIgnore(interface.to_owned()));
-        value.and_then(|value| value.parse().ok()).unwrap_or(0)
+    let ignore = |interface: &str| -> Option<u32> {
+        parameters.get(&Parameter::ArpIgnore(interface.to_owned()))?.parse().ok()
     };
-    match ignore("all").max(ignore(name)) {
-        0 => (true, format!("answers ARP on {name}, because it stands on lo and arp_ignore is 0")),
-        effective => (
-            false,
-            format!("ARP not answered: the VIP stands on lo only, and arp_ignore on {name} is {effective}"),
-        ),
-    }
-}
-
-/// Why no client reaches a MASTER's VIP, and what to do.
-fn unreachable(key: &AddressKey, link: Option<&Interface>) -> String {
-    let name = &key.interface;
-    match link {
-        None => format!("no client can reach it: there is no interface {name}; see `ip link`"),
-        Some(link) if !link.up => {
-            format!("no client can reach it: {name} is down; `ip link set {name} up`")
-        }
+    let ignore = ignore("all").max(ignore(name)).unwrap_or(0);
+    // What has not a host's prefix is not ours to remove.
+    let wide = |found: &&ObservedAddress| found.prefix != Family::of(key.address).host_prefix();
+    let there = || addresses.iter().filter(|found| found.key == *key);
+    let apply = "`lvs-notify apply` repairs it".to_owned();
+    match interfaces.get(name) {
+        None => (false, format!("there is no interface {name}"), "see `ip link`".to_owned()),
+        Some(link) if !link.up => (false, format!("{name} is down"), format!("`ip link set {name} up`")),
         Some(link) if !link.carrier => {
-            format!("no client can reach it: {name} has no carrier; look at cable and switch port")
+            (false, format!("{name} has no carrier"), "look at cable and switch port".to_owned())
         }
-        Some(_) => format!("no client can reach it: it does not stand on {name}; `lvs-notify apply`"),
-    }
-}
-
-/// How to stop a director that is not MASTER from answering. What has not a host's prefix is not ours to remove.
-fn silence(key: &AddressKey, preview: &Preview) -> String {
-    let host = Family::of(key.address).host_prefix();
-    let wide = preview.observed.addresses.iter().find(|found| found.key == *key && found.prefix != host);
-    match wide {
-        Some(found) => format!(
-            "lvs-notify has not put it there and leaves it: `ip address del {}/{} dev {}`",
-            key.address, found.prefix, key.interface
-        ),
-        None if preview.plan.is_empty() => {
-            "set net.ipv4.conf.all.arp_ignore=1, or take `arp: off` out of the file".to_owned()
+        _ if there().next().is_some() => {
+            let remedy = there().find(wide).map_or(apply, |found| {
+                let del = format!("ip address del {}/{} dev {name}", key.address, found.prefix);
+                format!("lvs-notify has not put it there and leaves it: `{del}`")
+            });
+            (true, format!("answers {protocol} on {name}"), remedy)
         }
-        None => "`lvs-notify apply` repairs it".to_owned(),
+        _ if !addresses.iter().any(|found| found.key.address == key.address) => {
+            (false, "the VIP is not here".to_owned(), apply)
+        }
+        _ if key.address.is_ipv6() => (false, "the VIP stands on lo only".to_owned(), apply),
+        _ if ignore == 0 => {
+            let off = "set net.ipv4.conf.all.arp_ignore=1, or take `arp: off` out of the file".to_owned();
+            let remedy = if preview.plan.is_empty() { off } else { apply };
+            (true, format!("answers ARP on {name}, because it stands on lo and arp_ignore is 0"), remedy)
+        }
+        _ => (false, format!("the VIP stands on lo only, and arp_ignore on {name} is {ignore}"), apply),
     }
 }
 
 fn parameters(preview: &Preview) -> BTreeMap<String, ParameterValue> {
-    let wanted = preview.desired.parameters.iter().chain(&preview.desired.ipvs_parameters);
-    wanted
-        .map(|(parameter, wanted)| {
-            let value = preview.observed.parameters.get(parameter).cloned();
-            (parameter.to_string(), ParameterValue { value, wanted: wanted.clone() })
-        })
-        .collect()
-}
-
-/// Ours and others' services, with the differences that the plan found.
-fn services(preview: &Preview) -> (Vec<VirtualService>, Vec<VirtualService>) {
-    let mut marks: BTreeMap<ServiceKey, &Change> = BTreeMap::new();
-    let mut server_marks: BTreeMap<(ServiceKey, ServerKey), &Change> = BTreeMap::new();
-    for change in preview.plan.changes() {
-        match change {
-            Change::Service { key, .. } => _ = marks.insert(*key, change),
-            Change::Server { service, key, .. } => _ = server_marks.insert((*service, *key), change),
-            _ => {}
-        }
-    }
-    let none = BTreeMap::new();
-    let found = preview.observed.ipvs.as_ref().map_or(&none, |ipvs| &ipvs.services);
-    let mut ours = BTreeMap::new();
-    let mut foreign = Vec::new();
-    for (key, service) in found {
-        let mut told = virtual_service(preview, *key, service, marks.get(key).copied(), &server_marks);
-        if preview.desired.ownership.owns(key) || marks.contains_key(key) {
-            ours.insert(*key, told);
-        } else {
-            told.instance = preview.others.get(key).cloned();
-            foreign.push(told);
-        }
-    }
-    for change in marks.values() {
-        if let Change::Service { key, old: None, new: Some(new), servers, .. } = change {
-            let missing = |(server, settings): (&ServerKey, &RealServer)| {
-                told(preview, *key, *server, *settings, None, Counters::default())
-            };
-            ours.entry(*key).or_insert_with(|| VirtualService {
-                key: *key,
-                instance: None,
-                settings: new.clone(),
-                difference: Some("+ missing".to_owned()),
-                counters: Counters::default(),
-                servers: servers.iter().map(missing).collect(),
-            });
-        }
-    }
-    (ours.into_values().collect(), foreign)
-}
-
-fn told(
-    preview: &Preview,
-    service: ServiceKey,
-    key: ServerKey,
-    settings: RealServer,
-    difference: Option<String>,
-    counters: Counters,
-) -> Server {
-    let drained = preview.desired.drained.get(&(service, key));
-    Server {
-        key,
-        settings,
-        difference,
-        counters,
-        drained: drained.is_some(),
-        drained_until: drained.copied().flatten(),
-    }
-}
-
-fn virtual_service(
-    preview: &Preview,
-    key: ServiceKey,
-    service: &ObservedService,
-    mark: Option<&Change>,
-    server_marks: &BTreeMap<(ServiceKey, ServerKey), &Change>,
-) -> VirtualService {
-    let server = |(server, settings): (&ServerKey, &RealServer)| {
-        let mark = server_marks.get(&(key, *server)).copied().map(difference);
-        let counters = service.counters.get(server).copied().unwrap_or_default();
-        told(preview, key, *server, *settings, mark, counters)
+    let Preview { desired, observed, .. } = preview;
+    let one = |(parameter, wanted): (&Parameter, &String)| {
+        let value = observed.parameters.get(parameter).cloned();
+        let differs = match &value {
+            Some(value) => !value.split_whitespace().eq(wanted.split_whitespace()),
+            // Of an interface that is gone there is nothing to set; those of IPVS come with it.
+            None => matches!(parameter, Parameter::Ipvs(_)),
+        };
+        (parameter.to_string(), ParameterValue { value, wanted: wanted.clone(), differs })
     };
-    let mut servers: Vec<Server> = service.servers.iter().map(server).collect();
-    let from = (key, ServerKey { address: IpAddr::from([0, 0, 0, 0]), port: 0 });
-    for ((_, server), change) in server_marks.range(from..).take_while(|((service, _), _)| *service == key) {
-        if let Change::Server { old: None, new: Some(new), .. } = change {
-            let mark = Some("+ missing".to_owned());
-            servers.push(told(preview, key, *server, *new, mark, Counters::default()));
-        }
-    }
-    servers.sort_by_key(|server| server.key);
-    VirtualService {
+    desired.parameters.iter().chain(&desired.ipvs_parameters).map(one).collect()
+}
+
+/// Our services and others': all that are wanted or found.
+fn services(preview: &Preview) -> (Vec<VirtualService>, Vec<VirtualService>) {
+    let Preview { desired, observed, record, .. } = preview;
+    let owned = record.as_ref().map(|record| record.owned.clone()).unwrap_or_default();
+    let ownership = desired.ownership.with_record(&owned);
+    let found = observed.ipvs.iter().flat_map(|ipvs| ipvs.services.keys());
+    let keys: BTreeSet<&ServiceKey> = desired.services.keys().chain(found).collect();
+    let ours = |key: &ServiceKey| ownership.owns(key) || desired.services.contains_key(key);
+    let rows = keys.into_iter().filter_map(|key| service_row(*key, ours(key), preview));
+    rows.partition(|service| ours(&service.key))
+}
+
+fn service_row(key: ServiceKey, ours: bool, preview: &Preview) -> Option<VirtualService> {
+    let Preview { desired, observed, others, .. } = preview;
+    let wanted = desired.services.get(&key);
+    let found = observed.ipvs.as_ref().and_then(|ipvs| ipvs.services.get(&key));
+    let keys = wanted.into_iter().flat_map(|wanted| wanted.servers.keys());
+    let keys: BTreeSet<&ServerKey> =
+        keys.chain(found.into_iter().flat_map(|found| found.servers.keys())).collect();
+    let server_row = |server: &ServerKey| {
+        let new = wanted.and_then(|wanted| wanted.servers.get(server));
+        let old = found.and_then(|found| found.servers.get(server));
+        let drained = desired.drained.get(&(key, *server));
+        // Of a service that comes or goes as a whole no real server has a mark of its own.
+        let compared = wanted.is_some() && found.is_some();
+        Some(Server {
+            key: *server,
+            settings: *old.or(new)?,
+            difference: compared.then(|| difference(old, new, RealServer::differences)).flatten(),
+            counters: found.and_then(|found| found.counters.get(server)).copied().unwrap_or_default(),
+            drained: drained.is_some(),
+            drained_until: drained.copied().flatten(),
+        })
+    };
+    let servers: Vec<Server> = keys.into_iter().filter_map(server_row).collect();
+    let (old, new) = (found.map(|found| &found.settings), wanted.map(|wanted| &wanted.settings));
+    let fields = |old: &Service, new: &Service| old.differences(new, key.family());
+    Some(VirtualService {
         key,
-        instance: None,
-        settings: service.settings.clone(),
-        difference: mark.map(difference),
+        instance: others.get(&key).filter(|_| !ours).cloned(),
+        settings: old.or(new)?.clone(),
+        difference: ours.then(|| difference(old, new, fields)).flatten(),
         counters: servers.iter().map(|server| server.counters).sum(),
         servers,
-    }
+    })
 }
 
-/// What a change says beside the object that it changes.
-fn difference(change: &Change) -> String {
-    let sign = change.sign();
-    format!("{sign} {}", change.difference().unwrap_or_else(|| "not wanted".to_owned()))
+/// What differs, with its sign: the settings with their old and new values, or the whole.
+fn difference<T: PartialEq>(
+    found: Option<&T>,
+    wanted: Option<&T>,
+    fields: impl Fn(&T, &T) -> Vec<(&'static str, String, String)>,
+) -> Option<String> {
+    match (found, wanted) {
+        (None, _) => Some("+ missing".to_owned()),
+        (Some(_), None) => Some("- not wanted".to_owned()),
+        (Some(old), Some(new)) if old == new => None,
+        (Some(old), Some(new)) => {
+            let words = fields(old, new).into_iter().map(|(name, old, new)| format!("{name} {old} -> {new}"));
+            Some(format!("~ {}", words.collect::<Vec<_>>().join(", ")))
+        }
+    }
 }

@@ -15,7 +15,6 @@ mod yaml;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::Path;
@@ -28,6 +27,7 @@ use crate::config::WantedService;
 use crate::config::source::MAX_BYTES;
 use crate::kernel::Linux;
 use crate::model::{DaemonState, ServiceKey, SyncDaemon, Timeouts};
+use crate::text::shown;
 
 pub use crate::names::Hosts;
 
@@ -147,32 +147,4 @@ fn input(file: Option<&Path>) -> anyhow::Result<(String, String)> {
     }
     // Comments of old scripts are in any encoding; a name that matters is ASCII.
     Ok((shown(&name), String::from_utf8_lossy(&bytes).into_owned()))
-}
-
-/// Text of the source as it may be printed: on one line, nothing that steers a terminal or ends a YAML comment.
-pub(crate) fn shown(text: &str) -> String {
-    const MOST: usize = 300;
-    let mut safe = String::with_capacity(text.len());
-    for (count, letter) in text.chars().enumerate() {
-        if count == MOST {
-            safe.push('…');
-            break;
-        }
-        match letter {
-            '\t' => safe.push(' '),
-            // Line ends of YAML 1.1, and what YAML does not take at all.
-            '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
-                let _ = write!(safe, "{}", letter.escape_unicode());
-            }
-            // What turns the direction of writing hides what stands there.
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                let _ = write!(safe, "{}", letter.escape_unicode());
-            }
-            _ if letter.is_control() => {
-                let _ = write!(safe, "{}", letter.escape_default());
-            }
-            _ => safe.push(letter),
-        }
-    }
-    safe
 }

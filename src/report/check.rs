@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 
 use crate::check::{Checked, Finding, Severity};
+use crate::text::shown as escaped;
 
 use super::Exit;
 
@@ -121,9 +122,4 @@ fn headline(finding: &Finding) -> String {
 
 fn numbered(count: usize, word: &str) -> String {
     format!("{count} {word}{}", if count == 1 { "" } else { "s" })
-}
-
-/// Words of foreign files go to a terminal: what would command it is shown instead.
-fn escaped(text: &str) -> String {
-    super::one_line(&text.chars().take(300).collect::<String>())
 }

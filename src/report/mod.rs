@@ -8,11 +8,13 @@ pub mod plan;
 pub mod prometheus;
 pub mod status;
 
-use std::fmt::{Arguments, Write as _};
+use log::Level;
 
 use crate::model::Role;
 use crate::reconcile::Outcome;
 use crate::state::record::LastRun;
+
+pub use crate::text::clean;
 
 /// The exit statuses, as help and manual give them.
 pub const EXIT_STATUS: &str = "\
@@ -51,174 +53,85 @@ pub fn exit_of(outcome: &Outcome) -> Exit {
 /// Standard output has them all.
 const LOGGED: usize = 1000;
 
-/// Tells a run on standard output and in the log: one line a change, and one that sums up.
+/// What a run did, for standard output, and into the log: one line a change, and one that sums up.
 pub fn outcome(instance: &str, outcome: &Outcome) -> String {
-    let mut text = String::new();
-    let mut line = String::new();
-    let mut tell = |level: log::Level, what: Arguments<'_>| {
-        line.clear();
-        let _ = line.write_fmt(what);
-        log::log!(level, "{instance}: {line}");
-        text.push_str(&line);
-        text.push('\n');
+    let lines = lines(outcome);
+    if lines.iter().any(|(level, _)| *level == Level::Debug) {
+        log::info!("{instance}: {} changes, of which the log names the first {LOGGED}", outcome.run.changes);
+    }
+    for (level, line) in &lines {
+        log::log!(*level, "{instance}: {line}");
+    }
+    lines.into_iter().map(|(_, line)| line + "\n").collect()
+}
+
+fn lines(outcome: &Outcome) -> Vec<(Level, String)> {
+    let error = |text: String| (Level::Error, text);
+    let used = match outcome.role {
+        Some(Role::Master) => "the last good copy is used",
+        _ => "the last good copy or the record is used",
     };
-    if let Some(why) = &outcome.fallback {
-        let used = match outcome.role {
-            Some(Role::Master) => "the last good copy is used",
-            _ => "the last good copy or the record is used",
-        };
-        tell(log::Level::Error, format_args!("the desired-state file is not usable, {used}:\n{why}"));
-    }
-    let mut made: usize = 0;
-    for (change, error) in &outcome.done {
-        match error {
-            None => {
-                made += 1;
-                let level = if made > LOGGED { log::Level::Debug } else { log::Level::Info };
-                tell(level, format_args!("{} {change}", change.sign()));
-            }
-            Some(error) => tell(log::Level::Error, format_args!("failed: {error}")),
+    let fallback = outcome.fallback.iter();
+    let fallback = fallback.map(|why| error(format!("the desired-state file is not usable, {used}:\n{why}")));
+    let mut made = 0;
+    let done = outcome.done.iter().map(|(change, failure)| match failure {
+        Some(failure) => error(format!("failed: {failure}")),
+        None => {
+            made += 1;
+            let level = if made > LOGGED { Level::Debug } else { Level::Info };
+            (level, format!("{} {change}", change.sign()))
         }
-    }
-    if made > LOGGED {
-        log::info!("{instance}: and {} more changes", made - LOGGED);
-    }
-    if let Some(file) = &outcome.persisted {
-        tell(log::Level::Info, format_args!("{file}"));
-    }
-    for vip in &outcome.withheld {
-        tell(
-            log::Level::Error,
-            format_args!(
-                "{vip} was not put up: its services could not be made, so it would refuse every client"
-            ),
-        );
-    }
-    for trouble in &outcome.troubles {
-        tell(log::Level::Warn, format_args!("{trouble}"));
-    }
-    for change in &outcome.remaining {
-        tell(log::Level::Error, format_args!("still differs: {} {change}", change.sign()));
-    }
+    });
+    let persisted = outcome.persisted.iter().map(|file| (Level::Info, file.to_string()));
+    let refuses = "its services could not be made, so it would refuse every client";
+    let withheld = outcome.withheld.iter().map(|vip| error(format!("{vip} was not put up: {refuses}")));
+    let troubles = outcome.troubles.iter().map(|trouble| (Level::Warn, trouble.clone()));
+    let remaining = outcome.remaining.iter();
+    let remaining = remaining.map(|change| error(format!("still differs: {} {change}", change.sign())));
     let role = outcome.role.map_or(String::new(), |role| format!("{role}: "));
-    let run = &outcome.run;
-    match &outcome.superseded {
-        Some(by) if run.changes == 0 => {
-            tell(log::Level::Info, format_args!("{role}superseded by {by}, nothing changed"));
-        }
-        Some(by) => {
-            tell(log::Level::Info, format_args!("{role}superseded by {by} after {} changes", run.changes))
-        }
-        None => tell(log::Level::Info, format_args!("{role}{}", figures(run))),
-    }
-    text
+    let sum = match (&outcome.superseded, outcome.run.changes) {
+        (Some(by), 0) => format!("superseded by {by}, nothing changed"),
+        (Some(by), changes) => format!("superseded by {by} after {changes} changes"),
+        (None, _) => figures(&outcome.run),
+    };
+    let lines = fallback.chain(done).chain(persisted).chain(withheld).chain(troubles).chain(remaining);
+    lines.chain([(Level::Info, role + &sum)]).collect()
 }
 
 fn figures(run: &LastRun) -> String {
-    let mut text = match (run.changes, run.failed) {
+    let changes = match (run.changes, run.failed) {
         (0, 0) => "in sync, no change".to_owned(),
         (1, 0) => "1 change".to_owned(),
         (changes, 0) => format!("{changes} changes"),
         (changes, failed) => format!("{changes} changes, {failed} failed"),
     };
-    let _ = write!(text, " in {:.1} ms", run.milliseconds);
-    if let Some(announced) = run.announced {
-        let _ = write!(text, ", VIP announced after {announced:.1} ms");
-    }
-    text
+    let announced = run.announced.map(|after| format!(", VIP announced after {after:.1} ms"));
+    format!("{changes} in {:.1} ms{}", run.milliseconds, announced.unwrap_or_default())
 }
 
-/// JSON with its own escapes for what could command a terminal; it stands in strings only.
 fn json(value: &serde_json::Value) -> String {
-    let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
-    text.push('\n');
-    escape(&text, |c, out| {
-        let _ = write!(out, "\\u{:04x}", u32::from(c));
-    })
-}
-
-/// What could command a terminal or reorder what it shows.
-fn hidden(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-/// Text of files and of the kernel on its way to people: control characters and those that reorder
-/// text are shown as escapes, so that no name can rewrite what a terminal shows.
-pub fn clean(text: &str) -> String {
-    escape(text, |c, out| out.extend(c.escape_default()))
-}
-
-/// The same on its way into one line.
-fn one_line(text: &str) -> String {
-    clean(text).replace('\n', "\\n")
-}
-
-/// Replaces what is hidden, but for ends of lines.
-fn escape(text: &str, put: impl Fn(char, &mut String)) -> String {
-    let hidden = |c: char| hidden(c) && c != '\n';
-    // Nearly every text is printable ASCII. All bytes are looked at, since many can be at once.
-    let odd = |byte: u8| !matches!(byte, b' '..=b'~' | b'\n');
-    if !text.bytes().fold(false, |found, byte| found | odd(byte)) || !text.contains(hidden) {
-        return text.to_owned();
-    }
-    text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
-        if hidden(c) {
-            put(c, &mut out)
-        } else {
-            out.push(c)
-        }
-        out
-    })
+    crate::text::clean_json(&serde_json::to_string_pretty(value).unwrap_or_default()) + "\n"
 }
 
 /// Colours for a terminal: lines with a mark, and what needs attention. They only repeat what the
 /// text says.
 pub fn paint(text: &str) -> String {
-    const RED: &str = "\x1b[1;31m";
-    const GREEN: &str = "\x1b[32m";
-    const YELLOW: &str = "\x1b[33m";
-    let colour = |line: &str| match line.trim_start().split_once(' ').map(|(mark, _)| mark) {
-        Some("+") => Some(GREEN),
-        Some("~") => Some(YELLOW),
-        Some("-") => Some(RED),
-        _ if ["OUT OF SYNC", "PROBLEM", "INVALID"].iter().any(|word| line.contains(word)) => Some(RED),
-        _ => None,
+    let painted = |line: &str| {
+        let colour = match line.trim_start().split_once(' ').map(|(mark, _)| mark) {
+            Some("+") => "32",
+            Some("~") => "33",
+            Some("-") => "1;31",
+            _ if ["OUT OF SYNC", "PROBLEM", "INVALID"].iter().any(|word| line.contains(word)) => "1;31",
+            _ => return line.to_owned(),
+        };
+        format!("\x1b[{colour}m{line}\x1b[0m")
     };
-    let mut painted = String::with_capacity(text.len());
-    for line in text.split_inclusive('\n') {
-        match colour(line) {
-            Some(colour) => {
-                let (body, end) = line.strip_suffix('\n').map_or((line, ""), |body| (body, "\n"));
-                let _ = write!(painted, "{colour}{body}\x1b[0m{end}");
-            }
-            None => painted.push_str(line),
-        }
-    }
-    painted
+    text.split('\n').map(painted).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{clean, json, one_line, paint};
-
-    #[test]
-    fn no_name_reaches_the_terminal_as_it_is() {
-        assert_eq!(clean("VI_1: \u{1b}[2Jx\r\u{202e}y\n"), "VI_1: \\u{1b}[2Jx\\r\\u{202e}y\n");
-        assert_eq!(clean("plain, 日本\n"), "plain, 日本\n");
-    }
-
-    #[test]
-    fn json_stays_json_whatever_stands_in_it() {
-        let value = serde_json::json!({ "name": "a\u{202e}b\u{7f}\n\u{1b}" });
-        let text = json(&value);
-        assert!(text.contains(r"a\u202eb\u007f\n\u001b"), "{text}");
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).ok(), Some(value));
-    }
-
-    #[test]
-    fn one_line_stays_one_line() {
-        assert_eq!(one_line("a\nb\u{1b}"), "a\\nb\\u{1b}");
-    }
+    use super::paint;
 
     #[test]
     fn colours_add_nothing() {

@@ -5,150 +5,104 @@
 //! `crate::status`'s. Called by `lib`.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::Display;
 
-use crate::model::{Role, ServiceKey};
-use crate::observed::Counters;
-use crate::status::Status;
+use crate::model::ServiceKey;
+use crate::state::record::LastRun;
+use crate::status::{Status, Vip, VirtualService};
 
-/// The exposition format, version 0.0.4.
+/// The values of a metric, each with its label beside the instance; a metric without any is left out.
+type Samples = Vec<(String, f64)>;
+
+/// The exposition format, version 0.0.4; every metric is a gauge.
 pub fn text(status: &Status) -> String {
-    let mut out = Metrics { text: String::new(), instance: escape(&status.instance) };
-    let flag = |value: bool| f64::from(u8::from(value));
-    out.head("lvs_notify_role", "1 for the recorded VRRP role, 0 for the others");
-    for role in [Role::Master, Role::Backup, Role::Fault, Role::Stop] {
-        let label = format!("role=\"{}\"", role.command());
-        out.value("lvs_notify_role", &label, flag(status.recorded && status.role == role));
-    }
-    out.one(
-        "lvs_notify_in_sync",
-        "1 when the kernel is as the desired-state file wants it",
-        flag(status.in_sync),
-    );
-    out.one(
-        "lvs_notify_healthy",
-        "1 when in sync, the file is valid, and every VIP answers where it must and nowhere else",
-        flag(status.healthy),
-    );
-    out.one("lvs_notify_differences", "Changes that are due", count(status.count()));
-    out.one(
-        "lvs_notify_file_valid",
-        "0 when the desired-state file cannot be used",
-        flag(status.file_problem.is_none()),
-    );
-    if let Some(since) = status.since {
-        out.one(
-            "lvs_notify_role_since_seconds",
-            "When the role was taken, in seconds since 1970",
-            since as f64,
-        );
-    }
-    out.head("lvs_notify_vip_answers", "1 when the VIP answers ARP or neighbour solicitations here");
-    for vip in &status.vips {
-        out.value("lvs_notify_vip_answers", &format!("vip=\"{}\"", vip.address), flag(vip.answers));
-    }
-    out.head("lvs_notify_vip_problem", "1 when something is wrong with where the VIP answers");
-    for vip in &status.vips {
-        out.value("lvs_notify_vip_problem", &format!("vip=\"{}\"", vip.address), flag(vip.problem.is_some()));
-    }
-    tables(&mut out, status);
-    if let Some(last) = &status.last_run {
-        out.one("lvs_notify_last_run_timestamp_seconds", "End of the last run that counted", last.at as f64);
-        out.one("lvs_notify_last_run_changes", "Changes that it made", count(last.changes));
-        out.one("lvs_notify_last_run_failures", "Changes that failed", count(last.failed));
-        out.one("lvs_notify_last_run_seconds", "Its time to the last change", last.milliseconds / 1000.0);
-        if let Some(announced) = last.announced {
-            out.one(
-                "lvs_notify_last_run_announced_seconds",
-                "Its time to the announced VIP",
-                announced / 1000.0,
-            );
+    let Status { in_sync, healthy, file_problem, since, last_run, .. } = status;
+    let mut text = String::new();
+    let instance = label("instance", &status.instance);
+    let mut add = |name: &str, help: &str, samples: Samples| {
+        if !samples.is_empty() {
+            text += &format!("# HELP lvs_notify_{name} {help}\n# TYPE lvs_notify_{name} gauge\n");
         }
-        out.head("lvs_notify_last_run_phase_seconds", "Its time per phase");
-        for (phase, milliseconds) in &last.phases {
-            let label = format!("phase=\"{}\"", escape(phase));
-            out.value("lvs_notify_last_run_phase_seconds", &label, milliseconds / 1000.0);
+        for (label, value) in samples {
+            let comma = if label.is_empty() { "" } else { "," };
+            text += &format!("lvs_notify_{name}{{{instance}{comma}{label}}} {value}\n");
         }
-    }
-    out.text
+    };
+    let held = |role| (label("role", role), flag(status.recorded && status.role.command() == role));
+    let vips = |value: fn(&Vip) -> bool| -> Samples {
+        status.vips.iter().map(|vip| (label("vip", vip.address), flag(value(vip)))).collect()
+    };
+    let sums = |value| sums(&status.services, value);
+    let last = |value: fn(&LastRun) -> Option<f64>| one(last_run.as_ref().and_then(value));
+    let health = "1 when in sync, the file is valid, and every VIP answers where it must and nowhere else";
+
+    add(
+        "role",
+        "1 for the recorded VRRP role, 0 for the others",
+        ["master", "backup", "fault", "stop"].map(held).into(),
+    );
+    add("in_sync", "1 when the kernel is as the desired-state file wants it", one(flag(*in_sync)));
+    add("healthy", health, one(flag(*healthy)));
+    add("differences", "Changes that are due", one(status.count() as f64));
+    add("file_valid", "0 when the desired-state file cannot be used", one(flag(file_problem.is_none())));
+    add(
+        "role_since_seconds",
+        "When the role was taken, in seconds since 1970",
+        one(since.map(|at| at as f64)),
+    );
+    add("vip_answers", "1 when the VIP answers ARP or neighbour solicitations here", vips(|vip| vip.answers));
+    add(
+        "vip_problem",
+        "1 when something is wrong with where the VIP answers",
+        vips(|vip| vip.problem.is_some()),
+    );
+    add("services", "Virtual services", sums(|_| 1.0));
+    add("real_servers", "Real servers", sums(|service| service.servers.len() as f64));
+    let drained = |service: &VirtualService| {
+        service.servers.iter().filter(|server| server.settings.weight == 0).count() as f64
+    };
+    add("real_servers_drained", "Real servers of weight 0", sums(drained));
+    add("connections_active", "Established connections", sums(|service| service.counters.active.into()));
+    add("connections_inactive", "Other connections", sums(|service| service.counters.inactive.into()));
+    let bytes_in = sums(|service| service.counters.rates.bytes_in as f64);
+    add("bytes_in_per_second", "Bytes from clients, as the kernel estimates", bytes_in);
+    let bytes_out = sums(|service| service.counters.rates.bytes_out as f64);
+    add("bytes_out_per_second", "Bytes to clients, as the kernel estimates", bytes_out);
+    add("foreign_services", "Services of others", one(status.foreign_services.len() as f64));
+    add("last_run_timestamp_seconds", "End of the last run that counted", last(|run| Some(run.at as f64)));
+    add("last_run_changes", "Changes that it made", last(|run| Some(run.changes as f64)));
+    add("last_run_failures", "Changes that failed", last(|run| Some(run.failed as f64)));
+    add("last_run_seconds", "Its time to the last change", last(|run| Some(run.milliseconds / 1000.0)));
+    let announced = last(|run| run.announced.map(|took| took / 1000.0));
+    add("last_run_announced_seconds", "Its time to the announced VIP", announced);
+    let phases = last_run.iter().flat_map(|run| &run.phases);
+    let phases = phases.map(|(name, took)| (label("phase", name), took / 1000.0)).collect();
+    add("last_run_phase_seconds", "Its time per phase", phases);
+    text
 }
 
-/// Services, servers and connections, per VIP; all fwmark services are one.
-fn tables(out: &mut Metrics, status: &Status) {
-    #[derive(Default)]
-    struct Sum {
-        services: usize,
-        servers: usize,
-        drained: usize,
-        counters: Vec<Counters>,
-    }
-    let mut sums: BTreeMap<String, Sum> = BTreeMap::new();
-    for service in &status.services {
+fn label(name: &str, value: impl Display) -> String {
+    let value = value.to_string().replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    format!("{name}=\"{value}\"")
+}
+
+fn flag(value: bool) -> f64 {
+    f64::from(u8::from(value))
+}
+
+fn one(value: impl Into<Option<f64>>) -> Samples {
+    value.into().map(|value| (String::new(), value)).into_iter().collect()
+}
+
+/// Sums over the services of each VIP; all fwmark services are one.
+fn sums(services: &[VirtualService], value: fn(&VirtualService) -> f64) -> Samples {
+    let mut sums = BTreeMap::new();
+    for service in services {
         let vip = match service.key {
-            ServiceKey::Endpoint { address, .. } => address.to_string(),
-            ServiceKey::Fwmark { .. } => "fwmark".to_owned(),
+            ServiceKey::Endpoint { address, .. } => label("vip", address),
+            ServiceKey::Fwmark { .. } => label("vip", "fwmark"),
         };
-        let sum = sums.entry(vip).or_default();
-        sum.services += 1;
-        sum.servers += service.servers.len();
-        sum.drained += service.servers.iter().filter(|server| server.settings.weight == 0).count();
-        sum.counters.push(service.counters);
+        *sums.entry(vip).or_insert(0.0) += value(service);
     }
-    let totals: Vec<(String, Sum, Counters)> = sums
-        .into_iter()
-        .map(|(vip, sum)| {
-            let counters = sum.counters.iter().copied().sum();
-            (format!("vip=\"{vip}\""), sum, counters)
-        })
-        .collect();
-    type Value = fn(&Sum, &Counters) -> f64;
-    let metrics: [(&str, &str, Value); 7] = [
-        ("lvs_notify_services", "Virtual services", |sum, _| count(sum.services)),
-        ("lvs_notify_real_servers", "Real servers", |sum, _| count(sum.servers)),
-        ("lvs_notify_real_servers_drained", "Real servers of weight 0", |sum, _| count(sum.drained)),
-        ("lvs_notify_connections_active", "Established connections", |_, all| f64::from(all.active)),
-        ("lvs_notify_connections_inactive", "Other connections", |_, all| f64::from(all.inactive)),
-        ("lvs_notify_bytes_in_per_second", "Bytes from clients, as the kernel estimates", |_, all| {
-            all.rates.bytes_in as f64
-        }),
-        ("lvs_notify_bytes_out_per_second", "Bytes to clients, as the kernel estimates", |_, all| {
-            all.rates.bytes_out as f64
-        }),
-    ];
-    for (name, help, value) in metrics {
-        out.head(name, help);
-        for (label, sum, counters) in &totals {
-            out.value(name, label, value(sum, counters));
-        }
-    }
-    out.one("lvs_notify_foreign_services", "Services of others", count(status.foreign_services.len()));
-}
-
-fn count(number: usize) -> f64 {
-    f64::from(u32::try_from(number).unwrap_or(u32::MAX))
-}
-
-fn escape(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
-}
-
-struct Metrics {
-    text: String,
-    instance: String,
-}
-
-impl Metrics {
-    fn head(&mut self, name: &str, help: &str) {
-        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} gauge");
-    }
-
-    fn value(&mut self, name: &str, label: &str, value: f64) {
-        let comma = if label.is_empty() { "" } else { "," };
-        let _ = writeln!(self.text, "{name}{{instance=\"{}\"{comma}{label}}} {value}", self.instance);
-    }
-
-    fn one(&mut self, name: &str, help: &str, value: f64) {
-        self.head(name, help);
-        self.value(name, "", value);
-    }
+    sums.into_iter().collect()
 }

@@ -2,14 +2,14 @@
 //!
 //! Owns the words of `status`; the judgement is `crate::status`'s. Called by `lib`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
 
 use super::{Exit, figures, json};
-use crate::model::{Family, Role, Service};
+use crate::model::Role;
 use crate::observed::{Counters, Observed};
 use crate::state::stamp::seconds_now;
-use crate::status::{Server, Status, Vip, VirtualService};
+use crate::state::sysctl_d;
+use crate::status::{Server, Status, VirtualService};
 
 /// How `status` ends.
 pub fn exit(status: &Status) -> Exit {
@@ -22,35 +22,31 @@ pub fn exit(status: &Status) -> Exit {
 
 /// The JSON form, with `observed`, which is what `plan --current` reads.
 pub fn as_json(status: &Status, observed: &Observed) -> String {
-    let mut value = serde_json::to_value(status).unwrap_or_default();
-    if let Some(object) = value.as_object_mut() {
-        object.insert("observed".to_owned(), serde_json::to_value(observed).unwrap_or_default());
+    let mut value = serde_json::json!(status);
+    if let Some(whole) = value.as_object_mut() {
+        whole.insert("observed".to_owned(), serde_json::json!(observed));
     }
     json(&value)
 }
 
 /// The text; the first line is the verdict.
 pub fn text(status: &Status) -> String {
-    let mut text = verdict(status);
+    let mut text = verdict(status) + "\n";
     if let Some(why) = &status.file_problem {
         let then = if status.last_good { "the last good copy" } else { "nothing: there is no good copy" };
-        let _ =
-            writeln!(text, "\nThe desired-state file is not usable; a takeover now would use {then}:\n{why}");
+        text += &format!("\nThe desired-state file is not usable; a takeover now would use {then}:\n{why}\n");
     }
-    differences(&mut text, status);
-    vips(&mut text, &status.vips);
-    parameters(&mut text, status);
-    services(&mut text, status);
-    for daemon in &status.sync_daemons {
-        let _ = writeln!(text, "\nSync daemon: {daemon}");
-    }
+    text += &differences(status);
+    text += &vips(status);
+    text += &parameters(status);
+    text += &services(status);
+    text.extend(status.sync_daemons.iter().map(|daemon| format!("\nSync daemon: {daemon}\n")));
     if let Some(last) = &status.last_run {
         let process = last.pid.map_or(String::new(), |pid| format!(" (process {pid})"));
-        let _ =
-            writeln!(text, "\nLast run: {}{process} at {}: {}", last.command, utc(last.at), figures(last));
+        text += &format!("\nLast run: {}{process} at {}: {}\n", last.command, utc(last.at), figures(last));
         let phases: Vec<String> = last.phases.iter().map(|(name, ms)| format!("{name} {ms:.1} ms")).collect();
         if !phases.is_empty() {
-            let _ = writeln!(text, "  {}", phases.join(", "));
+            text += &format!("  {}\n", phases.join(", "));
         }
     }
     text
@@ -77,13 +73,12 @@ fn verdict(status: &Status) -> String {
     if status.file_problem.is_some() {
         parts.push("the desired-state file is INVALID".to_owned());
     }
-    let troubled: Vec<&Vip> = status.vips.iter().filter(|vip| vip.problem.is_some()).collect();
-    match troubled.as_slice() {
-        [] => {}
-        [vip] => parts.push(format!("{}: PROBLEM", vip.address)),
-        [vip, rest @ ..] => parts.push(format!("{} and {} more: PROBLEM", vip.address, rest.len())),
-    }
-    format!("{who}, {}\n", parts.join(", "))
+    let mut problems = status.problems();
+    parts.extend(problems.next().map(|(first, _)| match problems.count() {
+        0 => format!("{first}: PROBLEM"),
+        more => format!("{first} and {more} more: PROBLEM"),
+    }));
+    format!("{who}, {}", parts.join(", "))
 }
 
 /// A time span to the precision that matters.
@@ -99,162 +94,131 @@ fn age(seconds: u64) -> String {
 /// At most this many are listed; the services' table marks each at its place.
 const MAX_DIFFERENCES: usize = 20;
 
-fn differences(text: &mut String, status: &Status) {
-    if status.count() == 0 {
-        return;
-    }
-    let _ = writeln!(text, "\nDifferences (`lvs-notify apply {}` repairs them):", status.instance);
-    for difference in status.differences.iter().take(MAX_DIFFERENCES) {
-        let _ = writeln!(text, "  {} {}", difference.sign, difference.text);
-    }
-    if status.differences.len() > MAX_DIFFERENCES {
-        let more = status.differences.len() - MAX_DIFFERENCES;
-        let _ = writeln!(text, "  … and {more} more (`lvs-notify plan {}`)", status.instance);
+fn differences(status: &Status) -> String {
+    let Status { instance, differences, .. } = status;
+    let listed = differences.iter().take(MAX_DIFFERENCES);
+    let mut lines: String = listed.map(|found| format!("  {} {}\n", found.sign, found.text)).collect();
+    if let more @ 1.. = differences.len().saturating_sub(MAX_DIFFERENCES) {
+        lines += &format!("  … and {more} more (`lvs-notify plan {instance}`)\n");
     }
     if !status.persisted {
-        let _ =
-            writeln!(text, "  ~ {} is not current", crate::state::sysctl_d::path(&status.instance).display());
+        lines += &format!("  ~ {} is not current\n", sysctl_d::path(instance).display());
     }
+    headed(&format!("Differences (`lvs-notify apply {instance}` repairs them)"), lines)
 }
 
-fn vips(text: &mut String, vips: &[Vip]) {
-    if vips.is_empty() {
-        return;
-    }
-    let _ = writeln!(text, "\nVIPs:");
-    let width = vips.iter().map(|vip| vip.address.to_string().len()).max().unwrap_or(0);
-    for vip in vips {
-        let places =
-            if vip.places.is_empty() { "absent".to_owned() } else { format!("on {}", vip.places.join(", ")) };
-        let mac = match (&vip.mac, vip.answers) {
-            (Some(mac), true) => format!(" with {mac}"),
-            _ => String::new(),
+fn vips(status: &Status) -> String {
+    let width = status.vips.iter().map(|vip| vip.address.to_string().len()).max().unwrap_or(0);
+    let lines = status.vips.iter().map(|vip| {
+        let place = match vip.places.as_slice() {
+            [] => "absent".to_owned(),
+            places => format!("on {}", places.join(", ")),
         };
-        let _ = writeln!(text, "  {:<width$}  {places}; {}{mac}", vip.address.to_string(), vip.reason);
-        if let Some(problem) = &vip.problem {
-            let _ = writeln!(text, "  {:<width$}  PROBLEM: {problem}", "");
-        }
-        if let Some(claims) = &vip.claims {
-            let told = match claims.as_slice() {
-                [] => "nobody".to_owned(),
-                some => some
-                    .iter()
-                    .map(|mac| {
-                        if Some(mac) == vip.mac.as_ref() { format!("{mac} (this host)") } else { mac.clone() }
-                    })
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            };
-            let _ = writeln!(text, "  {:<width$}  asked on the wire, answered by: {told}", "");
-        }
-    }
+        let mac =
+            vip.mac.as_ref().filter(|_| vip.answers).map_or(String::new(), |mac| format!("; MAC {mac}"));
+        let first = format!("  {:<width$}  {place}; {}{mac}\n", vip.address.to_string(), vip.reason);
+        let problem = vip.problem.iter().map(|problem| format!("PROBLEM: {problem}"));
+        let own = |mac| if Some(mac) == vip.mac.as_ref() { " (this host)" } else { "" };
+        let heard = vip.claims.iter().map(|macs| match macs.is_empty() {
+            true => "nobody".to_owned(),
+            false => macs.iter().map(|mac| format!("{mac}{}", own(mac))).collect::<Vec<_>>().join(", "),
+        });
+        let heard = heard.map(|macs| format!("asked on the wire, answered by: {macs}"));
+        first + &problem.chain(heard).map(|line| format!("  {:<width$}  {line}\n", "")).collect::<String>()
+    });
+    headed("VIPs", lines.collect())
 }
 
-fn parameters(text: &mut String, status: &Status) {
-    if status.parameters.is_empty() {
-        return;
-    }
-    let _ = writeln!(text, "\nParameters:");
+fn parameters(status: &Status) -> String {
     // The same value on every interface is one line.
-    let mut groups: BTreeMap<(&str, &str, bool), BTreeSet<&str>> = BTreeMap::new();
+    let mut lines: BTreeMap<(&str, String, char), Vec<&str>> = BTreeMap::new();
     for (name, parameter) in &status.parameters {
-        let value = parameter.value.as_deref().unwrap_or("absent");
-        let agrees = value.split_whitespace().eq(parameter.wanted.split_whitespace());
         let separator = if name.contains('/') { '/' } else { '.' };
         let (path, leaf) = name.rsplit_once(separator).unwrap_or(("", name));
         let place = path.trim_start_matches("net.ipv4.conf.").trim_start_matches("net/ipv4/conf/");
-        groups.entry((leaf, value, agrees)).or_default().insert(place);
+        let value =
+            parameter.value.as_ref().map_or("does not exist".to_owned(), |value| format!("= {value}"));
+        let mark = if parameter.differs { '~' } else { ' ' };
+        lines.entry((leaf, value, mark)).or_default().push(place);
     }
-    for ((leaf, value, agrees), places) in groups {
-        let places = places.into_iter().collect::<Vec<_>>().join(", ");
-        let mark = if agrees { ' ' } else { '~' };
-        let _ = writeln!(text, "{mark} {leaf} = {value} ({places})");
-    }
+    let line = |((leaf, value, mark), places): (_, Vec<&str>)| {
+        format!("{mark} {leaf} {value} ({})\n", places.join(", "))
+    };
+    headed("Parameters", lines.into_iter().map(line).collect())
 }
 
-fn services(text: &mut String, status: &Status) {
+/// Lines with a heading, if there are any.
+fn headed(heading: &str, lines: String) -> String {
+    if lines.is_empty() { lines } else { format!("\n{heading}:\n{lines}") }
+}
+
+fn services(status: &Status) -> String {
+    let mut text = String::new();
     if !status.ipvs {
-        let _ = writeln!(text, "\nIPVS: the kernel has none loaded");
+        text += "\nIPVS: the kernel has none loaded\n";
+    } else if status.services.is_empty() && status.role != Role::Master {
+        text += &format!("\nServices: none while {}\n", status.role);
     }
-    if !status.services.is_empty() {
-        table(text, "Services", &status.services.iter().collect::<Vec<_>>());
-    } else if status.ipvs && status.role != Role::Master {
-        let _ = writeln!(text, "\nServices: none while {}", status.role);
+    let mut tables: BTreeMap<(u8, String), Vec<&VirtualService>> = BTreeMap::new();
+    for service in &status.services {
+        tables.entry((0, "Services".to_owned())).or_default().push(service);
     }
-    let mut foreign: BTreeMap<Option<&str>, Vec<&VirtualService>> = BTreeMap::new();
     for service in &status.foreign_services {
-        foreign.entry(service.instance.as_deref()).or_default().push(service);
+        let unowned = || (2, "Foreign services (never touched)".to_owned());
+        let title = service.instance.as_ref().map_or_else(unowned, |name| (1, format!("Services of {name}")));
+        tables.entry(title).or_default().push(service);
     }
-    let nobodys = foreign.remove(&None);
-    for (instance, services) in foreign {
-        table(text, &format!("Services of {}", instance.unwrap_or_default()), &services);
-    }
-    if let Some(services) = nobodys {
-        table(text, "Foreign services (never touched)", &services);
-    }
+    text.extend(tables.into_iter().map(|((_, title), services)| table(&title, &services)));
+    text
 }
 
-fn table(text: &mut String, title: &str, services: &[&VirtualService]) {
-    let servers = services.iter().flat_map(|service| &service.servers);
-    let (names, forwards): (Vec<usize>, Vec<usize>) =
-        servers.map(|server| (server.key.to_string().len(), server.settings.forwarding().len())).unzip();
-    let longest = |list: Vec<usize>| list.into_iter().max().unwrap_or(0);
-    let width = longest(names).max(title.len().saturating_sub(4)).max(22);
-    let forward = longest(forwards).max("forward".len());
-    let _ = writeln!(
-        text,
-        "\n{title:<0$}  {1:<forward$}  weight  active  inactive  conn/s  B/s in  B/s out",
+fn table(title: &str, services: &[&VirtualService]) -> String {
+    let servers = || services.iter().flat_map(|service| &service.servers);
+    let names = servers().map(|server| server.key.to_string().len());
+    let width = names.chain([title.len().saturating_sub(4), 22]).max().unwrap_or(0);
+    let forward = servers().map(|server| server.settings.forwarding().len()).chain([7]).max().unwrap_or(0);
+    let mut text = format!(
+        "\n{title:<0$}  {1:<forward$}  weight  active  inactive  conn/s  B/s in  B/s out\n",
         width + 4,
         "forward",
     );
-    for service in services {
-        let mark = sign(service.difference.as_deref());
-        let reason = reason(service.difference.as_deref());
-        let _ = writeln!(
-            text,
-            "{mark} {}  {}{reason}",
-            service.key,
-            settings(&service.settings, service.key.family())
-        );
-        for server in &service.servers {
-            row(text, (width, forward), server);
-        }
+    for VirtualService { key, settings, difference, servers, .. } in services {
+        let (sign, reason) = mark(difference.as_deref());
+        let words = settings.ipvsadm(key.family());
+        text += &format!("{sign} {key}  {}{reason}\n", words.strip_prefix("-s ").unwrap_or(&words));
+        text.extend(servers.iter().map(|server| row(width, forward, server)));
     }
+    text
 }
 
-fn row(text: &mut String, (width, forward): (usize, usize), server: &Server) {
-    let Counters { active, inactive, rates, .. } = server.counters;
-    let settings = &server.settings;
-    let mut notes = reason(server.difference.as_deref());
+fn row(width: usize, forward: usize, server: &Server) -> String {
+    let Server { key, settings, difference, counters, .. } = server;
+    let Counters { active, inactive, rates, .. } = counters;
+    let (sign, mut notes) = mark(difference.as_deref());
     notes += &match (server.drained, server.drained_until) {
         (true, Some(until)) => format!("  (drained by hand until {})", utc(until)),
         (true, None) => "  (drained by hand)".to_owned(),
-        _ if settings.weight == 0 && server.difference.is_none() => "  (drained)".to_owned(),
+        _ if settings.weight == 0 && difference.is_none() => "  (drained)".to_owned(),
         _ => String::new(),
     };
-    if settings.upper_threshold != 0 && active.saturating_add(inactive) >= settings.upper_threshold {
+    if settings.upper_threshold != 0 && active.saturating_add(*inactive) >= settings.upper_threshold {
         notes += "  (at its upper threshold)";
     }
-    let _ = writeln!(
-        text,
-        "{}   {:<width$}  {:<forward$}  {:>6}  {active:>6}  {inactive:>8}  {:>6}  {:>6}  {:>7}{notes}",
-        sign(server.difference.as_deref()),
-        server.key.to_string(),
+    format!(
+        "{sign}   {:<width$}  {:<forward$}  {:>6}  {active:>6}  {inactive:>8}  {:>6}  {:>6}  {:>7}{notes}\n",
+        key.to_string(),
         settings.forwarding(),
         settings.weight,
         rates.connections,
         short(rates.bytes_in),
         short(rates.bytes_out),
-    );
+    )
 }
 
-fn sign(difference: Option<&str>) -> char {
-    difference.and_then(|text| text.chars().next()).unwrap_or(' ')
-}
-
-fn reason(difference: Option<&str>) -> String {
-    let words = difference.and_then(|text| text.split_once(' ')).map(|(_, words)| words);
-    words.map_or(String::new(), |words| format!("  <- {words}"))
+/// The sign before a row, and the words behind it.
+fn mark(difference: Option<&str>) -> (&str, String) {
+    let parts = difference.and_then(|text| text.split_once(' '));
+    parts.map_or((" ", String::new()), |(sign, words)| (sign, format!("  <- {words}")))
 }
 
 /// A number of at most four digits with its magnitude.
@@ -265,11 +229,6 @@ fn short(number: u64) -> String {
         10_000_000..10_000_000_000 => format!("{}M", number / 1_000_000),
         _ => format!("{}G", number / 1_000_000_000),
     }
-}
-
-fn settings(service: &Service, family: Family) -> String {
-    let words = service.ipvsadm(family);
-    words.strip_prefix("-s ").unwrap_or(&words).to_owned()
 }
 
 /// Seconds since 1970 as a date in UTC (the proleptic Gregorian calendar, counted in eras of 400

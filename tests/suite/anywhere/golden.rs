@@ -109,6 +109,13 @@ fn status_says_what_it_said() {
         let preview = state.preview(Source { name: "VI_1.yaml".into(), text: read("VI_1.yaml") });
         let claims = state.claims.map(|claims| claims.into_iter().collect());
         let status = Status::of("VI_1", &preview, true, claims.as_ref());
+        // Rows are compared by themselves: every change of the plan has its mark.
+        let due = status.differences.iter().map(|due| &due.text);
+        let due = due.filter(|text| text.starts_with("service ") || text.starts_with("real server ")).count();
+        let servers = status.services.iter().flat_map(|service| &service.servers);
+        let marks = servers.filter(|server| server.difference.is_some()).count();
+        let services = status.services.iter().filter(|service| service.difference.is_some()).count();
+        assert_eq!(marks + services, due, "{name}");
         let exit = report::status::exit(&status);
         let mut text = String::new();
         told(&mut text, "status VI_1", &report::status::text(&status), exit);

@@ -93,8 +93,8 @@ fn the_first_line_is_the_verdict() {
     let (exit, text) = status(&lb1, "");
     assert_eq!(exit, 0);
     assert!(verdict(&text).starts_with("VI_1: MASTER since ") && verdict(&text).ends_with(", in sync"));
-    assert!(text.contains(&format!("answers ARP on eth0 with {}", mac(&lb1))), "{text}");
-    assert!(text.contains(&format!("answers ND on eth0 with {}", mac(&lb1))), "{text}");
+    assert!(text.contains(&format!("answers ARP on eth0; MAC {}", mac(&lb1))), "{text}");
+    assert!(text.contains(&format!("answers ND on eth0; MAC {}", mac(&lb1))), "{text}");
     let foreign = text.split("Foreign services (never touched)").nth(1).expect("foreign services apart");
     assert!(foreign.contains("198.51.100.7:25") && !foreign.contains(VIP), "{text}");
     assert!(text.contains("Last run: master (process "), "{text}");
