@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use neli::consts::genl::{CtrlAttr, CtrlCmd};
 use neli::consts::nl::GenlId;
-use neli::consts::socket::NlFamily;
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::socket::SockProtocol;
 use nix::sys::utsname::uname;
 
 use super::Needs;
@@ -87,7 +87,7 @@ impl Ipvs {
     /// `None` when the kernel has none.
     pub(super) fn open() -> Result<Option<Self>> {
         let resolve = || {
-            let mut socket = Socket::open(NlFamily::Generic)?;
+            let mut socket = Socket::open(SockProtocol::NetlinkGeneric)?;
             let mut attributes = Writer::default();
             attributes.put_text(CtrlAttr::FamilyName.into(), FAMILY);
             let message = Message::generic(GenlId::Ctrl.into(), CtrlCmd::Getfamily.into(), attributes);
@@ -191,7 +191,7 @@ impl Ipvs {
         });
         let mut batch = Batch::default();
         for (_, _, scheduler, engine) in &probes {
-            batch.generic(self.family, command::NEW_SERVICE, false, |to| probe(to, scheduler, engine));
+            batch.generic(self.family, command::NEW_SERVICE, |to| probe(to, scheduler, engine));
         }
         let mut failures: BTreeMap<usize, Failure> = self.socket.batch(&mut batch).into_iter().collect();
         for (index, (kind, name, ..)) in probes.iter().enumerate() {
@@ -476,7 +476,7 @@ fn steps(change: &Change) -> Box<dyn Iterator<Item = Step> + '_> {
 
 /// Writes the messages that carry out a change, one for each of its [`steps`].
 fn encode(batch: &mut Batch, family: u16, change: &Change) {
-    let mut whole = |command: u8, fill: &dyn Fn(&mut Writer)| batch.generic(family, command, false, fill);
+    let mut whole = |command: u8, fill: &dyn Fn(&mut Writer)| batch.generic(family, command, fill);
     match change {
         // First without a scheduler, which then builds its tables once and from the complete list: for mh a
         // factor of forty, and no client meets half a service. SET_SERVICE from `none` waits for no RCU grace
@@ -486,12 +486,12 @@ fn encode(batch: &mut Batch, family: u16, change: &Change) {
             // The kernel puts each at the head of its list (ip_vs_ctl.c, ip_vs_add_dest), and sh and mh go by
             // the list's order: descending here is ascending there, on every director.
             for (server, settings) in servers.iter().rev() {
-                batch.generic(family, command::NEW_DEST, true, |to| {
+                batch.generic(family, command::NEW_DEST, |to| {
                     put_service_key(to, key);
                     put_server(to, server, settings);
                 });
             }
-            batch.generic(family, command::SET_SERVICE, true, |to| {
+            batch.generic(family, command::SET_SERVICE, |to| {
                 put_service(to, key, new, &new.scheduler);
             });
         }
@@ -909,7 +909,7 @@ mod tests {
     fn reply(fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
         let mut attributes = Writer::default();
         fill(&mut attributes);
-        Message::generic(30, 1, attributes).body().to_vec()
+        Message::generic(30, 1, attributes).body
     }
 
     proptest! {
@@ -1048,11 +1048,13 @@ mod tests {
             .collect();
         assert_eq!(told, ["Create", "192.0.2.13:80", "192.0.2.12:80", "192.0.2.11:80", "Schedule"]);
         assert_eq!(batch.len(), told.len());
-        let scheduler = |index: usize| decode_service(batch.body(index)).unwrap().unwrap().1.scheduler;
+        let scheduler =
+            |index: usize| decode_service(&batch.messages[index].body).unwrap().unwrap().1.scheduler;
         assert_eq!((scheduler(0).as_str(), scheduler(4).as_str()), ("none", "rr"));
         for (index, step) in steps(&change).enumerate() {
             if let Step::Fill(server) = step {
-                let (key, settings, _) = decode_server(batch.body(index), Family::Ipv4).unwrap().unwrap();
+                let (key, settings, _) =
+                    decode_server(&batch.messages[index].body, Family::Ipv4).unwrap().unwrap();
                 assert_eq!((key, settings), (server, nat()));
             }
         }

@@ -4,14 +4,13 @@
 //! one. Decides nothing: what to read comes as a [`Scope`], what to change as a list of [`Change`]s, in the
 //! order in which to do it. Called by `reconcile`, `status`, `check` and `import`.
 
-mod addr;
 mod announce;
 mod error;
 mod frames;
-mod interfaces;
 mod ipvs;
 mod ipvs_abi;
 mod ipvs_sockopt;
+mod link;
 #[cfg(test)]
 mod live;
 pub mod namespace;
@@ -25,13 +24,13 @@ use crate::model::{AddressKey, Claims, Family};
 use crate::observed::{Observed, Scope, ServerScope};
 use crate::plan::Change;
 
-use addr::Addresses;
 use error::Operation;
 use ipvs::Ipvs;
+use link::Addresses;
 use netlink::Failure;
 
 pub use error::{Error, Result};
-pub use interfaces::{Bound, interfaces};
+pub use link::{Bound, interfaces};
 pub use sysctl::read_parts as read_parameter;
 
 /// A kernel, as far as this program needs one.
@@ -98,9 +97,7 @@ impl Linux {
     ///
     /// When they cannot be read.
     pub fn interfaces() -> Result<BTreeSet<String>> {
-        let list = nix::net::if_::if_nameindex()
-            .map_err(|errno| Error::new(Operation::ReadLink, "all interfaces", errno))?;
-        Ok(list.iter().filter_map(|link| link.name().to_str().ok().map(str::to_owned)).collect())
+        link::names()
     }
 
     fn addresses(&mut self) -> std::result::Result<&mut Addresses, Failure> {
@@ -149,7 +146,7 @@ impl Linux {
 pub fn read_anything(bytes: &[u8]) {
     netlink::read_all(bytes);
     ipvs::decode_all(bytes);
-    addr::decode_all(bytes);
+    link::decode_all(bytes);
     let _ = frames::claim(bytes);
 }
 
