@@ -3,7 +3,7 @@
 //! Owns the changes' shape and text, which objects may be touched, and the order of a role change. Pure: no input or
 //! output, the same two states give the same plan. Called by `reconcile`; the changes are carried out by `kernel`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -12,8 +12,8 @@ use serde::{Serialize, Serializer};
 
 use crate::desired::Desired;
 use crate::model::{
-    AddressKey, DaemonState, Family, Owned, Parameter, RealServer, ServerKey, Servers, Service, ServiceKey,
-    SyncDaemon, Timeouts, pairs,
+    AddressKey, DaemonState, Family, Forward, Owned, Parameter, RealServer, ServerKey, Servers, Service,
+    ServiceKey, SyncDaemon, Timeouts, pairs,
 };
 use crate::observed::{Counters, Observed};
 
@@ -182,6 +182,38 @@ impl Plan {
     pub fn changes(&self) -> impl Iterator<Item = &Change> {
         self.steps.iter().flat_map(|step| &step.changes)
     }
+
+    /// What carrying it out asks of IPVS; nothing when IPVS stays as it is.
+    pub fn needs(&self, desired: &Desired) -> Option<Needs> {
+        let parameter =
+            |change: &Change| matches!(change, Change::Parameter { parameter: Parameter::Ipvs(_), .. });
+        if !self.changes().any(|change| change.is_ipvs() || parameter(change)) {
+            return None;
+        }
+        let tunnels = |kind| {
+            let mut servers = desired.services.values().flat_map(|service| service.servers.values());
+            servers.any(|server| server.forward == Forward::TUN && server.tunnel.kind == kind)
+        };
+        let mut needs = Needs { gue: tunnels(1), gre: tunnels(2), ..Needs::default() };
+        for change in self.changes() {
+            if let Change::Service { new: Some(new), .. } = change {
+                needs.schedulers.insert(new.scheduler.clone());
+                needs.engines.extend(Some(new.engine.clone()).filter(|engine| !engine.is_empty()));
+            }
+        }
+        Some(needs)
+    }
+}
+
+/// What the services of a file ask of the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    pub schedulers: BTreeSet<String>,
+    pub engines: BTreeSet<String>,
+    /// Tunnels of type gue, which Linux has since 5.2
+    pub gue: bool,
+    /// Tunnels of type gre, which Linux has since 5.3
+    pub gre: bool,
 }
 
 fn parameter_changes(wanted: &BTreeMap<Parameter, String>, observed: &Observed) -> Vec<Change> {

@@ -13,8 +13,8 @@ use anyhow::{Context as _, bail};
 use crate::basis::Basis;
 use crate::desired::Desired;
 use crate::instance::Instance;
-use crate::kernel::{self, Kernel, Needs};
-use crate::model::{AddressKey, Forward, Owned, Parameter, RealServer, Role, ServiceKey};
+use crate::kernel::{self, Kernel};
+use crate::model::{AddressKey, Owned, RealServer, Role, ServiceKey};
 use crate::observed::{Observed, ObservedService, Scope, ServerScope};
 use crate::plan::{Change, Phase, Plan, Step};
 use crate::state::lock::{self, Lock, LockOutcome, LockRequest};
@@ -230,23 +230,7 @@ impl<'a> Run<'a> {
 
     /// Asks the kernel for everything that the plan needs before anything is touched.
     fn prepare(&mut self, plan: &Plan, goal: &Goal) -> anyhow::Result<()> {
-        let mut needs = Needs::default();
-        let mut ipvs = false;
-        for change in plan.changes() {
-            ipvs |=
-                change.is_ipvs() || matches!(change, Change::Parameter { parameter: Parameter::Ipvs(_), .. });
-            if let Change::Service { new: Some(new), .. } = change {
-                needs.schedulers.insert(new.scheduler.clone());
-                needs.engines.extend(Some(new.engine.clone()).filter(|engine| !engine.is_empty()));
-            }
-        }
-        if !ipvs {
-            return Ok(());
-        }
-        for server in goal.desired.services.values().flat_map(|service| service.servers.values()) {
-            needs.gue |= server.forward == Forward::TUN && server.tunnel.kind == 1;
-            needs.gre |= server.forward == Forward::TUN && server.tunnel.kind == 2;
-        }
+        let Some(needs) = plan.needs(&goal.desired) else { return Ok(()) };
         let problems: Vec<String> = self.kernel.prepare(&needs).iter().map(ToString::to_string).collect();
         if goal.desired.active && !problems.is_empty() {
             bail!("{}\nnothing was changed", problems.join("\n"));

@@ -14,8 +14,9 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::sandbox::INSIDE;
 use super::{Table, running};
-use crate::kernel::{Kernel as _, Linux, Needs, namespace};
+use crate::kernel::{Kernel as _, Linux, namespace};
 use crate::observed::Observed;
+use crate::plan::Needs;
 
 /// Runs a script with its arguments in private namespaces and gives what it has made there, and why that may not be
 /// all. This process stays in the network namespace.

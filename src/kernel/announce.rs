@@ -4,76 +4,60 @@
 //! A packet socket does not ask whether the address is assigned, so that the announcement does not depend on
 //! the kernel's own rules for sending ARP, which `arp_announce` and `arp_ignore` bend.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::ifaddrs::getifaddrs;
-use nix::libc;
 use nix::sys::socket::{AddressFamily, LinkAddr, MsgFlags, SockFlag, SockType, sendto, socket};
 
 use super::error::{Error, Operation, Result};
-use super::frames::{gratuitous_arp, neighbour_advertisement};
+use super::frames::{arp_request, neighbour_advertisement};
+use super::link::{Station, stations};
+use super::netlink::uninterrupted;
 use super::sysctl;
 use crate::model::AddressKey;
 
-/// Sends one announcement for each address on its interface.
-///
-/// # Errors
-///
-/// One result per address. The interface can be missing, down, or not of a kind that has neighbours.
+/// Sends one announcement for each address on its interface, which can be missing, down, or not of a kind that has
+/// neighbours: one result per address.
 pub(super) fn announce(addresses: &[AddressKey]) -> Vec<Result<()>> {
     if addresses.is_empty() {
         return Vec::new();
     }
     // Without a protocol the socket receives nothing, which is all it is to receive.
     let opened = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)
-        .and_then(|socket| Ok((socket, links()?)));
-    match opened {
-        Ok((socket, links)) => {
-            let results = addresses.iter().map(|address| one(&socket, &links, address)).collect();
-            // Closing a packet socket waits for an RCU grace period, some ten milliseconds (af_packet.c,
-            // packet_release). The run has better things to do; at its end the wait is over.
-            let _ = std::thread::Builder::new().stack_size(64 * 1024).spawn(move || drop(socket));
-            results
-        }
+        .and_then(|socket| Ok((socket, stations()?)));
+    let (socket, stations) = match opened {
+        Ok(opened) => opened,
         Err(errno) => {
-            addresses.iter().map(|address| Err(Error::new(Operation::Announce, address, errno))).collect()
+            let error = |address| Err(Error::new(Operation::Announce, address, errno));
+            return addresses.iter().map(error).collect();
         }
-    }
+    };
+    let results = addresses.iter().map(|address| one(&socket, &stations, address)).collect();
+    // Closing a packet socket waits for an RCU grace period, some ten milliseconds (af_packet.c,
+    // packet_release). The run has better things to do; at its end the wait is over.
+    let _ = std::thread::Builder::new().stack_size(64 * 1024).spawn(move || drop(socket));
+    results
 }
 
-/// Every link by name. `LinkAddr` has no constructor: this is the way to one without `unsafe`.
-pub(super) fn links() -> nix::Result<Vec<(String, LinkAddr)>> {
-    let all = getifaddrs()?;
-    Ok(all.filter_map(|entry| Some((entry.interface_name, *entry.address?.as_link_addr()?))).collect())
-}
-
-fn one(socket: &OwnedFd, links: &[(String, LinkAddr)], key: &AddressKey) -> Result<()> {
+fn one(socket: &OwnedFd, stations: &BTreeMap<String, Station>, key: &AddressKey) -> Result<()> {
     let fail = |errno| Error::new(Operation::Announce, key, errno);
-    let link = links.iter().find(|(name, _)| *name == key.interface).map(|(_, link)| link);
-    let link = link.ok_or_else(|| fail(Errno::ENODEV))?;
-    let mac = link.addr().filter(|_| link.hatype() == libc::ARPHRD_ETHER).ok_or_else(|| {
+    let station = stations.get(&key.interface).ok_or_else(|| fail(Errno::ENODEV))?;
+    let mac = station.mac().ok_or_else(|| {
         let detail = "the interface has no neighbours to tell: it is not an Ethernet link";
         Error::own(Operation::Announce, key, detail, Some("set `interface` to the one that clients reach"))
     })?;
-    let sent = match key.address {
-        IpAddr::V4(address) => send(socket, link, &gratuitous_arp(mac, address)),
-        IpAddr::V6(address) => {
-            let frame = neighbour_advertisement(mac, address, forwards(&key.interface));
-            send(socket, link, &frame)
-        }
+    let frame = match key.address {
+        IpAddr::V4(address) => arp_request(mac, address, address),
+        IpAddr::V6(address) => neighbour_advertisement(mac, address, forwards(&key.interface)),
     };
-    sent.map_err(fail)
+    send(socket, &station.link, &frame).map_err(fail)
 }
 
+/// Sends one frame.
 pub(super) fn send(socket: &OwnedFd, link: &LinkAddr, frame: &[u8]) -> nix::Result<()> {
-    loop {
-        match sendto(socket.as_raw_fd(), frame, link, MsgFlags::empty()) {
-            Err(Errno::EINTR) => {}
-            result => return result.map(|_| ()),
-        }
-    }
+    uninterrupted(|| sendto(socket.as_raw_fd(), frame, link, MsgFlags::empty())).map(|_| ())
 }
 
 /// Whether the interface is a router's. A wrong R flag would make neighbours drop their routes over this node

@@ -5,8 +5,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Every station of the link.
-const BROADCAST: [u8; 6] = [0xff; 6];
 const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
 const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 
@@ -14,20 +12,15 @@ const ICMPV6: u8 = 58;
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 
-/// An ARP announcement: a broadcast request whose sender and target are the address itself.
-///
-/// The request form alone, since RFC 5227 §3 finds it the one that every implementation takes: the sender's
-/// pair is merged before the operation is looked at (RFC 826), while unasked-for replies are dropped by many
-/// as an attack. Linux takes both alike (`arp.c`, `arp_is_garp`). The target's hardware address is ignored;
-/// RFC 5227 wants zeroes.
-pub(super) fn gratuitous_arp(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {
-    arp_request(mac, address, address)
-}
-
 /// An ARP request to everybody: who has `target`?
+///
+/// With one address as sender and target it is an announcement. In this form alone, since RFC 5227 §3 finds it the one
+/// that every implementation takes: the sender's pair is merged before the operation is looked at (RFC 826), while
+/// unasked-for replies are dropped by many as an attack. Linux takes both alike (`arp.c`, `arp_is_garp`). The target's
+/// hardware address is ignored; RFC 5227 wants zeroes.
 pub(super) fn arp_request(mac: [u8; 6], sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     [
-        &BROADCAST[..],
+        &[0xff; 6][..], // to every station
         &mac,
         &ETHERTYPE_ARP,
         &[0, 1], // hardware: Ethernet
@@ -121,12 +114,10 @@ pub(super) fn claim(frame: &[u8]) -> Option<(IpAddr, [u8; 6])> {
 /// The Internet checksum (RFC 1071).
 fn checksum(bytes: &[u8]) -> u16 {
     let word =
-        |pair: &[u8]| pair.iter().zip([8, 0]).map(|(byte, shift)| u32::from(*byte) << shift).sum::<u32>();
-    let mut sum: u32 = bytes.chunks(2).map(word).sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !u16::try_from(sum).unwrap_or(u16::MAX)
+        |pair: &[u8]| pair.iter().zip([256, 1]).map(|(byte, place)| u32::from(*byte) * place).sum::<u32>();
+    let fold = |sum: u32| (sum & 0xffff) + (sum >> 16);
+    // Twice, since the first carry can make another.
+    !u16::try_from(fold(fold(bytes.chunks(2).map(word).sum()))).unwrap_or(u16::MAX)
 }
 
 #[cfg(test)]
@@ -148,7 +139,7 @@ mod tests {
             0x02, 0x00, 0x5e, 0x10, 0x00, 0x01, 192, 0, 2, 1,
             0, 0, 0, 0, 0, 0, 192, 0, 2, 1,
         ];
-        assert_eq!(gratuitous_arp(MAC, Ipv4Addr::new(192, 0, 2, 1)), expected);
+        assert_eq!(arp_request(MAC, Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 1)), expected);
     }
 
     #[test]
@@ -213,7 +204,7 @@ mod tests {
     #[test]
     fn a_claim_is_told_by_what_announces_it() {
         let address = Ipv4Addr::new(192, 0, 2, 1);
-        assert_eq!(claim(&gratuitous_arp(MAC, address)), Some((address.into(), MAC)));
+        assert_eq!(claim(&arp_request(MAC, address, address)), Some((address.into(), MAC)));
         let six: Ipv6Addr = "2001:db8::100".parse().unwrap();
         let frame = neighbour_advertisement(MAC, six, false);
         assert_eq!(claim(&frame), Some((six.into(), MAC)));

@@ -11,11 +11,10 @@ use std::time::{Duration, Instant};
 
 use neli::consts::genl::{CtrlAttr, CtrlCmd};
 use neli::consts::nl::GenlId;
-use neli::consts::socket::NlFamily;
 use nix::errno::Errno;
+use nix::sys::socket::SockProtocol;
 use nix::sys::utsname::uname;
 
-use super::Needs;
 use super::error::{Error, Operation, Result};
 use super::ipvs_abi::{FAMILY, command};
 use super::ipvs_sockopt::Table;
@@ -29,7 +28,7 @@ use crate::model::{
     service_flag,
 };
 use crate::observed::{Counters, ObservedIpvs, ObservedService, ServerScope};
-use crate::plan::Change;
+use crate::plan::{Change, Needs};
 
 /// Longest name of a scheduler (`IP_VS_SCHEDNAME_MAXLEN` without its NUL).
 const NAME_MAX: usize = 15;
@@ -100,7 +99,7 @@ impl Ipvs {
     }
 
     fn find() -> Answer<Self> {
-        let mut socket = Socket::open(NlFamily::Generic)?;
+        let mut socket = Socket::open(SockProtocol::NetlinkGeneric)?;
         let mut attributes = Writer::default();
         attributes.put_text(CtrlAttr::FamilyName.into(), FAMILY);
         let message = Message::generic(GenlId::Ctrl.into(), CtrlCmd::Getfamily.into(), attributes);
@@ -331,7 +330,7 @@ fn requests(change: &Change) -> Vec<Request<'_>> {
 
 impl Request<'_> {
     fn encode(&self, batch: &mut Batch, family: u16) {
-        batch.generic(family, self.command, self.joined, |to| match self.body {
+        batch.generic(family, self.command, |to| match self.body {
             Body::Service(key, settings) => put_service(to, key, settings),
             Body::Server(service, key, settings) => {
                 put_service(to, service, None);
@@ -494,10 +493,12 @@ mod tests {
         let commands: Vec<u8> = requests(&change).iter().map(|request| request.command).collect();
         let new_dest = command::NEW_DEST;
         assert_eq!(commands, [command::NEW_SERVICE, new_dest, new_dest, new_dest, command::SET_SERVICE]);
-        let scheduler = |index: usize| decode_service(batch.body(index)).unwrap().unwrap().1.scheduler;
+        let scheduler =
+            |index: usize| decode_service(&batch.messages[index].body).unwrap().unwrap().1.scheduler;
         assert_eq!((scheduler(0).as_str(), scheduler(4).as_str()), ("none", "rr"));
         for (index, last) in [(1, 13), (2, 12), (3, 11)] {
-            let (key, settings, _) = decode_server(batch.body(index), Family::Ipv4).unwrap().unwrap();
+            let (key, settings, _) =
+                decode_server(&batch.messages[index].body, Family::Ipv4).unwrap().unwrap();
             assert_eq!((key, settings), (server(last), nat()));
         }
     }
@@ -609,7 +610,7 @@ mod tests {
 
     #[test]
     fn the_probe_s_prefix_length_is_one_that_the_kernel_refuses() {
-        let payload = Message::generic(30, 1, probe(SCHEDULER, "wlc")).body().to_vec();
+        let payload = Message::generic(30, 1, probe(SCHEDULER, "wlc")).body;
         let (key, settings) = decode_service(&payload).unwrap().unwrap();
         assert_eq!((key.family(), settings.netmask), (Family::Ipv6, 0));
     }

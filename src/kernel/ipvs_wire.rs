@@ -381,7 +381,7 @@ mod tests {
     fn reply(fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
         let mut attributes = Writer::default();
         fill(&mut attributes);
-        Message::generic(30, 1, attributes).body().to_vec()
+        Message::generic(30, 1, attributes).body
     }
 
     proptest! {

@@ -11,14 +11,14 @@ use nix::errno::Errno;
 
 use super::ipvs_sockopt::Table;
 use super::tests::in_namespace;
-use super::{Kernel, Linux, Needs, Result};
+use super::{Kernel, Linux, Result};
 use crate::model::Ownership;
 use crate::model::{
     DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Servers, Service, ServiceKey,
     SyncDaemon, Timeouts, Tunnel, service_flag,
 };
 use crate::observed::{ObservedIpvs, Scope, ServerScope};
-use crate::plan::Change;
+use crate::plan::{Change, Needs};
 
 /// Runs a test with a kernel that has IPVS and an interface, 192.0.2.254 and 2001:db8::fe, with real servers behind.
 fn with_ipvs(test: impl FnOnce(&mut Linux) + Send + 'static) {

@@ -4,15 +4,14 @@
 //! one. Decides nothing: what to read comes as a [`Scope`], what to change as a list of [`Change`]s, in the
 //! order in which to do it. Called by `reconcile`, `status`, `check` and `import`.
 
-mod addr;
 mod announce;
 mod error;
 mod frames;
-mod interfaces;
 mod ipvs;
 mod ipvs_abi;
 mod ipvs_sockopt;
 mod ipvs_wire;
+mod link;
 #[cfg(test)]
 mod live;
 pub mod namespace;
@@ -25,14 +24,14 @@ use std::fmt::Display;
 
 use crate::model::{AddressKey, Claims};
 use crate::observed::{Observed, Scope, ServerScope};
-use crate::plan::Change;
+use crate::plan::{Change, Needs};
 
-use addr::Addresses;
 use error::Operation;
 use ipvs::Ipvs;
+use link::Addresses;
 
 pub use error::{Error, Result};
-pub use interfaces::{Bound, interfaces};
+pub use link::{Bound, interfaces};
 pub use sysctl::read_parts as read_parameter;
 
 /// A kernel, as far as this program needs one.
@@ -57,17 +56,6 @@ pub trait Kernel {
     fn announce(&mut self, addresses: &[AddressKey]) -> Vec<Result<()>>;
 }
 
-/// What the services of a file ask of the kernel.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Needs {
-    pub schedulers: BTreeSet<String>,
-    pub engines: BTreeSet<String>,
-    /// Tunnels of type gue, which Linux has since 5.2
-    pub gue: bool,
-    /// Tunnels of type gre, which Linux has since 5.3
-    pub gre: bool,
-}
-
 /// The kernel that runs this process, in the network namespace of the calling thread.
 #[derive(Default)]
 pub struct Linux {
@@ -88,9 +76,7 @@ impl Linux {
 
     /// Names of the links of this network namespace.
     pub fn interfaces() -> Result<BTreeSet<String>> {
-        let list = nix::net::if_::if_nameindex()
-            .map_err(|errno| Error::new(Operation::ReadLink, "all interfaces", errno))?;
-        Ok(list.iter().filter_map(|link| link.name().to_str().ok().map(str::to_owned)).collect())
+        link::names()
     }
 
     fn addresses(&mut self, operation: Operation, object: impl Display) -> Result<&mut Addresses> {
@@ -133,7 +119,7 @@ impl Linux {
 pub fn read_anything(bytes: &[u8]) {
     netlink::read_all(bytes);
     ipvs_wire::decode_all(bytes);
-    addr::decode_all(bytes);
+    link::decode_all(bytes);
     let _ = frames::claim(bytes);
 }
 

@@ -5,9 +5,8 @@
 
 use nix::sched::{CloneFlags, unshare};
 
-use super::Linux;
-use super::addr::Addresses;
 use super::error::{Error, Operation, Result};
+use super::link::{Addresses, names};
 use crate::model::Family;
 use crate::observed::ObservedAddress;
 
@@ -18,8 +17,7 @@ use crate::observed::ObservedAddress;
 /// When the namespace or something in it cannot be made, most of all for want of root's rights.
 pub fn enter() -> Result<()> {
     let open = || Addresses::open().map_err(|failure| Error::netlink(Operation::ReadAddresses, "", &failure));
-    let names = Linux::interfaces()?;
-    let (links, addresses) = open()?.observe(&names)?;
+    let (links, addresses) = open()?.observe(&names()?)?;
     unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::new(Operation::MakeNetwork, "", errno))?;
     let mut inside = open()?;
     for name in links.keys() {

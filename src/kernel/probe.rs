@@ -4,22 +4,21 @@
 //! `status`. Called by `kernel` on behalf of `status --probe` only: a role change asks nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::ifaddrs::getifaddrs;
-use nix::libc;
 use nix::sys::socket::sockopt::{RcvBufForce, ReceiveTimeout};
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, setsockopt, socket,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, setsockopt, socket,
 };
 use nix::sys::time::TimeVal;
 
-use super::announce::{links, send};
+use super::announce::send;
 use super::error::{Error, Operation};
 use super::frames::{arp_request, claim, neighbour_solicitation};
+use super::link::{Station, stations};
 use crate::model::{AddressKey, Claims, Mac};
 
 /// How long answers are waited for; asked twice in that time.
@@ -29,57 +28,38 @@ const RECEIVE_QUEUE: usize = 4 * 1024 * 1024;
 
 /// Asks for every address on its interface; answers of this host are not among them.
 pub(super) fn probe(addresses: &BTreeSet<AddressKey>) -> Claims {
-    let mut by_interface: BTreeMap<&str, Vec<&AddressKey>> = BTreeMap::new();
-    for key in addresses {
-        by_interface.entry(&key.interface).or_default().push(key);
-    }
+    let addresses: Vec<&AddressKey> = addresses.iter().collect();
     let mut claims = Claims::new();
-    for (interface, keys) in by_interface {
-        let asked = Link::open(interface).and_then(|link| link.ask(&keys));
+    for keys in addresses.chunk_by(|left, right| left.interface == right.interface) {
+        let interface = keys.first().map(|key| key.interface.as_str()).unwrap_or_default();
+        let asked = Probe::open(interface).and_then(|probe| probe.ask(keys));
         for key in keys {
             let told = match &asked {
-                Ok(found) => {
-                    Ok(found.get(&key.address).map(|macs| macs.iter().copied().collect()).unwrap_or_default())
-                }
+                Ok(found) => Ok(found.get(&key.address).into_iter().flatten().copied().collect()),
                 Err(errno) => Err(Error::new(Operation::Probing, key, *errno).to_string()),
             };
-            claims.insert(key.clone(), told);
+            claims.insert((*key).clone(), told);
         }
     }
     claims
 }
 
-struct Link {
+struct Probe {
     socket: OwnedFd,
-    link: LinkAddr,
+    station: Station,
     mac: Mac,
-    /// Own addresses, with which to ask.
-    ipv4: Option<Ipv4Addr>,
-    link_local: Option<Ipv6Addr>,
 }
 
-impl Link {
+impl Probe {
     fn open(interface: &str) -> nix::Result<Self> {
-        let (_, link) = links()?.into_iter().find(|(name, _)| name == interface).ok_or(Errno::ENODEV)?;
-        let mac =
-            link.addr().filter(|_| link.hatype() == libc::ARPHRD_ETHER).ok_or(Errno::EPROTONOSUPPORT)?;
+        let station = stations()?.remove(interface).ok_or(Errno::ENODEV)?;
+        let mac = station.mac().ok_or(Errno::EPROTONOSUPPORT)?;
         let flags = SockFlag::SOCK_CLOEXEC;
         let socket = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll)?;
-        bind(socket.as_raw_fd(), &link)?;
+        bind(socket.as_raw_fd(), &station.link)?;
         let _ = setsockopt(&socket, RcvBufForce, &RECEIVE_QUEUE);
         setsockopt(&socket, ReceiveTimeout, &TimeVal::new(0, 20_000))?;
-        let mut this = Self { socket, link, mac, ipv4: None, link_local: None };
-        for entry in getifaddrs()?.filter(|entry| entry.interface_name == interface) {
-            let Some(address) = entry.address else { continue };
-            if let Some(address) = address.as_sockaddr_in() {
-                this.ipv4.get_or_insert(address.ip());
-            }
-            let address = address.as_sockaddr_in6().map(|address| address.ip());
-            if let Some(address) = address.filter(Ipv6Addr::is_unicast_link_local) {
-                this.link_local.get_or_insert(address);
-            }
-        }
-        Ok(this)
+        Ok(Self { socket, station, mac })
     }
 
     fn ask(&self, keys: &[&AddressKey]) -> nix::Result<BTreeMap<IpAddr, BTreeSet<Mac>>> {
@@ -98,20 +78,22 @@ impl Link {
         Ok(found)
     }
 
+    /// Asks with an own address: from 0.0.0.0 it would be a duplicate's probe (RFC 5227 §2.1.1), on which a host that
+    /// is just taking the address over would give up, and from :: as well (RFC 4862 §5.4.3). The VIP as sender would
+    /// announce it.
     fn question(&self, key: &AddressKey) -> nix::Result<()> {
-        match key.address {
-            // With an own address: from 0.0.0.0 it would be a duplicate's probe (RFC 5227 §2.1.1), on which a
-            // host that is just taking the address over would give up. The VIP as sender would announce it.
-            IpAddr::V4(target) => {
-                let sender = self.ipv4.filter(|own| *own != target).ok_or(Errno::EADDRNOTAVAIL)?;
-                send(&self.socket, &self.link, &arp_request(self.mac, sender, target))
-            }
-            // For the same reason not from the unspecified address (RFC 4862 §5.4.3).
-            IpAddr::V6(target) => {
-                let source = self.link_local.ok_or(Errno::EADDRNOTAVAIL)?;
-                send(&self.socket, &self.link, &neighbour_solicitation(self.mac, source, target))
-            }
-        }
+        let mut own = self.station.addresses.iter();
+        let frame = match key.address {
+            IpAddr::V4(target) => own
+                .find_map(|own| if let IpAddr::V4(own) = own { Some(*own) } else { None })
+                .filter(|own| *own != target)
+                .map(|own| arp_request(self.mac, own, target)),
+            IpAddr::V6(target) => own
+                .filter_map(|own| if let IpAddr::V6(own) = own { Some(*own) } else { None })
+                .find(Ipv6Addr::is_unicast_link_local)
+                .map(|own| neighbour_solicitation(self.mac, own, target)),
+        };
+        send(&self.socket, &self.station.link, &frame.ok_or(Errno::EADDRNOTAVAIL)?)
     }
 
     fn listen(&self, until: Instant, mut each: impl FnMut(IpAddr, Mac)) -> nix::Result<()> {

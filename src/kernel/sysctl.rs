@@ -4,16 +4,13 @@
 //! value is wanted, and whether writing is needed at all, is the plan's. Called by `kernel` and, for the
 //! forwarding flag of an interface, by `announce`.
 //!
-//! The parameters of IPVS are set through the `sysctl` crate. Those of ARP go by their paths, and so does all
-//! reading: the crate turns every dot into a slash, so that it cannot name eth0.100, and it opens a file four times
-//! to set it, while clients wait for the VIP.
+//! The `sysctl` crate sets what it can name. Reading is done by path: the crate would open each file twice for it.
 
 use std::fs;
-use std::io;
-use std::io::{Read as _, Write as _};
-use std::path::PathBuf;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 
-use ::sysctl::{Ctl, Sysctl as _, SysctlError};
+use ::sysctl::{Ctl, Sysctl as _};
 use nix::errno::Errno;
 
 use super::error::{Error, Operation, Result};
@@ -36,65 +33,42 @@ pub fn read_parts(parts: &[&str]) -> io::Result<Option<String>> {
     if !are_names(parts) {
         return Ok(None);
     }
-    let value = read_file(&path(parts));
-    match value {
+    match read_file(&path(parts)) {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-fn read_file(path: &PathBuf) -> io::Result<String> {
-    // No parameter is longer than a page, and one read gets all of it (kernel/sysctl.c).
-    let mut bytes = [0; 4096];
-    let length = fs::File::open(path)?.read(&mut bytes)?;
-    let text = String::from_utf8_lossy(bytes.get(..length).unwrap_or_default());
-    Ok(text.trim().to_owned())
+fn read_file(path: &Path) -> io::Result<String> {
+    fs::read_to_string(path).map(|value| value.trim().to_owned())
 }
 
 /// Sets a parameter and makes sure that the kernel has it: of `2 3` it would take the 2 and call it done.
 pub(super) fn write(parameter: &Parameter, value: &str) -> Result<()> {
+    let object = || format!("{parameter} to {value}");
     let parts = parameter.parts();
-    let fail = |error: &io::Error| failed(Operation::SetParameter, format!("{parameter} to {value}"), error);
-    let way = way(parameter).ok_or_else(|| Error::new(Operation::SetParameter, parameter, Errno::ENOENT))?;
-    let found = match &way {
-        Way::Name(name) => Ctl::new(name)
-            .and_then(|ctl| ctl.set_value_string(value))
-            .map_err(|error| fail(&honest(error, &path(&parts))))?,
-        Way::Path(path) => fs::OpenOptions::new()
-            .write(true)
-            .open(path)
-            .and_then(|mut file| file.write_all(value.as_bytes()))
-            .and_then(|()| read_file(path))
-            .map_err(|error| fail(&error))?,
+    if !are_names(&parts) {
+        return Err(Error::new(Operation::SetParameter, parameter, Errno::ENOENT));
+    }
+    let by_name = || Ctl::new(&parts.join("."))?.set_value_string(value);
+    let by_path = || {
+        let path = path(&parts);
+        fs::OpenOptions::new().write(true).open(&path)?.write_all(value.as_bytes())?;
+        read_file(&path)
     };
-    if same(&found, value) {
+    // The crate turns every dot into a slash, so that it cannot name eth0.100; and calls whatever cannot be opened
+    // "not found", where the file tells why.
+    let dotted = parts.iter().any(|part| part.contains('.'));
+    let named = if dotted { None } else { by_name().ok() };
+    let found =
+        named.map_or_else(by_path, Ok).map_err(|error| failed(Operation::SetParameter, object(), &error))?;
+    // The kernel separates several numbers with a tab, people with a space.
+    if found.split_whitespace().eq(value.split_whitespace()) {
         return Ok(());
     }
-    let detail = format!("the kernel took it as `{}`", found.trim());
-    Err(Error::own(Operation::SetParameter, format!("{parameter} to {value}"), &detail, None))
-}
-
-/// Whether two values are one: the kernel separates several numbers with a tab, people with a space.
-fn same(left: &str, right: &str) -> bool {
-    left.split_whitespace().eq(right.split_whitespace())
-}
-
-/// How a parameter is reached.
-#[derive(Debug, PartialEq, Eq)]
-enum Way {
-    /// By its dotted name, through the crate
-    Name(String),
-    Path(PathBuf),
-}
-
-/// `None` for a parameter that there cannot be.
-fn way(parameter: &Parameter) -> Option<Way> {
-    let parts = parameter.parts();
-    are_names(&parts).then(|| match parameter {
-        Parameter::Ipvs(name) if !name.contains('.') => Way::Name(parts.join(".")),
-        _ => Way::Path(path(&parts)),
-    })
+    let detail = format!("the kernel took it as `{found}`");
+    Err(Error::own(Operation::SetParameter, object(), &detail, None))
 }
 
 /// Whether these can be parts of a name: others must not become part of a path.
@@ -105,19 +79,6 @@ fn are_names(parts: &[&str]) -> bool {
 
 fn path(parts: &[&str]) -> PathBuf {
     ["/proc/sys"].iter().chain(parts).collect()
-}
-
-/// The crate's error as the system's. It calls every parameter that cannot be opened "not found", so that is
-/// asked again.
-fn honest(error: SysctlError, path: &PathBuf) -> io::Error {
-    match error {
-        SysctlError::IoError(error) => error,
-        SysctlError::NotFound(_) => match fs::File::open(path) {
-            Err(error) => error,
-            Ok(_) => io::Error::from_raw_os_error(Errno::EACCES as i32),
-        },
-        other => io::Error::other(other.to_string()),
-    }
 }
 
 fn failed(operation: Operation, object: impl std::fmt::Display, error: &io::Error) -> Error {
@@ -133,29 +94,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_of_ipvs_go_through_the_crate_and_those_of_arp_by_their_paths() {
-        let timeout = Parameter::Ipvs("expire_nodest_conn".to_owned());
-        assert_eq!(way(&timeout), Some(Way::Name("net.ipv4.vs.expire_nodest_conn".to_owned())));
-        for interface in ["lo", "eth0.100"] {
-            let expected = PathBuf::from(format!("/proc/sys/net/ipv4/conf/{interface}/arp_announce"));
-            assert_eq!(way(&Parameter::ArpAnnounce(interface.to_owned())), Some(Way::Path(expected)));
-        }
-    }
-
-    #[test]
     fn no_name_leaves_the_directory_of_parameters() {
         for name in ["..", ".", "", "a/b", "../../../etc/passwd", "a\0b"] {
-            assert_eq!(way(&Parameter::ArpIgnore(name.to_owned())), None, "{name:?}");
-            assert_eq!(way(&Parameter::Ipvs(name.to_owned())), None, "{name:?}");
+            for parameter in [Parameter::ArpIgnore(name.to_owned()), Parameter::Ipvs(name.to_owned())] {
+                assert_eq!(write(&parameter, "1").unwrap_err().errno, Some(Errno::ENOENT), "{name:?}");
+            }
             assert_eq!(read(&Parameter::ArpIgnore(name.to_owned())), Ok(None), "{name:?}");
         }
-    }
-
-    #[test]
-    fn values_compare_by_their_words() {
-        assert!(same("3\t50\n", "3 50"));
-        assert!(!same("3\t50", "3 5"));
-        assert!(!same("2", "2 3"));
     }
 
     #[test]

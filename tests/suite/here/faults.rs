@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use lvs_notify::config::Config;
 use lvs_notify::instance::Instance;
-use lvs_notify::kernel::{Error, Kernel, Needs, Result};
+use lvs_notify::kernel::{Error, Kernel, Result};
 use lvs_notify::model::{AddressKey, Family, Owned, Parameter, Protocol, Role, Service, ServiceKey};
 use lvs_notify::observed::{Observed, ObservedIpvs, Scope};
-use lvs_notify::plan::{Change, Plan};
+use lvs_notify::plan::{Change, Needs, Plan};
 use lvs_notify::reconcile::{Outcome, Request, run};
 use nix::errno::Errno;
 

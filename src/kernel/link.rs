@@ -1,28 +1,82 @@
-//! Links and addresses, by rtnetlink.
+//! Links and addresses.
 //!
-//! Owns reading interfaces with their addresses, and adding and removing one address. Which address belongs
-//! where, and with which prefix, is decided by `plan`. Called by `kernel`. Requests are neli's types; replies
-//! are read with `netlink`'s bounds-checked attributes.
+//! Owns reading interfaces with their addresses, and adding and removing one address, by rtnetlink; and what packet
+//! sockets need to know of an interface. Which address belongs where, and with which prefix, is decided by `plan`.
+//! Called by `kernel`, `announce`, `probe` and `namespace`. Structures are neli's; replies are read with `netlink`'s
+//! bounds-checked attributes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use neli::consts::nl::NlmF;
 use neli::consts::rtnl::{Ifa, IfaF, Iff, Ifla, IflaInfo, Nda, Nud, RtAddrFamily, RtScope, Rtm, Rtn};
-use neli::consts::socket::NlFamily;
-use neli::rtnl::{IfaddrmsgBuilder, IfinfomsgBuilder, NdmsgBuilder, Rtattr, RtattrBuilder};
-use neli::types::{Buffer, RtBuffer};
+use neli::rtnl::{IfaddrmsgBuilder, IfinfomsgBuilder, NdmsgBuilder};
 use nix::errno::Errno;
+use nix::ifaddrs::getifaddrs;
 use nix::libc;
-use nix::net::if_::if_nametoindex;
+use nix::net::if_::{if_nameindex, if_nametoindex};
+use nix::sys::socket::{LinkAddr, SockProtocol};
 
 use super::error::{Error, Operation, Result};
-use super::netlink::{Attributes, Failure, Malformed, Message, Socket, text_of, u32_of};
-use crate::model::AddressKey;
+use super::netlink::{Attributes, Failure, Malformed, Message, Socket, Writer, text_of, u32_of};
+use crate::model::{AddressKey, Mac};
 use crate::observed::{Interface, ObservedAddress};
 
 /// Longest name of an interface (`IFNAMSIZ` without its NUL).
 const NAME_MAX: usize = 15;
+
+/// Interface, address and prefix length.
+pub type Bound = (String, IpAddr, u8);
+
+/// Names of the links of this network namespace.
+///
+/// # Errors
+///
+/// When they cannot be read.
+pub(super) fn names() -> Result<BTreeSet<String>> {
+    let list = if_nameindex().map_err(|errno| Error::new(Operation::ReadLink, "all interfaces", errno))?;
+    Ok(list.iter().filter_map(|link| link.name().to_str().ok().map(str::to_owned)).collect())
+}
+
+/// Interfaces, and whether they are up with a carrier; and their addresses. What cannot be read is absent.
+pub fn interfaces() -> (BTreeMap<String, bool>, Vec<Bound>) {
+    let read = || Addresses::open().ok()?.observe(&names().ok()?).ok();
+    let (links, addresses) = read().unwrap_or_default();
+    let links = links.into_iter().map(|(name, link)| (name, link.up && link.carrier)).collect();
+    let bound = |found: ObservedAddress| (found.key.interface, found.key.address, found.prefix);
+    (links, addresses.into_iter().map(bound).collect())
+}
+
+/// An interface as packet sockets see it.
+pub(super) struct Station {
+    pub(super) link: LinkAddr,
+    /// In the kernel's order, by which the first of a family is the host's own
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+impl Station {
+    /// The hardware address, on an Ethernet link.
+    pub(super) fn mac(&self) -> Option<Mac> {
+        self.link.addr().filter(|_| self.link.hatype() == libc::ARPHRD_ETHER)
+    }
+}
+
+/// Every interface by name. `LinkAddr` has no constructor: getifaddrs(3) is the way to one without `unsafe`.
+pub(super) fn stations() -> nix::Result<BTreeMap<String, Station>> {
+    let mut stations = BTreeMap::<String, Station>::new();
+    for entry in getifaddrs()? {
+        let Some(address) = entry.address else { continue };
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        let ip = v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())));
+        if let Some(link) = address.as_link_addr() {
+            stations.insert(entry.interface_name, Station { link: *link, addresses: Vec::new() });
+        } else if let Some(station) = stations.get_mut(&entry.interface_name) {
+            // Links come first. An address with a label comes under that name.
+            station.addresses.extend(ip);
+        }
+    }
+    Ok(stations)
+}
 
 /// Access to links and addresses.
 pub(super) struct Addresses(Socket);
@@ -36,19 +90,10 @@ struct Link {
     state: Interface,
 }
 
-/// An address as a reply has it.
-#[derive(Debug, PartialEq, Eq)]
-struct Found {
-    index: u32,
-    address: IpAddr,
-    prefix: u8,
-    label: Option<String>,
-}
-
 impl Addresses {
     /// Opens the socket.
     pub(super) fn open() -> std::result::Result<Self, Failure> {
-        Socket::open(NlFamily::Route).map(Self)
+        Socket::open(SockProtocol::NetlinkRoute).map(Self)
     }
 
     /// The interfaces of these names that exist, and their addresses.
@@ -65,15 +110,24 @@ impl Addresses {
         if links.is_empty() {
             return Ok((BTreeMap::new(), Vec::new()));
         }
-        let found =
-            self.addresses().map_err(|failure| Error::netlink(Operation::ReadAddresses, "", &failure))?;
+        // Of both families: an unspecified one means each that there is, so a kernel without IPv6 is no special case.
+        let all = IfaddrmsgBuilder::default()
+            .ifa_family(RtAddrFamily::Unspecified)
+            .ifa_prefixlen(0)
+            .ifa_scope(RtScope::Universe)
+            .ifa_index(0)
+            .build();
+        let found = Message::route(Rtm::Getaddr, NlmF::empty(), all, |_| ())
+            .and_then(|message| self.0.dump(&message, decode_address))
+            .map_err(|failure| Error::netlink(Operation::ReadAddresses, "", &failure))?;
         let mut addresses = Vec::new();
-        for entry in &found {
-            for (name, link) in links.iter().filter(|(_, link)| link.index == entry.index) {
+        for (name, link) in &links {
+            for (_, found) in found.iter().filter(|(index, _)| *index == link.index) {
+                let mut found = found.clone();
+                found.key.interface.clone_from(name);
                 // The kernel makes the interface's name the label of an address that was given none.
-                let label = entry.label.clone().filter(|label| *label != link.name);
-                let key = AddressKey { interface: (*name).clone(), address: entry.address };
-                addresses.push(ObservedAddress { key, prefix: entry.prefix, label });
+                found.label = found.label.filter(|label| *label != link.name);
+                addresses.push(found);
             }
         }
         addresses.sort();
@@ -82,14 +136,26 @@ impl Addresses {
         Ok((links.into_iter().map(|(name, link)| (name.clone(), link.state)).collect(), addresses))
     }
 
+    fn link(&mut self, name: &str) -> std::result::Result<Option<Link>, Failure> {
+        if name.is_empty() || name.len() > NAME_MAX {
+            return Ok(None);
+        }
+        let asked = IfinfomsgBuilder::default().ifi_family(RtAddrFamily::Unspecified).build();
+        let message = Message::route(Rtm::Getlink, NlmF::empty(), asked, |to| {
+            to.put_text(Ifla::Ifname.into(), name);
+        })?;
+        match self.0.request(&message) {
+            Ok(Some(reply)) => Ok(Some(decode_link(&reply)?)),
+            Ok(None) => Err(Malformed.into()),
+            Err(failure) if failure.is(Errno::ENODEV) => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
     /// Adds an address. Done when it is there already.
     pub(super) fn add(&mut self, key: &AddressKey, prefix: u8, label: Option<&str>) -> Result<()> {
-        let sent = index(key).and_then(|index| {
-            let label = label.filter(|_| key.address.is_ipv4());
-            let message =
-                request(Rtm::Newaddr, NlmF::CREATE | NlmF::EXCL, index, key.address, prefix, label)?;
-            self.0.request(&message)
-        });
+        let message = request(Rtm::Newaddr, NlmF::CREATE | NlmF::EXCL, key, prefix, label);
+        let sent = message.and_then(|message| self.0.request(&message));
         match sent {
             Ok(_) => Ok(()),
             Err(failure) if failure.is(Errno::EEXIST) => Ok(()),
@@ -105,40 +171,18 @@ impl Addresses {
         }
     }
 
-    /// Sets a link up, and makes it before, as a dummy, when there is none of this name. The dummy answers ARP and can
-    /// be announced on, which dummies are not by themselves.
-    pub(super) fn stand_in(&mut self, name: &str) -> Result<()> {
-        let message = || {
-            let kind = attribute(Ifla::Linkinfo, ())?
-                .nest(&attribute(IflaInfo::Kind, "dummy")?)
-                .map_err(encoding)?;
-            let body = IfinfomsgBuilder::default()
-                .ifi_family(RtAddrFamily::Unspecified)
-                .ifi_flags(Iff::UP)
-                .ifi_change(Iff::UP | Iff::NOARP)
-                .rtattrs(RtBuffer::from_iter([attribute(Ifla::Ifname, name)?, kind]))
-                .build()
-                .map_err(encoding)?;
-            Message::encode(Rtm::Newlink.into(), NlmF::CREATE, &body)
-        };
-        let made = message().and_then(|message| self.0.request(&message));
-        made.map(|_| ()).map_err(|failure| Error::netlink(Operation::AddLink, name, &failure))
-    }
-
     /// Removes an address with exactly this prefix length. Done when it, or its interface, is gone already.
     pub(super) fn remove(&mut self, key: &AddressKey, prefix: u8) -> Result<()> {
-        let sent = index(key).and_then(|index| {
-            // A director that forwards for its real servers hands clients who have not heard of the switch yet on
-            // to the new MASTER. By a neighbour entry from that one's last time as MASTER it would do so at once,
-            // and keepalived over there binds its VIP on lo before there are services: clients would be refused.
-            // Without the entry it asks first, and is answered when the services stand. Before the address goes,
-            // since until then nobody looks for a neighbour of this address. Best effort: mostly there is none.
-            if key.interface != "lo" {
-                let _ = forget(index, key.address).and_then(|message| self.0.request(&message));
-            }
-            let message = request(Rtm::Deladdr, NlmF::empty(), index, key.address, prefix, None)?;
-            self.0.request(&message)
-        });
+        // A director that forwards for its real servers hands clients who have not heard of the switch yet on to the
+        // new MASTER. By a neighbour entry from that one's last time as MASTER it would do so at once, and keepalived
+        // over there binds its VIP on lo before there are services: clients would be refused. Without the entry it
+        // asks first, and is answered when the services stand. Before the address goes, since until then nobody looks
+        // for a neighbour of this address. Best effort: mostly there is none.
+        if key.interface != "lo" {
+            let _ = forget(key).and_then(|message| self.0.request(&message));
+        }
+        let message = request(Rtm::Deladdr, NlmF::empty(), key, prefix, None);
+        let sent = message.and_then(|message| self.0.request(&message));
         match sent {
             Ok(_) => Ok(()),
             // ENXIO: the interface has no IPv6 at all (addrconf.c, inet6_addr_del).
@@ -152,122 +196,82 @@ impl Addresses {
         }
     }
 
-    fn link(&mut self, name: &str) -> std::result::Result<Option<Link>, Failure> {
-        if name.is_empty() || name.len() > NAME_MAX {
-            return Ok(None);
-        }
-        let asked = attribute(Ifla::Ifname, name)?;
-        let body = IfinfomsgBuilder::default()
+    /// Sets a link up, and makes it before, as a dummy, when there is none of this name. The dummy answers ARP and can
+    /// be announced on, which dummies are not by themselves.
+    pub(super) fn stand_in(&mut self, name: &str) -> Result<()> {
+        let link = IfinfomsgBuilder::default()
             .ifi_family(RtAddrFamily::Unspecified)
-            .rtattrs(RtBuffer::from_iter([asked]))
-            .build()
-            .map_err(encoding)?;
-        match self.0.request(&Message::encode(Rtm::Getlink.into(), NlmF::empty(), &body)?) {
-            Ok(Some(reply)) => Ok(Some(decode_link(&reply)?)),
-            Ok(None) => Err(Malformed.into()),
-            Err(failure) if failure.is(Errno::ENODEV) => Ok(None),
-            Err(failure) => Err(failure),
-        }
+            .ifi_flags(Iff::UP)
+            .ifi_change(Iff::UP | Iff::NOARP)
+            .build();
+        let message = Message::route(Rtm::Newlink, NlmF::CREATE, link, |to| {
+            to.put_text(Ifla::Ifname.into(), name).nest(Ifla::Linkinfo.into(), |to| {
+                to.put_text(IflaInfo::Kind.into(), "dummy");
+            });
+        });
+        let made = message.and_then(|message| self.0.request(&message));
+        made.map(|_| ()).map_err(|failure| Error::netlink(Operation::AddLink, name, &failure))
     }
-
-    /// Every address of both families. One dump for all: an unspecified family means each that there is, so a
-    /// kernel without IPv6 needs no special case.
-    fn addresses(&mut self) -> std::result::Result<Vec<Found>, Failure> {
-        let body = IfaddrmsgBuilder::default()
-            .ifa_family(RtAddrFamily::Unspecified)
-            .ifa_prefixlen(0)
-            .ifa_scope(RtScope::Universe)
-            .ifa_index(0)
-            .build()
-            .map_err(encoding)?;
-        self.0.dump(&Message::encode(Rtm::Getaddr.into(), NlmF::empty(), &body)?, decode_address)
-    }
-}
-
-fn encoding(error: impl std::fmt::Display) -> Failure {
-    Failure::Broken { errno: None, text: format!("encoding a request: {error}") }
-}
-
-fn attribute<T: neli::consts::rtnl::RtaType>(
-    kind: T,
-    payload: impl neli::ToBytes + neli::Size,
-) -> std::result::Result<Rtattr<T, Buffer>, Failure> {
-    RtattrBuilder::default().rta_type(kind).rta_payload(payload).build().map_err(encoding)
-}
-
-fn address_attribute<T: neli::consts::rtnl::RtaType>(
-    kind: T,
-    address: IpAddr,
-) -> std::result::Result<Rtattr<T, Buffer>, Failure> {
-    match address {
-        IpAddr::V4(address) => attribute(kind, address.octets()),
-        IpAddr::V6(address) => attribute(kind, address.octets()),
-    }
-}
-
-fn family_of(address: IpAddr) -> RtAddrFamily {
-    if address.is_ipv4() { RtAddrFamily::Inet } else { RtAddrFamily::Inet6 }
 }
 
 fn index(key: &AddressKey) -> std::result::Result<u32, Failure> {
     if_nametoindex(key.interface.as_str()).map_err(|errno| Failure::Refused { errno, text: None })
 }
 
+fn family_of(address: IpAddr) -> RtAddrFamily {
+    if address.is_ipv4() { RtAddrFamily::Inet } else { RtAddrFamily::Inet6 }
+}
+
+fn put_address(to: &mut Writer, kind: impl Into<u16>, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => to.put(kind.into(), &address.octets()),
+        IpAddr::V6(address) => to.put(kind.into(), &address.octets()),
+    };
+}
+
 /// RTM_NEWADDR or RTM_DELADDR for one address of global scope.
 fn request(
     kind: Rtm,
     flags: NlmF,
-    index: u32,
-    address: IpAddr,
+    key: &AddressKey,
     prefix: u8,
     label: Option<&str>,
 ) -> std::result::Result<Message, Failure> {
-    let mut attributes = RtBuffer::new();
-    attributes.push(address_attribute(Ifa::Local, address)?);
-    attributes.push(address_attribute(Ifa::Address, address)?);
-    let mut address_flags = IfaF::empty();
-    if address.is_ipv6() && kind != Rtm::Deladdr {
-        address_flags = IfaF::NODAD;
-        attributes.push(attribute(Ifa::Cacheinfo, never_a_source())?);
-    }
-    if let Some(label) = label {
-        attributes.push(attribute(Ifa::Label, label)?);
-    }
-    let body = IfaddrmsgBuilder::default()
+    let address = key.address;
+    let is_new_v6 = address.is_ipv6() && kind != Rtm::Deladdr;
+    let structure = IfaddrmsgBuilder::default()
         .ifa_family(family_of(address))
         .ifa_prefixlen(prefix)
-        .ifa_flags(address_flags)
+        // Duplicate address detection would hold the VIP back for a second and kill it while the old master still
+        // answers.
+        .ifa_flags(if is_new_v6 { IfaF::NODAD } else { IfaF::empty() })
         .ifa_scope(RtScope::Universe)
-        .ifa_index(index)
-        .rtattrs(attributes)
-        .build()
-        .map_err(encoding)?;
-    Message::encode(kind.into(), flags, &body)
+        .ifa_index(index(key)?)
+        .build();
+    Message::route(kind, flags, structure, |to| {
+        put_address(to, Ifa::Local, address);
+        put_address(to, Ifa::Address, address);
+        if is_new_v6 {
+            // `struct ifa_cacheinfo`: preferred for 0 seconds, valid for ever, two time stamps that are the kernel's. A
+            // deprecated address answers, and is never chosen as a source of new connections while there is another
+            // (RFC 6724 §5, rule 3).
+            to.put(Ifa::Cacheinfo.into(), &[[0; 4], [0xff; 4], [0; 4], [0; 4]].concat());
+        }
+        if let Some(label) = label.filter(|_| address.is_ipv4()) {
+            to.put_text(Ifa::Label.into(), label);
+        }
+    })
 }
 
 /// RTM_DELNEIGH for the neighbour with this address: ENOENT when there is no entry (`neighbour.c`, `neigh_delete`).
-fn forget(index: u32, address: IpAddr) -> std::result::Result<Message, Failure> {
-    let body = NdmsgBuilder::default()
-        .ndm_family(family_of(address))
-        .ndm_index(libc::c_int::try_from(index).unwrap_or_default())
+fn forget(key: &AddressKey) -> std::result::Result<Message, Failure> {
+    let structure = NdmsgBuilder::default()
+        .ndm_family(family_of(key.address))
+        .ndm_index(libc::c_int::try_from(index(key)?).unwrap_or_default())
         .ndm_state(Nud::empty())
         .ndm_type(Rtn::Unspec)
-        .rtattrs(RtBuffer::from_iter([address_attribute(Nda::Dst, address)?]))
-        .build()
-        .map_err(encoding)?;
-    Message::encode(Rtm::Delneigh.into(), NlmF::empty(), &body)
-}
-
-/// `struct ifa_cacheinfo`: preferred for 0 seconds, valid for ever, two time stamps that are the kernel's. A
-/// deprecated address answers, and is never chosen as a source of new connections while there is another
-/// (RFC 6724 §5, rule 3). Duplicate address detection (IFA_F_NODAD leaves it out) would hold the VIP back for
-/// a second and kill it while the old master still answers.
-fn never_a_source() -> [u8; 16] {
-    let mut bytes = [0; 16];
-    for (to, from) in bytes.iter_mut().skip(4).zip(u32::MAX.to_ne_bytes()) {
-        *to = from;
-    }
-    bytes
+        .build();
+    Message::route(Rtm::Delneigh, NlmF::empty(), structure, |to| put_address(to, Nda::Dst, key.address))
 }
 
 /// Reads `struct ifinfomsg` and its attributes.
@@ -291,37 +295,31 @@ fn decode_link(reply: &[u8]) -> std::result::Result<Link, Malformed> {
     Ok(link)
 }
 
-/// Reads `struct ifaddrmsg` and its attributes; passes over other families.
-fn decode_address(reply: &[u8]) -> std::result::Result<Option<Found>, Malformed> {
+/// Reads `struct ifaddrmsg` and its attributes: the link's index and the address, without the link's name. Passes over
+/// other families.
+fn decode_address(reply: &[u8]) -> std::result::Result<Option<(u32, ObservedAddress)>, Malformed> {
     let ([family, prefix, _, _, index @ ..], attributes) = reply.split_first_chunk::<8>().ok_or(Malformed)?;
-    let ipv6 = match i32::from(*family) {
-        libc::AF_INET => false,
-        libc::AF_INET6 => true,
-        _ => return Ok(None),
-    };
-    let mut local = None;
-    let mut address = None;
-    let mut label = None;
+    if ![libc::AF_INET, libc::AF_INET6].contains(&i32::from(*family)) {
+        return Ok(None);
+    }
+    let (mut local, mut address, mut label) = (None, None, None);
     for attribute in Attributes::new(attributes) {
         let (kind, value) = attribute?;
         match Ifa::from(kind) {
-            Ifa::Local => local = Some(ip(value, ipv6)?),
-            Ifa::Address => address = Some(ip(value, ipv6)?),
+            Ifa::Local => local = Some(ip(value)?),
+            Ifa::Address => address = Some(ip(value)?),
             Ifa::Label => label = Some(text_of(value)?),
             _ => {}
         }
     }
     // On a point-to-point link IFA_ADDRESS is the other end's; IPv6 has IFA_LOCAL only there.
-    let address = local.or(address).ok_or(Malformed)?;
-    Ok(Some(Found { index: u32::from_ne_bytes(*index), address, prefix: *prefix, label }))
+    let key = AddressKey { interface: String::new(), address: local.or(address).ok_or(Malformed)? };
+    Ok(Some((u32::from_ne_bytes(*index), ObservedAddress { key, prefix: *prefix, label })))
 }
 
-fn ip(value: &[u8], ipv6: bool) -> std::result::Result<IpAddr, Malformed> {
-    let address = match ipv6 {
-        true => <[u8; 16]>::try_from(value).map(|octets| Ipv6Addr::from(octets).into()),
-        false => <[u8; 4]>::try_from(value).map(|octets| Ipv4Addr::from(octets).into()),
-    };
-    address.map_err(|_| Malformed)
+fn ip(value: &[u8]) -> std::result::Result<IpAddr, Malformed> {
+    let v4 = <[u8; 4]>::try_from(value).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from)).map_err(|_| Malformed)
 }
 
 /// Reads any bytes as every kind of reply: whatever they are, reading them ends.
@@ -334,9 +332,10 @@ pub(super) fn decode_all(reply: &[u8]) {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use proptest::prelude::*;
 
-    use super::super::netlink::Writer;
     use super::super::tests::in_namespace;
     use super::*;
 
@@ -349,7 +348,7 @@ mod tests {
         attributes
             .put_text(Ifla::Ifname.into(), "eth0.100")
             .put(Ifla::Address.into(), &[2, 0, 0x5e, 0, 0, 1]);
-        reply.extend(attributes.bytes());
+        reply.extend(&attributes.0);
         reply
     }
 
@@ -361,7 +360,7 @@ mod tests {
             .put(Ifa::Address.into(), &[192, 0, 2, 9])
             .put(Ifa::Local.into(), &[192, 0, 2, 1])
             .put_text(Ifa::Label.into(), "lo:0");
-        reply.extend(attributes.bytes());
+        reply.extend(&attributes.0);
         reply
     }
 
@@ -374,8 +373,9 @@ mod tests {
     #[test]
     fn the_near_end_of_an_address_is_read() {
         let address = Ipv4Addr::new(192, 0, 2, 1).into();
-        let found = Found { index: 1, address, prefix: 32, label: Some("lo:0".to_owned()) };
-        assert_eq!(decode_address(&address_reply()), Ok(Some(found)));
+        let key = AddressKey { interface: String::new(), address };
+        let found = ObservedAddress { key, prefix: 32, label: Some("lo:0".to_owned()) };
+        assert_eq!(decode_address(&address_reply()), Ok(Some((1, found))));
         let mut other = address_reply();
         other[0] = 28;
         assert_eq!(decode_address(&other), Ok(None));
@@ -388,16 +388,16 @@ mod tests {
 
     #[test]
     fn the_request_for_an_ipv6_address_is_as_iproute2_s() {
-        let address = "2001:db8::100".parse().unwrap();
-        let message = request(Rtm::Newaddr, NlmF::CREATE, 3, address, 128, None).unwrap();
+        let key = AddressKey { interface: "lo".to_owned(), address: "2001:db8::100".parse().unwrap() };
+        let message = request(Rtm::Newaddr, NlmF::CREATE, &key, 128, None).unwrap();
         let octets = [0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x01, 0x00];
         let mut expected = vec![10, 128, 0x02, 0]; // AF_INET6, prefix, IFA_F_NODAD, global
-        expected.extend(3u32.to_ne_bytes());
+        expected.extend(1u32.to_ne_bytes());
         let mut attributes = Writer::default();
         let lifetimes = [&[0; 4][..], &[0xff; 4], &[0; 8]].concat(); // preferred, valid, stamps
         attributes.put(2, &octets).put(1, &octets).put(6, &lifetimes);
-        expected.extend(attributes.bytes());
-        assert_eq!(message.body(), expected);
+        expected.extend(&attributes.0);
+        assert_eq!(message.body, expected);
     }
 
     proptest! {
