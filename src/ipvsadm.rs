@@ -207,7 +207,14 @@ impl Rules {
             }
             "clear" => self.services.clear(),
             "restore" => bail!("`-R` cannot stand in what it reads"),
-            "set" => self.set_timeouts(&line.words)?,
+            "set" => {
+                let Timeouts { tcp, tcp_fin, udp } = &mut self.timeouts;
+                for (known, word) in [tcp, tcp_fin, udp].into_iter().zip(&line.words) {
+                    let new = number("--set", word, 0, MAX_SECONDS)?;
+                    // 0 keeps what is set.
+                    *known = if new == 0 { *known } else { new };
+                }
+            }
             "start-daemon" => {
                 self.daemons.insert(line.daemon_state("start-daemon")?, line.daemon()?);
             }
@@ -216,18 +223,6 @@ impl Rules {
             }
             // The others only look at the table.
             _ => {}
-        }
-        Ok(())
-    }
-
-    fn set_timeouts(&mut self, words: &[&str]) -> anyhow::Result<()> {
-        let Timeouts { tcp, tcp_fin, udp } = &mut self.timeouts;
-        if words.len() != 3 {
-            bail!("--set takes three numbers: tcp, tcpfin and udp");
-        }
-        for (known, word) in [tcp, tcp_fin, udp].into_iter().zip(words) {
-            // 0 keeps what is set.
-            *known = Some(number("--set", word, 0, MAX_SECONDS)?).filter(|new| *new != 0).unwrap_or(*known);
         }
         Ok(())
     }
@@ -314,22 +309,21 @@ impl<'a> Line<'a> {
 
     /// The one command of the line.
     fn command(&self) -> anyhow::Result<&'static str> {
-        let commands: Vec<&str> = self
-            .given
-            .iter()
-            .filter(|(option, _)| option.is_command)
-            .map(|(option, _)| option.name)
-            .collect();
-        let command = match commands.as_slice() {
+        let mut commands = self.given.iter().filter(|(option, _)| option.is_command);
+        let command = match (commands.next(), commands.next()) {
             // As ipvsadm alone.
-            [] if self.given.is_empty() && self.words.is_empty() => "list",
-            [] => bail!("there is no command such as -A or -a"),
-            [command] => *command,
-            [one, other, ..] => bail!("--{one} and --{other} cannot be had together"),
+            (None, _) if self.given.is_empty() && self.words.is_empty() => "list",
+            (None, _) => bail!("there is no command such as -A or -a"),
+            (Some((command, _)), None) => command.name,
+            (Some((one, _)), Some((other, _))) => {
+                bail!("--{} and --{} cannot be had together", one.name, other.name)
+            }
         };
-        match self.words.first() {
-            Some(word) if command != "set" => bail!("`{}` is unexpected", shown(word)),
-            _ => Ok(command),
+        match self.words.as_slice() {
+            [_, _, _] if command == "set" => Ok(command),
+            _ if command == "set" => bail!("--set takes three numbers: tcp, tcpfin and udp"),
+            [word, ..] => Err(wrong(word, "is unexpected")),
+            [] => Ok(command),
         }
     }
 
@@ -358,8 +352,7 @@ impl<'a> Line<'a> {
         // `ipvsadm -S` prints marks from 2^31 as negative numbers.
         let signed = || text.parse::<i32>().map(|mark| u32::from_ne_bytes(mark.to_ne_bytes()));
         let mark = text.parse().or_else(|_| signed()).ok().filter(|mark| *mark != 0);
-        let mark =
-            mark.with_context(|| format!("`{}` is not a firewall mark: 1 to 4294967295", shown(text)))?;
+        let mark = mark.ok_or_else(|| wrong(text, "is not a firewall mark: 1 to 4294967295"))?;
         Ok(ServiceKey::Fwmark { mark, family: if self.has("ipv6") { Family::Ipv6 } else { Family::Ipv4 } })
     }
 
@@ -380,10 +373,10 @@ impl<'a> Line<'a> {
                 bail!("--netmask needs --persistent");
             }
             service.netmask = match family {
-                Family::Ipv4 => text
-                    .parse::<Ipv4Addr>()
-                    .map(u32::from)
-                    .map_err(|_| anyhow!("`{}` is not a netmask, as in 255.255.255.0", shown(text)))?,
+                Family::Ipv4 => {
+                    let mask = text.parse::<Ipv4Addr>().map(u32::from);
+                    mask.map_err(|_| wrong(text, "is not a netmask, as in 255.255.255.0"))?
+                }
                 Family::Ipv6 => number("--netmask", text, 1, 128)?,
             };
         }
@@ -406,15 +399,11 @@ impl<'a> Line<'a> {
         };
         let text = self.value("real-server").context("there is no real server: -r")?;
         let (address, port) = self.endpoint(text, protocol)?;
-        let chosen = self
-            .given
-            .iter()
-            .filter_map(|(option, _)| METHODS.iter().find(|(.., name)| *name == option.name));
-        let forward = match chosen.collect::<Vec<_>>().as_slice() {
-            [] => Forward::DR,
-            [(forward, ..)] => *forward,
-            _ => bail!("only one of -g, -i and -m can be had"),
-        };
+        let mut chosen = METHODS.iter().filter(|(.., name)| self.has(name));
+        let forward = chosen.next().map_or(Forward::DR, |(forward, ..)| *forward);
+        if chosen.next().is_some() {
+            bail!("only one of -g, -i and -m can be had");
+        }
         let port = match (service, port) {
             // As ipvsadm does, whatever the line says: such a packet keeps its port.
             (ServiceKey::Endpoint { .. }, _) if forward != Forward::NAT => service_port,
@@ -433,9 +422,8 @@ impl<'a> Line<'a> {
 
     fn tunnel(&self) -> anyhow::Result<Tunnel> {
         let kind = self.value("tun-type").unwrap_or("ipip");
-        let place = Tunnel::KINDS.iter().position(|known| *known == kind).with_context(|| {
-            format!("`{}` is not a tunnel type: {}", shown(kind), Tunnel::KINDS.join(", "))
-        })?;
+        let place = Tunnel::KINDS.iter().position(|known| *known == kind);
+        let place = place.ok_or_else(|| wrong(kind, "is not a tunnel type: ipip, gue, gre"))?;
         let checksum = Tunnel::CHECKSUMS.iter().rposition(|name| self.has(&format!("tun-{name}")));
         Ok(Tunnel {
             kind: place.try_into()?,
@@ -448,14 +436,13 @@ impl<'a> Line<'a> {
         match self.value(command).unwrap_or_default() {
             "master" => Ok(DaemonState::Master),
             "backup" => Ok(DaemonState::Backup),
-            other => bail!("`{}` is neither master nor backup", shown(other)),
+            other => Err(wrong(other, "is neither master nor backup")),
         }
     }
 
     fn daemon(&self) -> anyhow::Result<SyncDaemon> {
-        let group = self
-            .value("mcast-group")
-            .map(|text| text.parse().map_err(|_| anyhow!("`{}` is not a multicast address", shown(text))));
+        let group = self.value("mcast-group");
+        let group = group.map(|text| text.parse().map_err(|_| wrong(text, "is not a multicast address")));
         Ok(SyncDaemon {
             interface: self.value("mcast-interface").unwrap_or("eth0").to_owned(),
             id: self.number("syncid", 0, 255)?.unwrap_or(0),
@@ -469,10 +456,9 @@ impl<'a> Line<'a> {
     /// Reads `HOST`, `HOST:PORT`, `[V6]` and `[V6]:PORT` as ipvsadm does (`parse_service` in `ipvsadm.c`).
     fn endpoint(&self, text: &str, protocol: Protocol) -> anyhow::Result<(IpAddr, Option<u16>)> {
         let (host, port) = if let Some(inner) = text.strip_prefix('[') {
-            let (host, rest) =
-                inner.split_once(']').with_context(|| format!("`{}` lacks its `]`", shown(text)))?;
+            let (host, rest) = inner.split_once(']').ok_or_else(|| wrong(text, "lacks its `]`"))?;
             match rest.strip_prefix(':') {
-                None if !rest.is_empty() => bail!("`{}` has no `:PORT` after its `]`", shown(text)),
+                None if !rest.is_empty() => return Err(wrong(text, "has no `:PORT` after its `]`")),
                 port => (host, port),
             }
         } else if text.parse::<IpAddr>().is_ok() {
@@ -490,4 +476,8 @@ fn number<T: TryFrom<u32>>(what: &str, text: &str, least: u32, most: u32) -> any
     value
         .and_then(|value| T::try_from(value).ok())
         .with_context(|| format!("{what}: `{}` is not a number from {least} to {most}", shown(text)))
+}
+
+fn wrong(text: &str, why: &str) -> anyhow::Error {
+    anyhow!("`{}` {why}", shown(text))
 }

@@ -113,37 +113,33 @@ fn judge(writable: &Table, text: &str) -> anyhow::Result<Refused> {
 impl Piece {
     /// What to leave out because of a problem at this place of the file.
     fn at(location: &[Segment], writable: &Table) -> Vec<Self> {
-        let path: Vec<String> = location
-            .iter()
-            .map(|segment| match segment {
-                Segment::Key(key) => key.to_string(),
-                Segment::Index(index) => index.to_string(),
-            })
-            .collect();
-        let nth = |index: &str| index.parse().unwrap_or(usize::MAX);
-        let found = match path.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-            ["interface"] => return writable.vips().into_iter().map(Self::Place).collect(),
-            ["vips", index, "label" | "interface"] => {
-                writable.vips().into_iter().nth(nth(index)).map(Self::Place)
+        let (mut path, mut indices) = (Vec::new(), Vec::new());
+        for segment in location {
+            match segment {
+                Segment::Key(key) => path.push(key.as_ref()),
+                Segment::Index(index) => indices.push(*index),
             }
-            ["vips", index, ..] => {
-                let vip = writable.vips().into_iter().nth(nth(index));
+        }
+        let daemon = writable.daemons.keys().next().copied();
+        let vip = |index| writable.vips().into_iter().nth(index);
+        let found = match (path.as_slice(), indices.as_slice()) {
+            (["interface"], _) => return writable.vips().into_iter().map(Self::Place).collect(),
+            (["vips", "label" | "interface"], [index]) => vip(*index).map(Self::Place),
+            (["vips", ..], [index]) => {
+                let vip = vip(*index);
                 let keys = writable.services.keys().filter(|key| vip.is_some() && vip_of(key) == vip);
                 return keys.map(|key| Self::Service(*key, None)).collect();
             }
-            ["ipvs", "timeouts", name] => Some(Self::Timeout((*name).to_owned())),
-            ["ipvs", "sysctl", name] => Some(Self::Parameter((*name).to_owned())),
-            ["ipvs", "sync_daemon", key, ..] => {
-                let piece = if *key == "max_len" { Self::MaxLen } else { Self::Daemon };
-                writable.daemons.keys().next().copied().map(piece)
+            (["ipvs", "timeouts", name], _) => Some(Self::Timeout((*name).to_owned())),
+            (["ipvs", "sysctl", name], _) => Some(Self::Parameter((*name).to_owned())),
+            (["ipvs", "sync_daemon", "max_len"], _) => daemon.map(Self::MaxLen),
+            (["ipvs", "sync_daemon", ..], _) => daemon.map(Self::Daemon),
+            (["virtual_services", "real_servers", ..], [index, server, ..]) => {
+                let service = writable.services.iter().nth(*index);
+                service.map(|(key, wanted)| Self::Service(*key, wanted.servers.keys().nth(*server).copied()))
             }
-            ["virtual_services", index, rest @ ..] => {
-                writable.services.iter().nth(nth(index)).map(|(key, wanted)| match rest {
-                    ["real_servers", index, ..] => {
-                        Self::Service(*key, wanted.servers.keys().nth(nth(index)).copied())
-                    }
-                    _ => Self::Service(*key, None),
-                })
+            (["virtual_services", ..], [index, ..]) => {
+                writable.services.keys().nth(*index).map(|key| Self::Service(*key, None))
             }
             _ => None,
         };
