@@ -151,7 +151,7 @@ impl<'a> Common<'a> {
         for line in &block.children {
             let value = line.value(1);
             match line.keyword() {
-                _ if default_of_servers(line, &mut server)? => {}
+                _ if sets_server(line, &mut server)? => {}
                 "lvs_sched" | "lb_algo" => value.clone_into(&mut settings.scheduler),
                 "protocol" => {
                     let known = [Protocol::TCP, Protocol::UDP, Protocol::SCTP];
@@ -225,7 +225,7 @@ impl<'a> Common<'a> {
         let mut server = self.server;
         for line in &block.children {
             match line.keyword() {
-                _ if default_of_servers(line, &mut server)? => {}
+                _ if sets_server(line, &mut server)? => {}
                 "uthreshold" => server.upper_threshold = number(line)?,
                 "lthreshold" => server.lower_threshold = number(line)?,
                 _ => lost.push(format!("{} of {address}", without(line))),
@@ -243,7 +243,7 @@ impl<'a> Common<'a> {
 }
 
 /// Whether a line sets what a `virtual_server` gives to its real servers, or one of them to itself.
-fn default_of_servers(line: &Statement, server: &mut RealServer) -> anyhow::Result<bool> {
+fn sets_server(line: &Statement, server: &mut RealServer) -> anyhow::Result<bool> {
     match line.keyword() {
         "weight" => server.weight = number(line)?,
         _ if meaning::is_method(line) => {

@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use anyhow::{Context as _, bail};
 
 use super::{Place, Table, vip_of};
-use crate::config::source::{Segment, Source};
+use crate::config::source::{Problem, Segment, Source};
 use crate::config::{Config, WantedService};
 use crate::model::service_flag::{ONE_PACKET, PERSISTENT, SCHED1, SCHED2, SCHED3};
 use crate::model::{
@@ -95,12 +95,14 @@ fn judge(writable: &Table, text: &str) -> anyhow::Result<Refused> {
             }
         }
         Err(problems) => {
-            // One section of the file at a time: a real server is judged beside the daemon that is written in the end.
-            let section = problems.first().and_then(|problem| problem.location.first());
-            for problem in problems.iter().filter(|problem| problem.location.first() == section) {
-                for piece in Piece::at(&problem.location, writable) {
+            let at = |problem: &Problem| Piece::at(&problem.location, writable);
+            let without_daemon = problems.iter().flat_map(at).any(|piece| matches!(piece, Piece::Daemon(_)));
+            for problem in &problems {
+                // What only a daemon keeps out stays.
+                let counts = |piece: &Piece| !(without_daemon && matches!(piece, Piece::Service(..)));
+                at(problem).into_iter().filter(counts).for_each(|piece| {
                     refuse(piece, &problem.message);
-                }
+                });
             }
             if let (true, Some(problem)) = (refused.is_empty(), problems.first()) {
                 bail!("{}", problem.message);
@@ -113,33 +115,37 @@ fn judge(writable: &Table, text: &str) -> anyhow::Result<Refused> {
 impl Piece {
     /// What to leave out because of a problem at this place of the file.
     fn at(location: &[Segment], writable: &Table) -> Vec<Self> {
-        let (mut path, mut indices) = (Vec::new(), Vec::new());
-        for segment in location {
-            match segment {
-                Segment::Key(key) => path.push(key.as_ref()),
-                Segment::Index(index) => indices.push(*index),
-            }
-        }
+        let path: Vec<String> = location
+            .iter()
+            .map(|segment| match segment {
+                Segment::Key(key) => key.to_string(),
+                Segment::Index(index) => index.to_string(),
+            })
+            .collect();
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        let nth = |index: &str| index.parse().unwrap_or(usize::MAX);
+        let vip = |index| writable.vips().into_iter().nth(nth(index));
         let daemon = writable.daemons.keys().next().copied();
-        let vip = |index| writable.vips().into_iter().nth(index);
-        let found = match (path.as_slice(), indices.as_slice()) {
-            (["interface"], _) => return writable.vips().into_iter().map(Self::Place).collect(),
-            (["vips", "label" | "interface"], [index]) => vip(*index).map(Self::Place),
-            (["vips", ..], [index]) => {
-                let vip = vip(*index);
+        let found = match path.as_slice() {
+            ["interface"] => return writable.vips().into_iter().map(Self::Place).collect(),
+            ["vips", index, "label" | "interface"] => vip(index).map(Self::Place),
+            ["vips", index, ..] => {
+                let vip = vip(index);
                 let keys = writable.services.keys().filter(|key| vip.is_some() && vip_of(key) == vip);
                 return keys.map(|key| Self::Service(*key, None)).collect();
             }
-            (["ipvs", "timeouts", name], _) => Some(Self::Timeout((*name).to_owned())),
-            (["ipvs", "sysctl", name], _) => Some(Self::Parameter((*name).to_owned())),
-            (["ipvs", "sync_daemon", "max_len"], _) => daemon.map(Self::MaxLen),
-            (["ipvs", "sync_daemon", ..], _) => daemon.map(Self::Daemon),
-            (["virtual_services", "real_servers", ..], [index, server, ..]) => {
-                let service = writable.services.iter().nth(*index);
-                service.map(|(key, wanted)| Self::Service(*key, wanted.servers.keys().nth(*server).copied()))
-            }
-            (["virtual_services", ..], [index, ..]) => {
-                writable.services.keys().nth(*index).map(|key| Self::Service(*key, None))
+            ["ipvs", "timeouts", name] => Some(Self::Timeout((*name).to_owned())),
+            ["ipvs", "sysctl", name] => Some(Self::Parameter((*name).to_owned())),
+            ["ipvs", "sync_daemon", "max_len"] => daemon.map(Self::MaxLen),
+            ["ipvs", "sync_daemon", ..] => daemon.map(Self::Daemon),
+            ["virtual_services", index, rest @ ..] => {
+                let service = writable.services.iter().nth(nth(index));
+                service.map(|(key, wanted)| match rest {
+                    ["real_servers", index, ..] => {
+                        Self::Service(*key, wanted.servers.keys().nth(nth(index)).copied())
+                    }
+                    _ => Self::Service(*key, None),
+                })
             }
             _ => None,
         };
