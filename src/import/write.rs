@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use anyhow::{Context as _, bail};
 
 use super::{Place, Table, vip_of};
-use crate::config::source::{Problem, Segment, Source};
+use crate::config::source::{Segment, Source};
 use crate::config::{Config, WantedService};
 use crate::model::service_flag::{ONE_PACKET, PERSISTENT, SCHED1, SCHED2, SCHED3};
 use crate::model::{
@@ -95,14 +95,14 @@ fn judge(writable: &Table, text: &str) -> anyhow::Result<Refused> {
             }
         }
         Err(problems) => {
-            let at = |problem: &Problem| Piece::at(&problem.location, writable);
-            let without_daemon = problems.iter().flat_map(at).any(|piece| matches!(piece, Piece::Daemon(_)));
             for problem in &problems {
-                // What only a daemon keeps out stays.
-                let counts = |piece: &Piece| !(without_daemon && matches!(piece, Piece::Service(..)));
-                at(problem).into_iter().filter(counts).for_each(|piece| {
+                for piece in Piece::at(&problem.location, writable) {
                     refuse(piece, &problem.message);
-                });
+                }
+            }
+            // What only a daemon keeps out stays.
+            if refused.keys().any(|piece| matches!(piece, Piece::Daemon(_))) {
+                refused.retain(|piece, _| !matches!(piece, Piece::Service(..)));
             }
             if let (true, Some(problem)) = (refused.is_empty(), problems.first()) {
                 bail!("{}", problem.message);
