@@ -16,6 +16,7 @@ pub mod desired;
 pub mod fifo;
 pub mod import;
 pub mod instance;
+pub mod ipvsadm;
 pub mod keepalived_conf;
 pub mod kernel;
 pub mod log;

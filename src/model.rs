@@ -1,7 +1,7 @@
 //! The field's words as types: roles, VIPs, virtual services, real servers and their settings.
 //!
 //! Owns names, identities (what makes two objects the same one), settings (what may differ
-//! between two versions of one object) and their text form, which is ipvsadm's and iproute2's.
+//! between two versions of one object) and their text form. Leaves ipvsadm's words to `ipvsadm`.
 //! Reads nothing, decides nothing, imports nothing local. Used by every other file.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -130,23 +130,6 @@ impl ServiceKey {
             Self::Fwmark { family, .. } => *family,
         }
     }
-
-    /// The words with which ipvsadm(8) names this service.
-    pub fn ipvsadm(&self) -> String {
-        match self {
-            Self::Endpoint { address, port, protocol } => {
-                let option = match *protocol {
-                    Protocol::TCP => "-t".to_owned(),
-                    Protocol::UDP => "-u".to_owned(),
-                    Protocol::SCTP => "--sctp-service".to_owned(),
-                    other => format!("--{other}-service"),
-                };
-                format!("{option} {}", Endpoint { address: *address, port: *port })
-            }
-            Self::Fwmark { mark, family: Family::Ipv4 } => format!("-f {mark}"),
-            Self::Fwmark { mark, family: Family::Ipv6 } => format!("-f {mark} -6"),
-        }
-    }
 }
 
 impl fmt::Display for ServiceKey {
@@ -240,28 +223,6 @@ impl Service {
             .collect()
     }
 
-    /// The options with which ipvsadm(8) sets exactly this, after the service's name.
-    pub fn ipvsadm(&self, family: Family) -> String {
-        let mut words = format!("-s {}", self.scheduler);
-        if self.is_persistent() {
-            words += &format!(" -p {}", self.timeout);
-            if self.netmask != Self::full_netmask(family) {
-                words += &format!(" -M {}", self.netmask_text(family));
-            }
-        }
-        if !self.engine.is_empty() {
-            words += &format!(" --pe {}", self.engine);
-        }
-        if self.flags & service_flag::ONE_PACKET != 0 {
-            words += " -o";
-        }
-        let flags = self.scheduler_flags();
-        if !flags.is_empty() {
-            words += &format!(" -b {}", flags.join(","));
-        }
-        words
-    }
-
     /// The persistence granularity as ipvsadm writes it: dotted mask or prefix length.
     pub fn netmask_text(&self, family: Family) -> String {
         match family {
@@ -313,16 +274,6 @@ impl Forward {
     pub const TUN: Self = Self(2);
     /// Direct routing: packets go out unchanged to the real server's link address.
     pub const DR: Self = Self(3);
-
-    /// ipvsadm's option letter.
-    pub fn ipvsadm(self) -> &'static str {
-        match self {
-            Self::NAT => "-m",
-            Self::TUN => "-i",
-            Self::DR => "-g",
-            _ => "(other)",
-        }
-    }
 }
 
 impl fmt::Display for Forward {
@@ -409,24 +360,6 @@ impl RealServer {
         words
     }
 
-    /// The options with which ipvsadm(8) sets exactly this, after the server's name.
-    pub fn ipvsadm(&self) -> String {
-        let mut words = format!("{} -w {}", self.forward.ipvsadm(), self.weight);
-        if self.upper_threshold != 0 || self.lower_threshold != 0 {
-            words += &format!(" -x {} -y {}", self.upper_threshold, self.lower_threshold);
-        }
-        if self.forward == Forward::TUN {
-            words += &format!(" --tun-type {}", self.tunnel.kind_name());
-            if self.tunnel.kind == 1 {
-                words += &format!(" --tun-port {}", self.tunnel.port);
-            }
-            if self.tunnel.kind != 0 {
-                words += &format!(" --tun-{}", self.tunnel.checksum_name());
-            }
-        }
-        words
-    }
-
     /// The fields in which `self` and `new` differ: name, old, new.
     pub fn differences(&self, new: &Self) -> Vec<(&'static str, String, String)> {
         let mut list = Differences::default();
@@ -489,24 +422,6 @@ impl SyncDaemon {
             && agrees(&self.group, &running.group)
             && agrees(&self.port, &running.port)
             && agrees(&self.ttl, &running.ttl)
-    }
-
-    /// ipvsadm's options for it.
-    pub fn ipvsadm(&self) -> String {
-        let mut words = format!("--mcast-interface {} --syncid {}", self.interface, self.id);
-        if let Some(value) = self.max_len {
-            words += &format!(" --sync-maxlen {value}");
-        }
-        if let Some(value) = self.group {
-            words += &format!(" --mcast-group {value}");
-        }
-        if let Some(value) = self.port {
-            words += &format!(" --mcast-port {value}");
-        }
-        if let Some(value) = self.ttl {
-            words += &format!(" --mcast-ttl {value}");
-        }
-        words
     }
 }
 

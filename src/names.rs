@@ -4,37 +4,39 @@
 //! the very libc of its machine can do that. This one is linked with its own, so that one package suits every
 //! distribution, and asks the program that comes with libc instead. Nothing that a takeover does needs a name.
 //!
-//! Called by `check` and by `import`.
+//! Called by `check`, and by `import` and `ipvsadm`.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
+use anyhow::{Context as _, bail};
+
 use crate::model::Protocol;
 use crate::text::shown;
 
 /// The number of a user; none when there is no such user.
 pub fn user(name: &str) -> Option<u32> {
-    entries("passwd", name, "/etc/passwd").lines().find_map(|line| {
+    entries("passwd", name).lines().find_map(|line| {
         let mut fields = line.split(':');
         // A number, too, finds a user.
         (fields.next()? == name).then(|| fields.nth(1)?.parse().ok())?
     })
 }
 
-/// What getent says of a key, or where it cannot tell, the file.
-fn entries(database: &str, key: &str, file: &str) -> String {
-    getent(database, key).unwrap_or_else(|| std::fs::read_to_string(file).unwrap_or_default())
-}
-
-/// What getent says of a key; none when it is missing, or another one that does not know this.
-fn getent(database: &str, key: &str) -> Option<String> {
-    let mut command = Command::new("getent");
-    command.args([database, "--", key]).stdin(Stdio::null()).stderr(Stdio::null());
-    let output = command.output().ok()?;
-    // 2: there is no such key.
-    matches!(output.status.code(), Some(0 | 2)).then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+/// What getent says of a key. Where it is missing, or is another one that does not know this, the file in /etc that has
+/// such entries.
+fn entries(database: &str, key: &str) -> String {
+    let mut getent = Command::new("getent");
+    getent.args([database, "--", key]).stdin(Stdio::null()).stderr(Stdio::null());
+    match getent.output() {
+        // 2: there is no such key.
+        Ok(output) if matches!(output.status.code(), Some(0 | 2)) => {
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        }
+        _ => std::fs::read_to_string(format!("/etc/{database}")).unwrap_or_default(),
+    }
 }
 
 /// The hosts and services that a machine knows, each asked for once: a question may take seconds, and a saved table
@@ -47,10 +49,7 @@ pub struct Hosts {
 impl Hosts {
     /// Those of this machine.
     pub fn system() -> Self {
-        Self::new(|database, key| match database {
-            "services" => entries(database, key, "/etc/services"),
-            _ => getent(database, key).unwrap_or_default(),
-        })
+        Self::new(entries)
     }
 
     /// Those of other answers than getent's: of the databases `ahosts` and `services`, whose key is `NAME/PROTOCOL`.
@@ -68,19 +67,19 @@ impl Hosts {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn address(&self, text: &str, ipv6: bool) -> Result<IpAddr, String> {
+    pub fn address(&self, text: &str, ipv6: bool) -> anyhow::Result<IpAddr> {
         if let Ok(address) = text.parse() {
             return Ok(address);
         }
         // ipvsadm: a number alone is no host.
         if !is_name(text) || text.chars().all(|c| c.is_ascii_digit()) {
-            return Err(format!("`{}` is not an address", shown(text)));
+            bail!("`{}` is not an address", shown(text));
         }
         // One line for each address and kind of socket, the address first, perhaps with its interface.
         let lines = self.ask("ahosts", text);
         let mut found =
             lines.lines().filter_map(|line| line.split_whitespace().next()?.parse::<IpAddr>().ok());
-        found.find(|address| address.is_ipv6() == ipv6).ok_or_else(|| {
+        found.find(|address| address.is_ipv6() == ipv6).with_context(|| {
             let kind = if ipv6 { "IPv6" } else { "IPv4" };
             format!(
                 "the host `{text}` has no {kind} address here; write the address, or save with `ipvsadm -Sn`"
@@ -92,20 +91,19 @@ impl Hosts {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn port(&self, text: &str, protocol: Protocol) -> Result<u16, String> {
+    pub fn port(&self, text: &str, protocol: Protocol) -> anyhow::Result<u16> {
         if let Ok(port) = text.parse() {
             return Ok(port);
         }
-        let lines =
-            if is_name(text) { self.ask("services", &format!("{text}/{protocol}")) } else { String::new() };
+        let lines = is_name(text).then(|| self.ask("services", &format!("{text}/{protocol}")));
         // The first entry counts, as with getservbyname(3).
-        let port = lines.lines().find_map(|line| {
+        let port = lines.unwrap_or_default().lines().find_map(|line| {
             let mut words = line.split('#').next()?.split_whitespace();
             let (name, place) = (words.next()?, words.next()?);
             let port = place.strip_suffix(&format!("/{protocol}"))?.parse().ok()?;
             std::iter::once(name).chain(words).any(|name| name == text).then_some(port)
         });
-        port.ok_or_else(|| {
+        port.with_context(|| {
             format!(
                 "`{}` is neither a port nor a {protocol} service in /etc/services; write the number, or save with `ipvsadm -Sn`",
                 shown(text)
@@ -137,17 +135,17 @@ mod tests {
         assert!(
             hosts.address("localhost", false).or(hosts.address("localhost", true)).unwrap().is_loopback()
         );
-        assert_eq!(hosts.address("198.51.100.7", false), Ok(IpAddr::from([198, 51, 100, 7])));
+        assert_eq!(hosts.address("198.51.100.7", false).unwrap(), IpAddr::from([198, 51, 100, 7]));
         assert!(hosts.address("7", false).is_err() && hosts.address("--help", false).is_err());
     }
 
     #[test]
     fn a_service_has_a_port_for_each_protocol() {
         let hosts = Hosts::new(|_, _| "# c\nhttp 80/tcp www # Web\ndomain 53/udp\nhttp 81/tcp\n".to_owned());
-        assert_eq!(hosts.port("www", Protocol::TCP), Ok(80));
-        assert_eq!(hosts.port("http", Protocol::TCP), Ok(80));
-        assert_eq!(hosts.port("8080", Protocol::TCP), Ok(8080));
-        assert!(hosts.port("domain", Protocol::TCP).unwrap_err().contains("tcp service"));
+        assert_eq!(hosts.port("www", Protocol::TCP).unwrap(), 80);
+        assert_eq!(hosts.port("http", Protocol::TCP).unwrap(), 80);
+        assert_eq!(hosts.port("8080", Protocol::TCP).unwrap(), 8080);
+        assert!(hosts.port("domain", Protocol::TCP).unwrap_err().to_string().contains("tcp service"));
         assert!(hosts.port("70000", Protocol::TCP).is_err() && hosts.port("", Protocol::UDP).is_err());
     }
 }

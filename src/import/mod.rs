@@ -1,21 +1,18 @@
 //! `import`: a desired-state file from what exists.
 //!
-//! Owns the intermediate [`Table`], which every source fills and one writer puts into YAML, and the flow from
-//! source to text. Leaves each source's language to its own file, the YAML to `yaml`, and what a file may say
-//! to `desired`: what that refuses comes out as a comment. Called by `lib`.
+//! Owns the intermediate [`Table`], which every source fills and one writer puts into a file, and the flow from source to
+//! text. Leaves each source to its own file, the text and what it may say to `write`. Called by `lib`.
 
-mod ipvsadm;
 mod keepalived;
-mod options;
-mod running;
+mod kernel;
 pub mod sandbox;
 mod script;
-mod sift;
-mod yaml;
+mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::io::Read as _;
+use std::fs::File;
+use std::io::{Read, stdin};
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -25,11 +22,13 @@ use clap::ValueEnum;
 
 use crate::config::WantedService;
 use crate::config::source::MAX_BYTES;
+use crate::ipvsadm::Rules;
 use crate::kernel::Linux;
 use crate::model::{DaemonState, ServiceKey, SyncDaemon, Timeouts};
 use crate::text::shown;
 
 pub use crate::names::Hosts;
+pub use write::write;
 
 /// What to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -65,7 +64,7 @@ pub struct Table {
     /// What the reader of the file should know, before the first key
     pub notes: Vec<String>,
     /// What belongs to a service and has no key, told next to it
-    pub remarks: BTreeMap<ServiceKey, Vec<String>>,
+    pub remarks: BTreeMap<ServiceKey, String>,
 }
 
 /// Where a VIP stands.
@@ -79,19 +78,31 @@ pub struct Place {
     pub remark: Option<String>,
 }
 
+impl Table {
+    /// The addresses of its services.
+    fn vips(&self) -> BTreeSet<IpAddr> {
+        self.services.keys().filter_map(vip_of).collect()
+    }
+}
+
+/// The address of a service; none of a mark.
+fn vip_of(key: &ServiceKey) -> Option<IpAddr> {
+    match key {
+        ServiceKey::Endpoint { address, .. } => Some(*address),
+        ServiceKey::Fwmark { .. } => None,
+    }
+}
+
 /// Reads the source and gives the file's text, which `check` accepts.
 ///
 /// # Errors
 /// When the source cannot be read or, of `ipvsadm-save`, when a line is not understood.
 pub fn run(origin: Origin, file: Option<&Path>) -> anyhow::Result<String> {
-    let table = match origin {
-        Origin::Kernel => running::read(&mut Linux::open()?, &Linux::interfaces()?)?,
-        _ => {
-            let (name, text) = input(file)?;
-            parse(origin, &name, &text, &Hosts::system())?
-        }
-    };
-    write(&table)
+    if origin == Origin::Kernel {
+        return write(&kernel::read(&mut Linux::open()?, &Linux::interfaces()?)?);
+    }
+    let (name, text) = input(file)?;
+    write(&parse(origin, &name, &text, &Hosts::system())?)
 }
 
 /// Lets a script run in private namespaces; gives the file's text, and why it may lack something.
@@ -110,39 +121,27 @@ pub fn run_script(words: &[OsString], limit: Duration) -> anyhow::Result<(String
 pub fn parse(origin: Origin, name: &str, text: &str, hosts: &Hosts) -> anyhow::Result<Table> {
     match origin {
         Origin::Kernel | Origin::Script => bail!("this is not read as text"),
-        Origin::IpvsadmSave => ipvsadm::read(name, text, hosts),
+        Origin::IpvsadmSave => {
+            let Rules { services, timeouts, daemons } = Rules::read(name, text, hosts)?;
+            let lost = "ipvsadm does not save thresholds (-x, -y), timeouts (--set) and sync daemons; `--from kernel` reads them.";
+            let (origin, notes) = (format!("ipvsadm-save text, {name}"), vec![lost.to_owned()]);
+            Ok(Table { origin, services, timeouts, daemons, notes, ..Table::default() })
+        }
         Origin::KeepalivedConf => Ok(keepalived::read(name, text, hosts)),
-    }
-}
-
-/// The YAML of a table.
-///
-/// # Errors
-/// When the reader of the file does not read back what was written, which would be a mistake in this program.
-pub fn write(table: &Table) -> anyhow::Result<String> {
-    let sifted = sift::Sifted::of(table);
-    let text = yaml::document(&sifted);
-    match sift::read(&text) {
-        Ok(config) if config.services == sifted.services => Ok(text),
-        Ok(_) => bail!("the file written would not mean what was read; please report this input"),
-        Err(why) => bail!("the file written would not be valid ({why}); please report this input"),
     }
 }
 
 /// The text of FILE or of standard input, with its name for messages.
 fn input(file: Option<&Path>) -> anyhow::Result<(String, String)> {
-    let (name, mut reader): (String, Box<dyn std::io::Read>) = match file {
-        Some(path) if path != Path::new("-") => {
-            let name = path.display().to_string();
-            let opened = std::fs::File::open(path).with_context(|| format!("opening {name}"))?;
-            (name, Box::new(opened))
-        }
-        _ => ("standard input".to_owned(), Box::new(std::io::stdin())),
+    let file = file.filter(|path| *path != Path::new("-"));
+    let name = file.map_or("standard input".into(), |path| path.to_string_lossy());
+    let reader: Box<dyn Read> = match file {
+        Some(path) => Box::new(File::open(path).with_context(|| format!("opening {name}"))?),
+        None => Box::new(stdin()),
     };
     let mut bytes = Vec::new();
-    let most = MAX_BYTES + 1;
-    reader.by_ref().take(most).read_to_end(&mut bytes).with_context(|| format!("reading {name}"))?;
-    if bytes.len() as u64 == most {
+    reader.take(MAX_BYTES + 1).read_to_end(&mut bytes).with_context(|| format!("reading {name}"))?;
+    if bytes.len() as u64 > MAX_BYTES {
         bail!("{name} has more than {MAX_BYTES} bytes; import it in parts");
     }
     // Comments of old scripts are in any encoding; a name that matters is ASCII.

@@ -15,6 +15,8 @@ use caps::CapSet;
 use nix::errno::Errno;
 use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::SIGKILL;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 /// This program's own name for itself as the inner process: no option, so that nobody types it by mistake.
@@ -49,8 +51,7 @@ pub fn run(words: &[OsString]) -> anyhow::Result<()> {
         bail!("{INSIDE} is `import --run` in its own namespaces, and cannot be started by hand");
     }
     // Who asked for it can be interrupted; nothing of it may live on.
-    nix::sys::prctl::set_pdeathsig(nix::sys::signal::SIGKILL)
-        .context("binding the script to this program")?;
+    set_pdeathsig(SIGKILL).context("binding the script to this program")?;
     let (name, arguments) = words.split_first().context("no script is named")?;
     let script = Path::new(name);
     let content = std::fs::read(script).with_context(|| format!("reading {}", script.display()))?;
@@ -78,11 +79,9 @@ pub fn run(words: &[OsString]) -> anyhow::Result<()> {
     }
     let output = std::io::stderr().as_fd().try_clone_to_owned().context("passing standard error on")?;
     let mut command = command(script, &content);
-    command.args(arguments).stdin(Stdio::null()).stdout(output);
-    let status = command.status().with_context(|| {
-        format!("running {} by {}", script.display(), command.get_program().to_string_lossy())
-    })?;
-    print!("{status}");
+    let status = command.args(arguments).stdin(Stdio::null()).stdout(output).status();
+    let program = command.get_program().to_string_lossy();
+    print!("{}", status.with_context(|| format!("running {} by {program}", script.display()))?);
     Ok(())
 }
 
@@ -93,12 +92,10 @@ fn command(script: &Path, content: &[u8]) -> Command {
         return Command::new(script);
     }
     let line = content.strip_prefix(b"#!").and_then(|rest| rest.split(|byte| *byte == b'\n').next());
-    let line = String::from_utf8_lossy(line.unwrap_or(b"/bin/sh")).into_owned();
-    let blank = [' ', '\t'];
-    let line = line.trim_matches(blank);
-    let (program, argument) = line.split_once(blank).unwrap_or((line, ""));
-    let mut command = Command::new(program);
-    command.args(Some(argument.trim_matches(blank)).filter(|argument| !argument.is_empty())).arg(script);
+    let line = String::from_utf8_lossy(line.unwrap_or(b"/bin/sh"));
+    let mut words = line.trim_matches([' ', '\t']).splitn(2, [' ', '\t']);
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command.args(words.map(str::trim_start)).arg(script);
     command
 }
 
@@ -115,13 +112,12 @@ fn make_private() -> anyhow::Result<()> {
         if PRIVATE.iter().any(|(_, private)| Path::new(&place).starts_with(private)) {
             continue;
         }
-        let done = mount("", &place, "", READ_ONLY);
-        // Then it lies beneath another mount, where nobody reaches it.
-        let hidden = [Errno::EINVAL, Errno::ENOENT, Errno::ENOTDIR];
-        done.or_else(|error| match error.downcast_ref() {
-            Some(errno) if hidden.contains(errno) => Ok(()),
-            _ => Err(error),
-        })?;
+        match mount("", &place, "", READ_ONLY) {
+            // Then it lies beneath another mount, where nobody reaches it.
+            Err(error)
+                if matches!(error.downcast_ref(), Some(Errno::EINVAL | Errno::ENOENT | Errno::ENOTDIR)) => {}
+            done => done?,
+        }
     }
     for (kind, place) in PRIVATE {
         let flags = if kind == "sysfs" { MsFlags::MS_RDONLY } else { MsFlags::empty() };
@@ -129,18 +125,15 @@ fn make_private() -> anyhow::Result<()> {
     }
     mount("/proc/sys/net", "/proc/sys/net", "", MsFlags::MS_BIND)?;
     mount("", "/proc", "", READ_ONLY)?;
+    let dev = Path::new("/dev");
+    let mode = Mode::from_bits_truncate(0o666);
     for (name, minor) in DEVICES {
-        mknod(
-            &Path::new("/dev").join(name),
-            SFlag::S_IFCHR,
-            Mode::from_bits_truncate(0o666),
-            makedev(1, minor),
-        )
-        .with_context(|| format!("making /dev/{name}"))?;
-    }
-    for (name, target) in [("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
-        symlink(Path::new("/proc/self").join(target), Path::new("/dev").join(name))
+        mknod(&dev.join(name), SFlag::S_IFCHR, mode, makedev(1, minor))
             .with_context(|| format!("making /dev/{name}"))?;
+    }
+    for (name, target) in [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")]
+    {
+        symlink(target, dev.join(name)).with_context(|| format!("making /dev/{name}"))?;
     }
     Ok(())
 }

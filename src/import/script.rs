@@ -1,19 +1,22 @@
 //! What a script makes, by letting it.
 //!
 //! Owns the run from outside: the script's file, its time, its end, and which of what is there afterwards it has made.
-//! Leaves what it finds around it to `sandbox` and `kernel::namespace`, reading to `running`. Called by `import`.
+//! Leaves what it finds around it to `sandbox` and `crate::kernel::namespace`, reading to `kernel`. Called by `import`.
 
 use std::ffi::{OsStr, OsString};
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use nix::sched::{CloneFlags, unshare};
 
 use super::sandbox::INSIDE;
-use super::{Table, running};
+use super::{Table, kernel};
 use crate::kernel::{Kernel as _, Linux, namespace};
 use crate::observed::Observed;
 use crate::plan::Needs;
@@ -32,9 +35,9 @@ pub fn read(words: &[OsString], limit: Duration) -> anyhow::Result<(Table, Optio
     }
     namespace::enter()?;
     let mut kernel = Linux::open()?;
-    let before = kernel.observe(&running::scope(&Linux::interfaces()?))?;
+    let before = kernel.observe(&kernel::scope(&Linux::interfaces()?))?;
     let problem = execute(&script, arguments, limit)?;
-    let after = kernel.observe(&running::scope(&Linux::interfaces()?))?;
+    let after = kernel.observe(&kernel::scope(&Linux::interfaces()?))?;
     let mut table = made(&before, after);
     table.origin = format!("what {} made in private namespaces of this kernel", script.display());
     if let Some(problem) = &problem {
@@ -46,8 +49,8 @@ pub fn read(words: &[OsString], limit: Duration) -> anyhow::Result<(Table, Optio
 /// The file meant: by its path or, as keepalived and shells do it, by its name in PATH.
 fn find(name: &OsStr) -> anyhow::Result<PathBuf> {
     let path = std::env::var_os("PATH").filter(|_| Path::new(name).components().count() == 1);
-    let folders: Vec<PathBuf> = std::env::split_paths(&path.unwrap_or_default()).collect();
-    let mut places = folders.iter().map(|folder| folder.join(name)).chain([PathBuf::from(name)]);
+    let path = path.unwrap_or_default();
+    let mut places = std::env::split_paths(&path).map(|folder| folder.join(name)).chain([name.into()]);
     let found = places.find(|place| place.is_file());
     let name = Path::new(name).display();
     let found = found.with_context(|| format!("there is no script {name}; give its path"))?;
@@ -57,6 +60,11 @@ fn find(name: &OsStr) -> anyhow::Result<PathBuf> {
 /// Runs a script as a child of the first process of a process namespace: nobody outside can be signalled, and with
 /// that process everything ends. Gives what went wrong with it.
 fn execute(script: &Path, arguments: &[OsString], limit: Duration) -> anyhow::Result<Option<String>> {
+    // A socket can be read with a limit. What comes is one word at the end, or the end alone.
+    let (mut reader, writer) = UnixStream::pair().context("making a socket")?;
+    reader
+        .set_read_timeout(Some(limit.max(Duration::from_millis(1))))
+        .context("limiting the script's time")?;
     unshare(CloneFlags::CLONE_NEWPID).context("making a private process namespace")?;
     let mut child = Command::new("/proc/self/exe")
         .arg0(INSIDE)
@@ -64,24 +72,16 @@ fn execute(script: &Path, arguments: &[OsString], limit: Duration) -> anyhow::Re
         .arg(script)
         .args(arguments)
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        .stdout(OwnedFd::from(writer))
         .spawn()
         .context("starting this program again, as /proc/self/exe")?;
-    let deadline = Instant::now() + limit;
-    let mut late = false;
-    while child.try_wait().context("waiting for the script")?.is_none() {
-        late = Instant::now() >= deadline;
-        if late {
-            child.kill().context("stopping the script")?;
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let output = child.wait_with_output().context("waiting for the script's end")?;
-    let script = script.display();
-    match String::from_utf8_lossy(&output.stdout).as_ref() {
+    let mut end = String::new();
+    let late = reader.read_to_string(&mut end).is_err();
+    child.kill().context("stopping the script")?;
+    child.wait().context("waiting for the script's end")?;
+    let (script, limit) = (script.display(), limit.as_secs_f32());
+    match end.as_str() {
         _ if late => {
-            let limit = limit.as_secs_f32();
             Ok(Some(format!("{script} was stopped after {limit} s; `--limit DURATION` gives it more time")))
         }
         "" => bail!("{script} was not run; the reason is told above"),
@@ -94,11 +94,10 @@ fn execute(script: &Path, arguments: &[OsString], limit: Duration) -> anyhow::Re
 fn made(before: &Observed, mut after: Observed) -> Table {
     after.parameters.retain(|name, value| before.parameters.get(name) != Some(value));
     after.addresses.retain(|found| !before.addresses.contains(found));
-    let mut table = after.ipvs.as_ref().map(|ipvs| running::table(&after, ipvs)).unwrap_or_default();
-    let others: Vec<String> = after
-        .addresses
-        .iter()
-        .filter(|found| !table.places.contains_key(&found.key.address) && !found.is_of_the_link())
+    let mut table = after.ipvs.as_ref().map(|ipvs| kernel::table(&after, ipvs)).unwrap_or_default();
+    let others = after.addresses.iter().filter(|found| !found.is_of_the_link());
+    let others: Vec<String> = others
+        .filter(|found| !table.places.contains_key(&found.key.address))
         .map(|found| format!("{}/{} on {}", found.key.address, found.prefix, found.key.interface))
         .collect();
     if !others.is_empty() {

@@ -198,6 +198,75 @@ fn what_a_file_refuses_becomes_a_comment() {
     assert_eq!(meaning(&written).daemon.unwrap().max_len, None);
 }
 
+/// Of every kind of thing that a source can have and a file cannot.
+#[test]
+fn what_is_refused_is_told_and_the_rest_is_written() {
+    let lines = "
+-A -t 192.0.2.1:80 -s rr
+-a -t 192.0.2.1:80 -r 203.0.113.1:80 -m
+-a -t 192.0.2.1:80 -r [2001:db8::9]:80 -i
+-A -t 192.0.2.2:80 -s rr
+-A -t 192.0.2.3:80 -s rr
+";
+    let mut table = import::parse(Origin::IpvsadmSave, "source", lines, &hosts()).unwrap();
+    table.timeouts = Timeouts { tcp: 2_678_401, tcp_fin: 60, udp: 0 };
+    table.parameters =
+        [("sync_port", "1"), ("conntrack", "1")].map(|(name, value)| (name.into(), value.into())).into();
+    let daemon = SyncDaemon {
+        interface: "eth0/1".into(),
+        id: 3,
+        max_len: Some(500),
+        group: None,
+        port: None,
+        ttl: None,
+    };
+    table.daemons.insert(DaemonState::Backup, daemon);
+    let place = |label: Option<&str>, interface: &str| Place {
+        label: label.map(str::to_owned),
+        interface: Some(interface.to_owned()),
+        remark: None,
+    };
+    table.places.insert("192.0.2.1".parse().unwrap(), place(Some("eth0:1"), "eth0"));
+    table.places.insert("192.0.2.2".parse().unwrap(), place(None, "default"));
+    table.places.insert("192.0.2.3".parse().unwrap(), place(Some("lo:3"), "eth0"));
+    let third = table.services.values_mut().nth(2).unwrap();
+    third.settings.flags = 0x40;
+    let written = import::write(&table).unwrap();
+    let (_, told) = written.split_once("\n# Not written").unwrap();
+    for line in [
+        "the timeout tcp: `2678401s` must be whole seconds, from 1s to 31d",
+        "net.ipv4.vs.sync_port = 1: there is no parameter net.ipv4.vs.sync_port; did you mean `sync_ports`?",
+        "sync daemon backup (--mcast-interface eth0/1 --syncid 3 --sync-maxlen 500): 500 is out of range",
+        "sync daemon backup (--mcast-interface eth0/1 --syncid 3): not an interface name",
+        "tcp 192.0.2.3:80: a desired-state file has no words for these settings",
+        "ipvsadm -A -t 192.0.2.3:80 -s rr (and flags 0x40)",
+        "where 192.0.2.1 stands: a label is `lo` or begins with `lo:`",
+        "where 192.0.2.2 stands: `default` cannot face clients",
+    ] {
+        assert!(comments(told).contains(line), "{line}\n{written}");
+    }
+    // The real server of the other family only cannot be had beside a daemon.
+    let rules = rules(&written);
+    assert!(
+        rules.iter().any(|line| line.contains("-r [2001:db8::9]:80 -i")) && rules.len() == 4,
+        "{written}"
+    );
+    let declared = meaning(&written);
+    assert_eq!(declared.timeouts, Timeouts { tcp: 0, tcp_fin: 60, udp: 0 });
+    assert_eq!(declared.ipvs_parameters, [("conntrack".to_owned(), "1".to_owned())].into());
+    assert!(declared.daemon.is_none() && declared.interfaces().is_empty(), "{written}");
+
+    // Two daemons are no one's role.
+    table.daemons.insert(DaemonState::Master, table.daemons[&DaemonState::Backup].clone());
+    let told = comments(&import::write(&table).unwrap());
+    for state in ["master", "backup"] {
+        assert!(
+            told.contains(&format!("* sync daemon {state} (")) && told.contains("two run here"),
+            "{told}"
+        );
+    }
+}
+
 #[test]
 fn an_empty_source_says_that_empty_is_meant() {
     for origin in [Origin::IpvsadmSave, Origin::KeepalivedConf] {

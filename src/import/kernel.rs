@@ -4,10 +4,10 @@
 //! the kernel's default. Reads through [`Kernel`] and decides nothing about what a file may say. Called by
 //! `import` and, for what a script has made, by `script`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use anyhow::bail;
+use anyhow::Context as _;
 
 use super::{Place, Table};
 use crate::config::WantedService;
@@ -55,11 +55,9 @@ const TIMEOUTS: Timeouts = Timeouts { tcp: 15 * 60, tcp_fin: 2 * 60, udp: 5 * 60
 /// When the kernel has no IPVS, or cannot be read.
 pub fn read(kernel: &mut dyn Kernel, interfaces: &BTreeSet<String>) -> anyhow::Result<Table> {
     let observed = kernel.observe(&scope(interfaces))?;
-    let Some(ipvs) = &observed.ipvs else {
-        bail!(
-            "this kernel has no IPVS, so there is nothing to import; on the director itself, `modprobe ip_vs`, or use --from with a file"
-        );
-    };
+    let ipvs = observed.ipvs.as_ref().context(
+        "this kernel has no IPVS, so there is nothing to import; on the director itself, `modprobe ip_vs`, or use --from with a file",
+    )?;
     Ok(table(&observed, ipvs))
 }
 
@@ -74,108 +72,76 @@ pub fn scope(interfaces: &BTreeSet<String>) -> Scope {
 
 /// What goes into a file. A parameter that was not observed is not told.
 pub fn table(observed: &Observed, ipvs: &ObservedIpvs) -> Table {
+    let services = ipvs.services.iter().map(|(key, found)| {
+        (*key, WantedService { settings: found.settings.clone(), servers: found.servers.clone() })
+    });
+    let parameters = PARAMETERS.iter().filter_map(|(name, usual)| {
+        let found = observed.parameters.get(&Parameter::Ipvs((*name).to_owned()))?;
+        let found = found.split_whitespace().collect::<Vec<_>>().join(" ");
+        (found != *usual).then(|| ((*name).to_owned(), found))
+    });
     let told = |found: u32, usual: u32| if found == usual { 0 } else { found };
     let mut table = Table {
         origin: "the running kernel".to_owned(),
-        services: ipvs
-            .services
-            .iter()
-            .map(|(key, found)| {
-                (*key, WantedService { settings: found.settings.clone(), servers: found.servers.clone() })
-            })
-            .collect(),
+        services: services.collect(),
         timeouts: Timeouts {
             tcp: told(ipvs.timeouts.tcp, TIMEOUTS.tcp),
             tcp_fin: told(ipvs.timeouts.tcp_fin, TIMEOUTS.tcp_fin),
             udp: told(ipvs.timeouts.udp, TIMEOUTS.udp),
         },
         daemons: ipvs.daemons.clone(),
+        parameters: parameters.collect(),
         ..Table::default()
     };
-    for (name, usual) in PARAMETERS {
-        let Some(found) = observed.parameters.get(&Parameter::Ipvs(name.to_owned())) else { continue };
-        if !found.split_whitespace().eq(usual.split_whitespace()) {
-            let value = found.split_whitespace().collect::<Vec<_>>().join(" ");
-            table.parameters.insert(name.to_owned(), value);
-        }
-    }
-    let vips: BTreeSet<IpAddr> = table
-        .services
-        .keys()
-        .filter_map(|key| match key {
-            ServiceKey::Endpoint { address, .. } => Some(*address),
-            ServiceKey::Fwmark { .. } => None,
-        })
-        .collect();
+    let vips = table.vips();
     table.places = vips.iter().map(|vip| (*vip, place(*vip, observed))).collect();
-    table.arp_off = arp(observed, &table.places);
-    let only = |state| table.daemons.keys().eq([&state]);
-    table.standby = only(DaemonState::Backup) && !table.services.is_empty();
-    let marks = table.services.keys().any(|key| matches!(key, ServiceKey::Fwmark { .. }));
-    if marks {
-        let stand: BTreeSet<String> = observed
-            .addresses
-            .iter()
-            .filter(|found| {
-                found.key.interface == "lo" && found.prefix == Family::of(found.key.address).host_prefix()
-            })
-            .filter(|found| !found.key.address.is_loopback() && !vips.contains(&found.key.address))
-            .map(|found| found.key.address.to_string())
-            .collect();
-        let stand = if stand.is_empty() {
-            String::new()
-        } else {
-            format!(" On lo here: {}.", stand.into_iter().collect::<Vec<_>>().join(", "))
-        };
-        table.notes.push(format!(
-            "fwmark services name no address: add to `vips` those that the marks stand for.{stand}"
-        ));
+    table.arp_off = arp(&table, observed);
+    table.standby = table.daemons.keys().eq([&DaemonState::Backup]) && !table.services.is_empty();
+    if table.services.keys().any(|key| matches!(key, ServiceKey::Fwmark { .. })) {
+        let stand = observed.addresses.iter().filter(|found| {
+            let (address, host) = (found.key.address, Family::of(found.key.address).host_prefix());
+            found.key.interface == "lo"
+                && found.prefix == host
+                && !address.is_loopback()
+                && !vips.contains(&address)
+        });
+        let stand: BTreeSet<String> = stand.map(|found| found.key.address.to_string()).collect();
+        let mut note =
+            "fwmark services name no address: add to `vips` those that the marks stand for.".to_owned();
+        if !stand.is_empty() {
+            note += &format!(" On lo here: {}.", stand.into_iter().collect::<Vec<_>>().join(", "));
+        }
+        table.notes.push(note);
     }
     table
 }
 
 /// Where a VIP stands.
 fn place(vip: IpAddr, observed: &Observed) -> Place {
-    let mut place = Place::default();
-    let mut on_lo = false;
+    let mut place = Place { remark: Some("not on lo here".to_owned()), ..Place::default() };
     for found in observed.addresses.iter().filter(|found| found.key.address == vip) {
         if found.key.interface != "lo" {
             place.interface.get_or_insert_with(|| found.key.interface.clone());
             continue;
         }
-        on_lo = true;
         place.label.clone_from(&found.label);
-        if found.prefix != Family::of(vip).host_prefix() {
-            place.remark =
-                Some(format!("on lo here with the prefix /{}, which makes a subnet local", found.prefix));
-        }
-    }
-    if !on_lo {
-        place.remark = Some("not on lo here".to_owned());
+        place.remark = (found.prefix != Family::of(vip).host_prefix())
+            .then(|| format!("on lo here with the prefix /{}, which makes a subnet local", found.prefix));
     }
     place
 }
 
 /// Why the ARP parameters are left alone: they are not what a file without `arp` would set.
-fn arp(observed: &Observed, places: &BTreeMap<IpAddr, Place>) -> Option<String> {
+fn arp(table: &Table, observed: &Observed) -> Option<String> {
     let mut names: BTreeSet<&str> = ["all", "lo"].into();
-    names.extend(places.values().filter_map(|place| place.interface.as_deref()));
+    names.extend(table.places.values().filter_map(|place| place.interface.as_deref()));
     let value = |parameter: Parameter| observed.parameters.get(&parameter).map_or("-", String::as_str);
-    let found: Vec<(&str, &str, &str)> = names
-        .into_iter()
-        .map(|name| {
-            (
-                name,
-                value(Parameter::ArpIgnore(name.to_owned())),
-                value(Parameter::ArpAnnounce(name.to_owned())),
-            )
-        })
-        .filter(|(_, ignore, announce)| (*ignore, *announce) != ("-", "-"))
-        .collect();
-    if found.iter().all(|(_, ignore, announce)| matches!((*ignore, *announce), ("1" | "-", "2" | "-"))) {
-        return None;
-    }
-    let list: Vec<String> =
-        found.iter().map(|(name, ignore, announce)| format!("{name} {ignore}/{announce}")).collect();
-    Some(list.join(", "))
+    let values = names.into_iter().map(|name| {
+        (name, value(Parameter::ArpIgnore(name.to_owned())), value(Parameter::ArpAnnounce(name.to_owned())))
+    });
+    let found: Vec<_> = values.filter(|(_, ignore, announce)| (*ignore, *announce) != ("-", "-")).collect();
+    let usual =
+        found.iter().all(|(_, ignore, announce)| matches!((*ignore, *announce), ("1" | "-", "2" | "-")));
+    let list = found.iter().map(|(name, ignore, announce)| format!("{name} {ignore}/{announce}"));
+    (!usual).then(|| list.collect::<Vec<_>>().join(", "))
 }
