@@ -9,6 +9,7 @@ pub mod prometheus;
 pub mod status;
 
 use std::fmt::{Arguments, Write as _};
+use std::io::{IsTerminal as _, Write as _, stdout};
 
 use crate::model::Role;
 use crate::reconcile::Outcome;
@@ -125,6 +126,27 @@ fn figures(run: &LastRun) -> String {
     text
 }
 
+/// Writes a text for people to standard output: nothing in it can command their terminal, and what needs attention has a
+/// colour there.
+pub fn print_text(text: &str) -> bool {
+    let clean = clean(text);
+    let colours = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    print_raw(&if colours { paint(&clean) } else { clean })
+}
+
+/// Writes to standard output as it is and tells whether somebody reads it; a closed pipe is nobody's error.
+pub fn print_raw(text: &str) -> bool {
+    stdout().write_all(text.as_bytes()).is_ok()
+}
+
+/// Makes room on a terminal for the text that takes the place of the one before.
+pub fn clear_terminal() {
+    if stdout().is_terminal() {
+        // Home, and clear to the end.
+        print_raw("\x1b[H\x1b[2J");
+    }
+}
+
 /// JSON with its own escapes for what could command a terminal; it stands in strings only.
 fn json(value: &serde_json::Value) -> String {
     let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
@@ -170,7 +192,7 @@ fn escape(text: &str, put: impl Fn(char, &mut String)) -> String {
 
 /// Colours for a terminal: lines with a mark, and what needs attention. They only repeat what the
 /// text says.
-pub fn paint(text: &str) -> String {
+fn paint(text: &str) -> String {
     const RED: &str = "\x1b[1;31m";
     const GREEN: &str = "\x1b[32m";
     const YELLOW: &str = "\x1b[33m";
