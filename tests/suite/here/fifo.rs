@@ -53,24 +53,28 @@ fn role(director: &Host, instance: &str) -> (String, u64) {
     (status["role"].as_str().unwrap_or_default().to_owned(), pid.as_u64().unwrap_or_default())
 }
 
-/// The children of a process, those that have ended and were not waited for included: process id and command line.
-fn children(parent: u32) -> Vec<(i32, String)> {
-    let of = |pid: i32| -> Option<(i32, String)> {
+/// Every process of this machine, those that have ended and were not waited for included: its id, its parent's, and its
+/// command line.
+fn processes() -> Vec<(i32, i32, String)> {
+    let of = |pid: i32| {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        let (_, rest) = stat.rsplit_once(')')?;
-        let is_child = rest.split_whitespace().nth(1) == Some(&parent.to_string());
-        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        is_child.then(|| (pid, line.trim_end_matches('\0').replace('\0', " ")))
+        let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+        let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+        Some((pid, parent, line.trim_end_matches('\0').replace('\0', " ")))
     };
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let mut list: Vec<(i32, String)> = pids.filter_map(of).collect();
-    list.sort();
-    list
+    pids.filter_map(of).collect()
+}
+
+/// The runs that a reader has started, and not yet waited for.
+fn runs(reader: &Background) -> Vec<(i32, String)> {
+    let parent = i32::try_from(reader.pid()).unwrap();
+    processes().into_iter().filter(|run| run.1 == parent).map(|(pid, _, line)| (pid, line)).collect()
 }
 
 fn waits(reader: &Background, line: &str) -> bool {
-    children(reader.pid()).iter().any(|(_, found)| found == &format!("lvs-notify {line}"))
+    runs(reader).iter().any(|(_, found)| found == &format!("lvs-notify {line}"))
 }
 
 #[test]
@@ -102,7 +106,7 @@ fn no_event_waits_for_the_run_of_another() {
 
     // Both runs go on announcing. One that hangs holds up neither the other instance nor the next event of its own.
     let hung = Pid::from_raw(i32::try_from(first.1).unwrap());
-    assert_eq!(children(reader.pid()).len(), 2, "{:?}", children(reader.pid()));
+    assert_eq!(runs(&reader).len(), 2, "{:?}", runs(&reader));
     // They are as keepalived's scripts: named after the program, in a process group that nobody else is in, and their
     // signals are blocked as a role command does: HUP, INT and TERM.
     assert_eq!(getpgid(Some(hung)), Ok(hung));
@@ -117,10 +121,10 @@ fn no_event_waits_for_the_run_of_another() {
     wait_for("VI_1 is FAULT", PATIENCE, || serving(&director).is_empty());
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
     wait_for("only the one that hangs is left, and no zombie", PATIENCE, || {
-        children(reader.pid()) == [(hung.as_raw(), "lvs-notify master -- VI_1".to_owned())]
+        runs(&reader) == [(hung.as_raw(), "lvs-notify master -- VI_1".to_owned())]
     });
     kill(hung, Signal::SIGKILL).unwrap();
-    wait_for("it is reaped as well", PATIENCE, || children(reader.pid()).is_empty());
+    wait_for("it is reaped as well", PATIENCE, || runs(&reader).is_empty());
 
     say("INSTANCE \"VI_1\" MASTER 100\nINSTANCE \"VI_2\" BACKUP 100\nINSTANCE \"VI_2\" MASTER 100");
     wait_for("MASTER again", PATIENCE, || serving(&director) == "12");
@@ -138,7 +142,7 @@ fn no_event_waits_for_the_run_of_another() {
 /// The real keepalived signals its FIFO script's whole process group before it writes what happened last.
 #[test]
 #[ignore = "needs root and keepalived: run tests/run"]
-fn what_the_real_keepalived_says_last_is_carried_out() {
+fn the_real_keepalived_is_followed_through_reload_and_stop() {
     let (director, _neighbour) = director();
     std::fs::copy(LVS_NOTIFY, director.path("/run/test/lvs-notify")).unwrap();
     let instance = |number: u32| {
@@ -153,15 +157,28 @@ fn what_the_real_keepalived_says_last_is_carried_out() {
         instance(1),
         instance(2)
     );
-    director.write("/run/test/keepalived.conf", &text);
+    let conf = |text: &str| director.write("/run/test/keepalived.conf", text);
+    conf(&text);
     director.sh("chmod 755 /run/test/lvs-notify; chmod 644 /run/test/keepalived.conf /etc/lvs-notify/*");
     let mut keepalived = director.start(
         "keepalived --dont-fork --vrrp -f /run/test/keepalived.conf -p /run/test/keepalived.pid -r /run/test/vrrp.pid",
     );
     let both = |wanted: &str| ["VI_1", "VI_2"].iter().all(|instance| role(&director, instance).0 == wanted);
     wait_for("MASTER", PATIENCE, || both("MASTER"));
+    let readers = || -> Vec<i32> {
+        let list = processes().into_iter();
+        list.filter(|one| one.2 == "/run/test/lvs-notify fifo /run/test/keepalived.fifo")
+            .map(|one| one.0)
+            .collect()
+    };
+    let before = readers();
+    conf(&text.replace("priority 150", "priority 140"));
+    keepalived.signal(Signal::SIGHUP);
+    wait_for("the next reader, alone", PATIENCE, || readers() != before && readers().len() == 1);
+    assert!(both("MASTER") && serving(&director) == "12", "a reload is no change of role");
     keepalived.signal(Signal::SIGTERM);
     keepalived.wait();
     wait_for("STOP", PATIENCE, || both("STOP"));
     assert_eq!(serving(&director), "");
+    wait_for("the reader's end", PATIENCE, || readers().is_empty());
 }
