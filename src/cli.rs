@@ -10,9 +10,8 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::config::notation::parse_duration;
+use crate::config::notation::{parse_duration, parse_endpoint};
 use crate::import::Origin;
-use crate::model::Role;
 use crate::report::EXIT_STATUS;
 
 const EXAMPLES: &str = "\
@@ -101,7 +100,7 @@ pub enum Command {
         /// VRRP instance
         instance: Option<String>,
         /// Every real server
-        #[arg(long, conflicts_with = "server")]
+        #[arg(long)]
         all: bool,
     },
     /// Follow keepalived's notify FIFO: the same as the role commands, with events in their order
@@ -127,13 +126,7 @@ pub enum Command {
     },
     /// Tell the role, whether the kernel is in sync, and why not
     #[command(after_help = "Example: lvs-notify status VI_1 --json")]
-    Status {
-        /// VRRP instance
-        instance: Option<String>,
-        /// What is told, and how
-        #[command(flatten)]
-        form: StatusArgs,
-    },
+    Status(StatusArgs),
     /// Find what is wrong with desired-state files, keepalived.conf and this host; changes nothing
     ///
     /// Without FILE: every file in /etc/lvs-notify, this host, and its keepalived.conf. With FILE: those files, as
@@ -170,13 +163,11 @@ pub enum Command {
         #[arg(long, value_names = ["SCRIPT", "ARGUMENT"], num_args = 1.., allow_hyphen_values = true, conflicts_with_all = ["from", "file"])]
         run: Vec<OsString>,
         /// How long the script may run; stands before --run
-        #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+        #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = |text: &str| {
+            parse_duration(text).ok_or("not a duration, as in 2m or 30")
+        })]
         limit: Duration,
     },
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    parse_duration(text).ok_or_else(|| "not a duration, as in 2m or 30".to_owned())
 }
 
 impl Cli {
@@ -185,14 +176,24 @@ impl Cli {
     /// # Errors
     /// What is wrong with it, as help and version are told.
     pub fn read() -> Result<Self, clap::Error> {
-        let cli = Self::try_parse()?;
-        let wrong = match &cli.command {
+        let mut cli = Self::try_parse()?;
+        let wrong = match &mut cli.command {
             Command::Import { from: Origin::Kernel, file: Some(file), .. } => {
                 format!("{}: which format? Use --from ipvsadm-save or keepalived-conf", file.display())
             }
             Command::Import { from: Origin::Script, .. } => {
                 "a script is no longer read as text: `lvs-notify import --run SCRIPT [ARGUMENT…]` lets it run in private namespaces and reads what it has made"
                     .to_owned()
+            }
+            // The only word after --all is the instance.
+            Command::Undrain { all: true, server: Some(word), instance }
+                if instance.is_some() || parse_endpoint(word).is_some() =>
+            {
+                format!("--all means every real server of the instance; leave out `{word}`, or --all")
+            }
+            Command::Undrain { all: true, server, instance } if server.is_some() => {
+                *instance = server.take();
+                return Ok(cli);
             }
             _ => return Ok(cli),
         };
@@ -203,6 +204,8 @@ impl Cli {
 /// Arguments of `status`.
 #[derive(Args, Debug)]
 pub struct StatusArgs {
+    /// VRRP instance
+    pub instance: Option<String>,
     /// Print everything as JSON
     #[arg(long, conflicts_with = "prometheus")]
     pub json: bool,
@@ -225,18 +228,4 @@ pub struct RoleArgs {
     /// Show what would change, and change nothing
     #[arg(long)]
     pub dry_run: bool,
-}
-
-impl Command {
-    /// Role and arguments of the commands that carry out a change.
-    pub fn reconciles(&self) -> Option<(Option<Role>, &RoleArgs)> {
-        match self {
-            Self::Master(args) => Some((Some(Role::Master), args)),
-            Self::Backup(args) => Some((Some(Role::Backup), args)),
-            Self::Fault(args) => Some((Some(Role::Fault), args)),
-            Self::Stop(args) => Some((Some(Role::Stop), args)),
-            Self::Apply(args) => Some((None, args)),
-            _ => None,
-        }
-    }
 }

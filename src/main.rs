@@ -1,4 +1,4 @@
-//! The process edge: what keepalived hands over is put right, then `lvs_notify::run` does the work.
+//! The process edge: what keepalived hands over is put right, then `lvs_notify::main` does the work.
 
 use std::process::ExitCode;
 

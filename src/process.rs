@@ -1,28 +1,50 @@
-//! The process itself: what the caller hands over is put right, and what is not needed is given up.
+//! The process itself: what the caller hands over is put right, what is not needed is given up, and messages get out.
 //!
-//! Owns umask, working directory, signals and capabilities. Called by `lib`, before anything is read
-//! or changed.
+//! Owns umask, working directory, signals, capabilities, and the backend of the `log` facade. Called by `lib`, before
+//! anything is read or changed, and by `fifo`.
 
-use std::path::PathBuf;
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::OnceLock;
 
 use caps::{CapSet, Capability, CapsHashSet};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
+use nix::syslog::{Facility, LogFlags, Priority, Severity, openlog, syslog};
 
 use crate::instance::Instance;
+use crate::text::clean;
 
-/// Puts right what every command would stumble over: keepalived hands over a umask of 0177, under
-/// which directories cannot be entered.
+/// Puts right what every command would stumble over, and opens the log.
 pub fn begin() {
+    // keepalived hands over a umask of 0177, under which directories cannot be entered.
     umask(Mode::from_bits_truncate(0o022));
+    // `fifo` hands over its blocked signals, and the name of the file it starts this program from, /proc/self/exe.
+    let _ = SigSet::empty().thread_set_mask();
+    let _ = prctl::set_name(c"lvs-notify");
+    let (backend, level): (&'static dyn Log, _) = if has_terminal() {
+        (&Messages { syslog: false }, LevelFilter::Warn)
+    } else {
+        let _ = openlog(Some(c"lvs-notify"), LogFlags::LOG_PID, Facility::LOG_DAEMON);
+        (&Messages { syslog: true }, LevelFilter::Info)
+    };
+    if log::set_logger(backend).is_ok() {
+        log::set_max_level(level);
+    }
+}
+
+/// Whether somebody reads what is printed as it comes. Scripts of keepalived have /dev/null for output.
+pub fn has_terminal() -> bool {
+    std::io::stderr().is_terminal() || std::io::stdout().is_terminal()
 }
 
 /// For commands that look at the kernel or change it: leaves the caller's directory, which could be
 /// on a file system that hangs or goes away, and keeps of root's rights only those that are needed.
-pub fn settle(instance: Instance) -> Instance {
-    let path: PathBuf = std::path::absolute(&instance.path).unwrap_or(instance.path);
+pub fn drop_privileges_and_cwd(instance: Instance) -> Instance {
+    let path = std::path::absolute(&instance.path).unwrap_or(instance.path);
     let _ = std::env::set_current_dir("/");
-    give_up_capabilities();
+    drop_capabilities();
     Instance { path, ..instance }
 }
 
@@ -30,7 +52,7 @@ pub fn settle(instance: Instance) -> Instance {
 /// announces and asks. Files need none: they are root's own, or the caller's. Of what is given up
 /// here, most would make a hostile file or record dangerous (CAP_DAC_OVERRIDE, CAP_SYS_ADMIN). Who
 /// has fewer keeps fewer; the operation that lacks one says so.
-fn give_up_capabilities() {
+fn drop_capabilities() {
     let Ok(held) = caps::read(None, CapSet::Permitted) else { return };
     let needed = CapsHashSet::from([Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW]);
     let kept: CapsHashSet = held.intersection(&needed).copied().collect();
@@ -49,10 +71,45 @@ fn give_up_capabilities() {
 
 /// keepalived's end sends SIGTERM to its scripts. What it asked for is finished all the same: a newer
 /// notification, not a signal, says that it is out of date.
-pub fn finish_whatever_comes() {
-    let mut quiet = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-        quiet.add(signal);
+pub fn block_signals() {
+    let _ = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]).thread_block();
+}
+
+/// What every line in syslog begins with.
+static PREFIX: OnceLock<String> = OnceLock::new();
+
+/// From now on every line in syslog names this instance: those of overlapping runs stand between each other.
+pub fn log_for(instance: &str) {
+    let _ = PREFIX.set(format!("{}: ", clean(instance)));
+}
+
+/// To syslog, or to the terminal.
+struct Messages {
+    syslog: bool,
+}
+
+impl Log for Messages {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
     }
-    let _ = quiet.thread_block();
+    fn log(&self, record: &Record<'_>) {
+        let text = clean(&record.args().to_string());
+        if !self.syslog {
+            // A terminal that is gone ends nothing.
+            let _ = writeln!(std::io::stderr(), "lvs-notify: {text}");
+            return;
+        }
+        let severity = match record.level() {
+            Level::Error => Severity::LOG_ERR,
+            Level::Warn => Severity::LOG_WARNING,
+            Level::Info => Severity::LOG_INFO,
+            Level::Debug | Level::Trace => Severity::LOG_DEBUG,
+        };
+        let prefix = PREFIX.get().map_or("", String::as_str);
+        // One syslog message a line: a message with line breaks is hard to find again.
+        for line in text.strip_prefix(prefix).unwrap_or(&text).lines() {
+            let _ = syslog(Priority::new(severity, Facility::LOG_DAEMON), &format!("{prefix}{line}"));
+        }
+    }
+    fn flush(&self) {}
 }

@@ -10,7 +10,7 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, anyhow};
 
-use super::{Place, Table};
+use super::table::{Place, Table};
 use crate::config::WantedService;
 use crate::ipvsadm::PERSISTENCE;
 use crate::keepalived_conf::meaning::{self, Conf, VirtualServer};

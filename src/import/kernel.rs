@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use anyhow::Context as _;
 
-use super::{Place, Table};
+use super::table::{Place, Table};
 use crate::config::WantedService;
 use crate::kernel::Kernel;
 use crate::model::{DaemonState, Family, Parameter, ServiceKey, Timeouts};

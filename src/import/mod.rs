@@ -1,33 +1,31 @@
 //! `import`: a desired-state file from what exists.
 //!
-//! Owns the intermediate [`Table`], which every source fills and one writer puts into a file, and the flow from source to
-//! text. Leaves each source to its own file, the text and what it may say to `write`. Called by `lib`.
+//! Owns the flow: every source fills a [`Table`], one writer puts it into a file. Leaves each source to its own file, the
+//! text and what it may say to `write`. Called by `lib`.
 
 mod keepalived;
 mod kernel;
 pub mod sandbox;
 mod script;
+mod table;
 mod write;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, stdin};
-use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 
-use crate::config::WantedService;
 use crate::config::source::MAX_BYTES;
 use crate::ipvsadm::Rules;
 use crate::kernel::Linux;
-use crate::model::{DaemonState, ServiceKey, SyncDaemon, Timeouts};
 use crate::text::shown;
 
 pub use crate::names::Hosts;
+pub use table::{Place, Table};
 pub use write::write;
 
 /// What to read.
@@ -42,55 +40,6 @@ pub enum Origin {
     /// What `--run` has taken the place of
     #[value(hide = true)]
     Script,
-}
-
-/// What a source says, in the terms of the model.
-#[derive(Clone, Debug, Default)]
-pub struct Table {
-    /// Where it comes from, for the first line of the file
-    pub origin: String,
-    /// Services with their real servers
-    pub services: BTreeMap<ServiceKey, WantedService>,
-    /// Timeouts; 0 where the source says nothing
-    pub timeouts: Timeouts,
-    pub daemons: BTreeMap<DaemonState, SyncDaemon>,
-    pub parameters: BTreeMap<String, String>,
-    /// Where the VIPs stand, of those that stand somewhere
-    pub places: BTreeMap<IpAddr, Place>,
-    /// Why the ARP parameters are left alone, when they are
-    pub arp_off: Option<String>,
-    /// The services stand while another director is MASTER
-    pub standby: bool,
-    /// What the reader of the file should know, before the first key
-    pub notes: Vec<String>,
-    /// What belongs to a service and has no key, told next to it
-    pub remarks: BTreeMap<ServiceKey, String>,
-}
-
-/// Where a VIP stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
-    /// On lo, with this label
-    pub label: Option<String>,
-    /// On an interface other than lo
-    pub interface: Option<String>,
-    /// What is unusual about it
-    pub remark: Option<String>,
-}
-
-impl Table {
-    /// The addresses of its services.
-    fn vips(&self) -> BTreeSet<IpAddr> {
-        self.services.keys().filter_map(vip_of).collect()
-    }
-}
-
-/// The address of a service; none of a mark.
-fn vip_of(key: &ServiceKey) -> Option<IpAddr> {
-    match key {
-        ServiceKey::Endpoint { address, .. } => Some(*address),
-        ServiceKey::Fwmark { .. } => None,
-    }
 }
 
 /// Reads the source and gives the file's text, which `check` accepts.

@@ -15,8 +15,9 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use nix::sched::{CloneFlags, unshare};
 
+use super::kernel;
 use super::sandbox::INSIDE;
-use super::{Table, kernel};
+use super::table::Table;
 use crate::kernel::{Kernel as _, Linux, namespace};
 use crate::observed::Observed;
 use crate::plan::Needs;

@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use anyhow::{Context as _, bail};
 
-use super::{Place, Table, vip_of};
+use super::table::{Place, Table, vip_of};
 use crate::config::source::{Segment, Source};
 use crate::config::{Config, WantedService};
 use crate::model::service_flag::{ONE_PACKET, PERSISTENT, SCHED1, SCHED2, SCHED3};

@@ -8,13 +8,15 @@ pub mod plan;
 pub mod prometheus;
 pub mod status;
 
+use std::io::{IsTerminal as _, Write as _, stdout};
+
 use log::Level;
 
 use crate::model::Role;
 use crate::reconcile::Outcome;
 use crate::state::record::LastRun;
 
-pub use crate::text::clean;
+use crate::text::clean;
 
 /// The exit statuses, as help and manual give them.
 pub const EXIT_STATUS: &str = "\
@@ -109,13 +111,34 @@ fn figures(run: &LastRun) -> String {
     format!("{changes} in {:.1} ms{}", run.milliseconds, announced.unwrap_or_default())
 }
 
+/// Writes a text for people to standard output: nothing in it can command their terminal, and what needs attention has a
+/// colour there.
+pub fn print_text(text: &str) -> bool {
+    let clean = clean(text);
+    let colours = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    print_raw(&if colours { paint(&clean) } else { clean })
+}
+
+/// Writes to standard output as it is and tells whether somebody reads it; a closed pipe is nobody's error.
+pub fn print_raw(text: &str) -> bool {
+    stdout().write_all(text.as_bytes()).is_ok()
+}
+
+/// Makes room on a terminal for the text that takes the place of the one before.
+pub fn clear_terminal() {
+    if stdout().is_terminal() {
+        // Home, and clear to the end.
+        print_raw("\x1b[H\x1b[2J");
+    }
+}
+
 fn json(value: &serde_json::Value) -> String {
     crate::text::clean_json(&serde_json::to_string_pretty(value).unwrap_or_default()) + "\n"
 }
 
 /// Colours for a terminal: lines with a mark, and what needs attention. They only repeat what the
 /// text says.
-pub fn paint(text: &str) -> String {
+fn paint(text: &str) -> String {
     let painted = |line: &str| {
         let colour = match line.trim_start().split_once(' ').map(|(mark, _)| mark) {
             Some("+") => "32",

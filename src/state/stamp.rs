@@ -1,4 +1,4 @@
-//! Who was called when: the order in which keepalived forked its scripts.
+//! Who was called when: the order in which keepalived, or `fifo`, forked the runs.
 //!
 //! Owns the stamp of a process and the clocks that it is compared with. Called by `record` and `lock`, which keep
 //! stamps, and by `reconcile`.
@@ -9,8 +9,8 @@ use anyhow::Context as _;
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-/// When a process was forked: keepalived's order of events, since it forks its scripts in order
-/// but does not run them in order.
+/// When a process was forked: the order of events, since their scripts are forked in order but do not run in order.
+/// Of one parent it is exact: its next child starts in the same tick or later, and with the next free PID.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     /// First digits of the boot's random id: ticks of another boot cannot be compared.
@@ -33,24 +33,11 @@ impl Stamp {
         Ok(Self { boot: boot.chars().take(8).collect(), start, pid })
     }
 
-    /// An event that this process was told of just now. Events of one process are a tick apart at least,
-    /// so that they have an order.
-    ///
-    /// # Errors
-    /// When /proc is not there.
-    pub fn now() -> anyhow::Result<Self> {
-        std::thread::sleep(Duration::from_millis(1000 / TICKS));
-        Ok(Self { start: now_in_ticks(), ..Self::own()? })
-    }
-
     /// Whether this process was forked after `other`. Of two in the same tick the higher PID is
     /// the later one, unless the numbers have just started again from the bottom.
     pub fn is_after(&self, other: &Self) -> bool {
-        if self.boot != other.boot {
-            return true;
-        }
-        if self.start != other.start {
-            return self.start > other.start;
+        if self.boot != other.boot || self.start != other.start {
+            return self.boot != other.boot || self.start > other.start;
         }
         let wrapped = self.pid.abs_diff(other.pid) > pid_max() / 2;
         (self.pid > other.pid) != wrapped

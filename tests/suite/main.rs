@@ -20,6 +20,7 @@ mod anywhere {
 /// What needs root, and no IPVS: in namespaces of any machine.
 mod here {
     mod faults;
+    mod fifo;
     mod golden;
     pub(crate) mod keepalived;
     mod netns;

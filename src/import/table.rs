@@ -1,0 +1,58 @@
+//! What a source of `import` says, in the terms of the model.
+//!
+//! Owns the shape between the sources and the writer. Filled by each source, read by `write`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::config::WantedService;
+use crate::model::{DaemonState, ServiceKey, SyncDaemon, Timeouts};
+
+/// What a source says, in the terms of the model.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    /// Where it comes from, for the first line of the file
+    pub origin: String,
+    /// Services with their real servers
+    pub services: BTreeMap<ServiceKey, WantedService>,
+    /// Timeouts; 0 where the source says nothing
+    pub timeouts: Timeouts,
+    pub daemons: BTreeMap<DaemonState, SyncDaemon>,
+    pub parameters: BTreeMap<String, String>,
+    /// Where the VIPs stand, of those that stand somewhere
+    pub places: BTreeMap<IpAddr, Place>,
+    /// Why the ARP parameters are left alone, when they are
+    pub arp_off: Option<String>,
+    /// The services stand while another director is MASTER
+    pub standby: bool,
+    /// What the reader of the file should know, before the first key
+    pub notes: Vec<String>,
+    /// What belongs to a service and has no key, told next to it
+    pub remarks: BTreeMap<ServiceKey, String>,
+}
+
+/// Where a VIP stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// On lo, with this label
+    pub label: Option<String>,
+    /// On an interface other than lo
+    pub interface: Option<String>,
+    /// What is unusual about it
+    pub remark: Option<String>,
+}
+
+impl Table {
+    /// The addresses of its services.
+    pub(super) fn vips(&self) -> BTreeSet<IpAddr> {
+        self.services.keys().filter_map(vip_of).collect()
+    }
+}
+
+/// The address of a service; none of a mark.
+pub(super) fn vip_of(key: &ServiceKey) -> Option<IpAddr> {
+    match key {
+        ServiceKey::Endpoint { address, .. } => Some(*address),
+        ServiceKey::Fwmark { .. } => None,
+    }
+}
