@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -74,7 +74,6 @@ pub enum Family {
 }
 
 impl Family {
-    /// The family of an address.
     pub fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::Ipv4 } else { Self::Ipv6 }
     }
@@ -127,7 +126,6 @@ pub enum ServiceKey {
 }
 
 impl ServiceKey {
-    /// The address family of the service.
     pub fn family(&self) -> Family {
         match self {
             Self::Endpoint { address, .. } => Family::of(*address),
@@ -179,10 +177,7 @@ pub type ServerKey = Endpoint;
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.address {
-            IpAddr::V4(address) => write!(f, "{address}:{}", self.port),
-            IpAddr::V6(address) => write!(f, "[{address}]:{}", self.port),
-        }
+        write!(f, "{}", SocketAddr::new(self.address, self.port))
     }
 }
 
@@ -331,14 +326,14 @@ impl Forward {
 
 impl fmt::Display for Forward {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::NAT => f.write_str("nat"),
-            Self::TUN => f.write_str("tun"),
-            Self::DR => f.write_str("dr"),
-            Self(1) => f.write_str("local"),
-            Self(4) => f.write_str("bypass"),
-            Self(number) => write!(f, "forward-{number}"),
-        }
+        f.write_str(match *self {
+            Self::NAT => "nat",
+            Self::TUN => "tun",
+            Self::DR => "dr",
+            Self(1) => "local",
+            Self(4) => "bypass",
+            Self(number) => return write!(f, "forward-{number}"),
+        })
     }
 }
 

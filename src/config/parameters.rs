@@ -3,8 +3,9 @@
 //! Owns the table of their names and defaults alone. Read by `rules`, which knows the names, and by `import`, which leaves
 //! defaults out.
 
-/// Those that each network namespace has (`ip_vs_ctl.c`, `vs_vars`), with the values that the kernel gives them
-/// (`ip_vs_control_net_init_sysctl`); none for what depends on the machine or on the kernel.
+/// Names with the values that the kernel gives them (`ip_vs_ctl.c`: `vs_vars`, `ip_vs_control_net_init_sysctl`); none
+/// where that depends on the machine or on how the kernel was built. Each network namespace has its own, but for
+/// `debug_level`.
 pub const IPVS_PARAMETERS: [(&str, Option<&str>); 33] = [
     ("am_droprate", Some("10")),
     ("amemthresh", Some("1024")),

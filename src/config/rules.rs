@@ -259,8 +259,8 @@ impl At<'_> {
         let count = announce.count.unwrap_or(5);
         self.key("count").must(count <= 100, "at most 100 announcements");
         let at = self.key("interval");
-        let interval =
-            announce.interval.as_ref().map_or(Duration::from_millis(200), |text| at.duration(text));
+        let interval = announce.interval.as_ref().map(|text| at.duration(text));
+        let interval = interval.unwrap_or(Duration::from_millis(200));
         at.must(interval <= Duration::from_secs(60), "at most 60s between two announcements");
         (count, interval)
     }

@@ -26,10 +26,6 @@ const MAX_DEPTH: usize = 100;
 /// At most this many problems are told at once.
 const MAX_PROBLEMS: usize = 20;
 
-/// What serde says, and what people say.
-const PLAIN_WORDS: [(&str, &str); 2] =
-    [("unit value", "nothing"), ("expected u32", "expected a whole number from 0 to 4294967295")];
-
 /// The way from the document to a node: keys of mappings, and indices of lists in digits.
 pub type Location = Vec<String>;
 
@@ -131,8 +127,11 @@ impl Source {
             let message = format!("`{key}` is given twice in the same mapping; keep one");
             return self.error(self.second(key, mapping).or(place), &message);
         }
-        let plain = |text: String, (serde, people): &(&str, &str)| text.replace(serde, people);
-        self.error(place, &with_suggestion(PLAIN_WORDS.iter().fold(text.to_owned(), plain)))
+        // Rust's words for a value that is forgotten, and for a number.
+        let text = text
+            .replace("invalid type: unit value", "invalid type: nothing")
+            .replace("expected u32", "expected a whole number from 0 to 4294967295");
+        self.error(place, &with_suggestion(text))
     }
 
     /// The place of the second `key:` of the mapping that begins at a place: below the first, or in its line.

@@ -239,7 +239,7 @@ proptest! {
     fn one_file_after_another(first in configs(), second in configs(), mut state in observed()) {
         let mut owned = Owned::default();
         for file in [&first, &second] {
-            let desired = Desired::for_role(&file, Role::Master);
+            let desired = Desired::for_role(file, Role::Master);
             for change in Plan::between(&desired, &state, &owned).changes() {
                 carry_out(&mut state, change);
             }
