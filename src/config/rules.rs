@@ -132,7 +132,7 @@ impl At<'_> {
         let at = self.key("backup");
         let keep_vips = at.key("vips").word(&backup.vips) == Some(Leaving::Keep);
         let keep_services = at.key("services").word(&backup.services) == Some(Leaving::Keep);
-        let drain = backup.drain.map(|text| at.key("drain").drain(&text, keep_vips || keep_services));
+        let drain = at.key("drain").drain(&backup, keep_vips || keep_services);
         let at = self.key("ipvs");
         let mut config = Config {
             vips,
@@ -140,7 +140,7 @@ impl At<'_> {
             announce: self.key("announce").announce(&document.announce.clone().unwrap_or_default()),
             keep_vips,
             keep_services,
-            drain: drain.unwrap_or_default(),
+            drain,
             exclusive: ipvs.exclusive.unwrap_or(false),
             timeouts: at.key("timeouts").timeouts(&ipvs.timeouts.unwrap_or_default()),
             ipvs_parameters: at.key("sysctl").parameters(&ipvs.sysctl.unwrap_or_default()),
@@ -259,17 +259,16 @@ impl At<'_> {
         let count = announce.count.unwrap_or(5);
         self.key("count").must(count <= 100, "at most 100 announcements");
         let at = self.key("interval");
-        let interval = announce.interval.as_ref().map(|text| at.duration(text));
-        let interval = interval.unwrap_or(Duration::from_millis(200));
+        let interval = at.duration(&announce.interval, Duration::from_millis(200));
         at.must(interval <= Duration::from_secs(60), "at most 60s between two announcements");
         (count, interval)
     }
 
-    fn drain(&self, text: &Text, kept: bool) -> Duration {
-        let period = self.duration(text);
+    fn drain(&self, backup: &raw::Backup, kept: bool) -> Duration {
+        let period = self.duration(&backup.drain, Duration::ZERO);
         self.must(period <= Duration::from_secs(60), "at most 60s; a newer notification ends it at once");
         self.must(
-            !kept,
+            !kept || backup.drain.is_none(),
             "`drain` has no effect together with `vips: keep` or `services: keep`; remove one of them",
         );
         period
@@ -286,7 +285,8 @@ impl At<'_> {
         T::deserialize(text.into_deserializer()).map_err(unknown).ok()
     }
 
-    fn duration(&self, Text(text): &Text) -> Duration {
+    fn duration(&self, text: &Option<Text>, default: Duration) -> Duration {
+        let Some(Text(text)) = text else { return default };
         parse_duration(text).unwrap_or_else(|| {
             self.wrong(format!(
                 "`{text}` is not a duration: a number with ms, s, m, h or d, or plain seconds, as in 5m or 300"
@@ -295,23 +295,21 @@ impl At<'_> {
         })
     }
 
-    fn seconds(&self, text: &Text) -> u32 {
-        let duration = self.duration(text);
+    fn seconds(&self, text: &Option<Text>, default: u32) -> u32 {
+        let Some(Text(given)) = text else { return default };
+        let duration = self.duration(text, Duration::ZERO);
         let seconds = u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
         if duration.subsec_nanos() != 0 || !(1..=MAX_SECONDS).contains(&seconds) {
-            self.wrong(format!("`{}` must be whole seconds, from 1s to 31d", text.0));
+            self.wrong(format!("`{given}` must be whole seconds, from 1s to 31d"));
         }
         seconds
     }
 
     fn timeouts(&self, timeouts: &raw::Timeouts) -> Timeouts {
-        let read = |key: &'static str, text: &Option<Text>| {
-            text.as_ref().map_or(0, |text| self.key(key).seconds(text))
-        };
         Timeouts {
-            tcp: read("tcp", &timeouts.tcp),
-            tcp_fin: read("tcp_fin", &timeouts.tcp_fin),
-            udp: read("udp", &timeouts.udp),
+            tcp: self.key("tcp").seconds(&timeouts.tcp, 0),
+            tcp_fin: self.key("tcp_fin").seconds(&timeouts.tcp_fin, 0),
+            udp: self.key("udp").seconds(&timeouts.udp, 0),
         }
     }
 
@@ -367,7 +365,11 @@ impl At<'_> {
         self.key("address").must(!any_port || settings.is_persistent(), "port 0 stands for every port and needs `persistence`; without it the kernel never schedules a packet");
         let mut servers = Servers::new();
         for (at, item) in self.key("real_servers").items(&service.real_servers) {
-            let (server, settings) = at.server(&item.long(), key, forward, config);
+            let item = item.long();
+            let settings = at.server(&item, forward);
+            let at_address = at.key("address");
+            let server =
+                at_address.server_address(&item.address, key, settings.forward, config.daemon.is_some());
             if servers.insert(server, settings).is_some() && server.address != PLACEHOLDER {
                 at.wrong(format!("the real server {server} is given twice in this service"));
             }
@@ -477,10 +479,7 @@ impl At<'_> {
 
     fn persistence(&self, persistence: &raw::Persistence, key: ServiceKey, settings: &mut Service) {
         settings.flags |= service_flag::PERSISTENT;
-        settings.timeout = match &persistence.timeout {
-            None => DEFAULT_PERSISTENCE,
-            Some(text) => self.key("timeout").seconds(text),
-        };
+        settings.timeout = self.key("timeout").seconds(&persistence.timeout, DEFAULT_PERSISTENCE);
         let ipv6 = key.family() == Family::Ipv6;
         if let Some(text) = &persistence.netmask {
             // The kernel takes any bits here and matches clients by them.
@@ -507,13 +506,7 @@ impl At<'_> {
         }
     }
 
-    fn server(
-        &self,
-        server: &raw::RealServer,
-        service: ServiceKey,
-        forward: Forward,
-        config: &Config,
-    ) -> (ServerKey, RealServer) {
+    fn server(&self, server: &raw::RealServer, forward: Forward) -> RealServer {
         let forward = self.key("forward").forward(&server.forward, forward);
         let wanted = RealServer {
             forward,
@@ -529,16 +522,10 @@ impl At<'_> {
             wanted.lower_threshold <= wanted.upper_threshold,
             "the lower threshold must not be above the upper one",
         );
-        (self.key("address").server_address(&server.address, service, forward, config), wanted)
+        wanted
     }
 
-    fn server_address(
-        &self,
-        text: &str,
-        service: ServiceKey,
-        forward: Forward,
-        config: &Config,
-    ) -> ServerKey {
+    fn server_address(&self, text: &str, service: ServiceKey, forward: Forward, daemon: bool) -> ServerKey {
         let Some((address, port)) = parse_endpoint(text) else {
             self.wrong(format!(
                 "`{text}` is not a real server's address, as in 192.0.2.11:80 or \"[2001:db8::11]:80\""
@@ -573,7 +560,7 @@ impl At<'_> {
             let tunnelled = forward == Forward::TUN;
             self.must(tunnelled, "a real server of the other address family needs `forward: tun`");
             self.must(
-                !tunnelled || config.daemon.is_none(),
+                !tunnelled || !daemon,
                 "a real server of the other address family cannot be combined with `ipvs.sync_daemon`",
             );
         }

@@ -131,7 +131,11 @@ impl Source {
         let text = text
             .replace("invalid type: unit value", "invalid type: nothing")
             .replace("expected u32", "expected a whole number from 0 to 4294967295");
-        self.error(place, &with_suggestion(text))
+        // The nearest right one to "unknown field `x`, expected one of …".
+        let mut keys = text.split('`').skip(1).step_by(2);
+        let wrong = keys.next().filter(|_| text.contains("unknown field")).unwrap_or_default();
+        let hint = did_you_mean(wrong, &keys.collect::<Vec<_>>());
+        self.error(place, &format!("{text}{hint}"))
     }
 
     /// The place of the second `key:` of the mapping that begins at a place: below the first, or in its line.
@@ -163,17 +167,11 @@ impl Source {
         Invalid(lines.join("\n"))
     }
 
-    /// The place of a node: parses again and raises an error just there, so that the parser
-    /// itself tells where it is, whatever style of YAML the file is written in.
+    /// The place of a node, or of the mapping that lacks it: parses again and raises an error just there, so that the
+    /// parser itself tells where it is, whatever style of YAML the file is written in.
     fn find(&self, location: &[String]) -> Option<Place> {
-        let deserializer = serde_yaml::Deserializer::from_str(&self.text);
-        let error = Probe(location).deserialize(deserializer).err();
-        match (error.and_then(|error| error.location()), location.split_last()) {
-            (Some(at), _) => Some((at.line(), at.column())),
-            // A key that is not there: the mapping that lacks it.
-            (None, Some((_, parent))) => self.find(parent),
-            (None, None) => None,
-        }
+        let error = Probe(location).deserialize(serde_yaml::Deserializer::from_str(&self.text)).err()?;
+        error.location().map(|at| (at.line(), at.column()))
     }
 
     /// A message with its place, its line and a caret.
@@ -227,15 +225,7 @@ pub fn refuse_foreign_writers(metadata: &Metadata, what: &str, path: &Path) -> a
     Ok(())
 }
 
-/// Adds the nearest right key to a message of the form "unknown field `x`, expected one of …".
-fn with_suggestion(text: String) -> String {
-    let mut words = text.split('`').skip(1).step_by(2);
-    let wrong = words.next().filter(|_| text.contains("unknown field")).unwrap_or_default();
-    let hint = did_you_mean(wrong, &words.collect::<Vec<_>>());
-    text + &hint
-}
-
-/// Goes down a path and fails at its end, or at a scalar before it: a visitor without methods fails at any node.
+/// Goes down a path and fails at its end, whatever is there: a visitor fails at what it has no method for.
 struct Probe<'p>(&'p [String]);
 
 impl<'de> DeserializeSeed<'de> for Probe<'_> {
@@ -249,30 +239,25 @@ impl<'de> Visitor<'de> for Probe<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the path")
+        f.write_str("the rest of the path")
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let (wanted, rest) = self.0.split_first().ok_or_else(|| de::Error::custom("here"))?;
-        for index in 0.. {
-            let more = match wanted.parse() == Ok(index) {
-                true => seq.next_element_seed(Probe(rest))?.is_some(),
-                false => seq.next_element::<IgnoredAny>()?.is_some(),
-            };
-            if !more {
-                break;
-            }
+        let here = || de::Error::custom("here");
+        let (index, rest) = self.0.split_first().ok_or_else(here)?;
+        for _ in 0..index.parse().unwrap_or(0) {
+            seq.next_element::<IgnoredAny>()?;
         }
-        Ok(())
+        seq.next_element_seed(Probe(rest))?.ok_or_else(here)
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let (wanted, rest) = self.0.split_first().ok_or_else(|| de::Error::custom("here"))?;
+        let here = || de::Error::custom("here");
+        let (wanted, rest) = self.0.split_first().ok_or_else(here)?;
         while let Some(Text(key)) = map.next_key()? {
             if *wanted == key {
-                map.next_value_seed(Probe(rest))?;
-            } else {
-                map.next_value::<IgnoredAny>()?;
+                return map.next_value_seed(Probe(rest));
             }
+            map.next_value::<IgnoredAny>()?;
         }
-        Ok(())
+        Err(here())
     }
 }
