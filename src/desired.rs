@@ -92,10 +92,8 @@ impl Desired {
             if !desired.restore {
                 desired.parameters = arp_parameters(config, arp);
             }
-            desired.persist = match (arp.persist, desired.restore) {
-                (true, false) => Persist::Keep,
-                _ => Persist::Remove,
-            };
+            let kept = arp.persist && !desired.restore;
+            desired.persist = if kept { Persist::Keep } else { Persist::Remove };
         }
         if role == Role::Backup {
             desired.drain = config.drain;
@@ -115,8 +113,8 @@ impl Desired {
 }
 
 fn arp_parameters(config: &Config, arp: Arp) -> BTreeMap<Parameter, String> {
-    let mut names: BTreeSet<String> = ["all".to_owned(), "lo".to_owned()].into();
-    names.extend(config.interfaces());
+    let mut names = config.interfaces();
+    names.extend(["all".to_owned(), "lo".to_owned()]);
     names
         .into_iter()
         .flat_map(|name| {

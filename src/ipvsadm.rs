@@ -10,17 +10,12 @@ use anyhow::{Context as _, anyhow, bail};
 
 use crate::config::WantedService;
 use crate::model::{
-    DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Servers, Service, ServiceKey,
-    SyncDaemon, Timeouts, Tunnel, service_flag,
+    DEFAULT_PERSISTENCE, DaemonState, Endpoint, Family, Forward, MAX_SECONDS, Protocol, RealServer,
+    ServerKey, Servers, Service, ServiceKey, SyncDaemon, Timeouts, Tunnel, service_flag,
 };
 use crate::names::Hosts;
-use crate::text::did_you_mean;
-use crate::text::shown;
+use crate::text::{did_you_mean, shown};
 
-/// `-p` without a number: `IPVS_SVC_PERSISTENT_TIMEOUT`, whatever the manual says.
-pub const PERSISTENCE: u32 = 360;
-/// The longest timeout, `MAX_TIMEOUT` of ipvsadm: 31 days.
-const MAX_SECONDS: u32 = 31 * 24 * 3600;
 /// At most this many lines are told at once.
 const MAX_PROBLEMS: usize = 20;
 
@@ -367,7 +362,7 @@ impl<'a> Line<'a> {
         };
         if self.has("persistent") {
             service.flags |= service_flag::PERSISTENT;
-            service.timeout = self.number("persistent", 1, MAX_SECONDS)?.unwrap_or(PERSISTENCE);
+            service.timeout = self.number("persistent", 1, MAX_SECONDS)?.unwrap_or(DEFAULT_PERSISTENCE);
         }
         if let Some(text) = self.value("netmask") {
             if !service.is_persistent() {

@@ -6,10 +6,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+/// The longest persistence and idle timeout: 31 days, ipvsadm's limit. The kernel counts in jiffies in 32 bits and
+/// overflows silently beyond (`ip_vs_ctl.c`).
+pub const MAX_SECONDS: u32 = 31 * 24 * 3600;
+
+/// Persistence without a timeout: `IP_VS_PERSISTENT_TIMEOUT` of `linux/ip_vs.h`.
+pub const DEFAULT_PERSISTENCE: u32 = 360;
 
 /// The state of a VRRP instance, as keepalived names it in its notifications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +74,6 @@ pub enum Family {
 }
 
 impl Family {
-    /// The family of an address.
     pub fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::Ipv4 } else { Self::Ipv6 }
     }
@@ -88,11 +94,8 @@ impl Family {
 pub struct Protocol(pub u16);
 
 impl Protocol {
-    /// TCP
     pub const TCP: Self = Self(6);
-    /// UDP
     pub const UDP: Self = Self(17);
-    /// SCTP
     pub const SCTP: Self = Self(132);
 }
 
@@ -123,7 +126,6 @@ pub enum ServiceKey {
 }
 
 impl ServiceKey {
-    /// The address family of the service.
     pub fn family(&self) -> Family {
         match self {
             Self::Endpoint { address, .. } => Family::of(*address),
@@ -158,10 +160,7 @@ pub type ServerKey = Endpoint;
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.address {
-            IpAddr::V4(address) => write!(f, "{address}:{}", self.port),
-            IpAddr::V6(address) => write!(f, "[{address}]:{}", self.port),
-        }
+        write!(f, "{}", SocketAddr::new(self.address, self.port))
     }
 }
 
@@ -233,32 +232,32 @@ impl Service {
 
     /// The fields in which `self` and `new` differ: name, old, new.
     pub fn differences(&self, new: &Self, family: Family) -> Vec<(&'static str, String, String)> {
-        let mut list = Differences::default();
-        list.note("scheduler", &self.scheduler, &new.scheduler);
-        list.note("scheduler_flags", &self.scheduler_flags().join(","), &new.scheduler_flags().join(","));
-        let timeout = |service: &Self| match service.is_persistent() {
-            true => format!("{}s", service.timeout),
+        differences(self.fields(family), new.fields(family))
+    }
+
+    fn fields(&self, family: Family) -> [(&'static str, String); 6] {
+        let persistence = match self.is_persistent() {
+            true => format!("{}s", self.timeout),
             false => "off".to_owned(),
         };
-        list.note("persistence", &timeout(self), &timeout(new));
-        list.note("netmask", &self.netmask_text(family), &new.netmask_text(family));
-        list.note("engine", &self.engine, &new.engine);
-        let one_packet = |service: &Self| (service.flags & service_flag::ONE_PACKET != 0).to_string();
-        list.note("one_packet", &one_packet(self), &one_packet(new));
-        list.0
+        [
+            ("scheduler", self.scheduler.clone()),
+            ("scheduler_flags", self.scheduler_flags().join(",")),
+            ("persistence", persistence),
+            ("netmask", self.netmask_text(family)),
+            ("engine", self.engine.clone()),
+            ("one_packet", (self.flags & service_flag::ONE_PACKET != 0).to_string()),
+        ]
     }
 }
 
-#[derive(Default)]
-struct Differences(Vec<(&'static str, String, String)>);
-
-impl Differences {
-    fn note(&mut self, name: &'static str, old: &str, new: &str) {
-        if old != new {
-            let shown = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
-            self.0.push((name, shown(old), shown(new)));
-        }
-    }
+fn differences<const N: usize>(
+    old: [(&'static str, String); N],
+    new: [(&'static str, String); N],
+) -> Vec<(&'static str, String, String)> {
+    let shown = |text: String| if text.is_empty() { "-".to_owned() } else { text };
+    let pairs = old.into_iter().zip(new).filter(|(old, new)| old != new);
+    pairs.map(|((name, old), (_, new))| (name, shown(old), shown(new))).collect()
 }
 
 /// How packets reach a real server (`linux/ip_vs.h`, `IP_VS_CONN_F_FWD_MASK`). Files may name
@@ -278,14 +277,14 @@ impl Forward {
 
 impl fmt::Display for Forward {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::NAT => f.write_str("nat"),
-            Self::TUN => f.write_str("tun"),
-            Self::DR => f.write_str("dr"),
-            Self(1) => f.write_str("local"),
-            Self(4) => f.write_str("bypass"),
-            Self(number) => write!(f, "forward-{number}"),
-        }
+        f.write_str(match *self {
+            Self::NAT => "nat",
+            Self::TUN => "tun",
+            Self::DR => "dr",
+            Self(1) => "local",
+            Self(4) => "bypass",
+            Self(number) => return write!(f, "forward-{number}"),
+        })
     }
 }
 
@@ -362,13 +361,17 @@ impl RealServer {
 
     /// The fields in which `self` and `new` differ: name, old, new.
     pub fn differences(&self, new: &Self) -> Vec<(&'static str, String, String)> {
-        let mut list = Differences::default();
-        list.note("forward", &self.forward.to_string(), &new.forward.to_string());
-        list.note("weight", &self.weight.to_string(), &new.weight.to_string());
-        list.note("upper_threshold", &self.upper_threshold.to_string(), &new.upper_threshold.to_string());
-        list.note("lower_threshold", &self.lower_threshold.to_string(), &new.lower_threshold.to_string());
-        list.note("tunnel", &self.tunnel.to_string(), &new.tunnel.to_string());
-        list.0
+        differences(self.fields(), new.fields())
+    }
+
+    fn fields(&self) -> [(&'static str, String); 5] {
+        [
+            ("forward", self.forward.to_string()),
+            ("weight", self.weight.to_string()),
+            ("upper_threshold", self.upper_threshold.to_string()),
+            ("lower_threshold", self.lower_threshold.to_string()),
+            ("tunnel", self.tunnel.to_string()),
+        ]
     }
 }
 
@@ -413,15 +416,14 @@ pub struct SyncDaemon {
 impl SyncDaemon {
     /// Whether a running daemon is this one, as far as this one says.
     pub fn matches(&self, running: &Self) -> bool {
-        fn agrees<T: PartialEq>(wanted: &Option<T>, found: &Option<T>) -> bool {
-            wanted.is_none() || wanted == found
-        }
-        self.interface == running.interface
-            && self.id == running.id
-            && agrees(&self.max_len, &running.max_len)
-            && agrees(&self.group, &running.group)
-            && agrees(&self.port, &running.port)
-            && agrees(&self.ttl, &running.ttl)
+        let told = Self {
+            max_len: self.max_len.or(running.max_len),
+            group: self.group.or(running.group),
+            port: self.port.or(running.port),
+            ttl: self.ttl.or(running.ttl),
+            ..self.clone()
+        };
+        told == *running
     }
 }
 

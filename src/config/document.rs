@@ -1,17 +1,21 @@
-//! The shape of a desired-state file: its keys, and the short and long forms of their values.
+//! The shape of a desired-state file: its keys, its words, and the short and long forms of their values.
 //!
 //! Owns what YAML may stand where. Knows no meaning: that is `rules`. Read by `source`.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
 
-/// The file, word for word. Every leaf that has a meaning of its own stays text until `desired`
-/// reads it, so that all errors of meaning can be told together.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+use crate::model::Family;
+
+/// The file, word for word. Numbers and texts with a meaning of their own stay as they are until `rules` reads them, so
+/// that all errors of meaning can be told together.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping with `version`, `vips` and `virtual_services`")]
 pub struct Document {
     /// Version of the format: 1
     pub version: u32,
@@ -33,7 +37,7 @@ pub struct Document {
 }
 
 /// Long form of a VIP
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Vip {
     /// Address, with or without its host prefix
@@ -45,7 +49,7 @@ pub struct Vip {
 }
 
 /// ARP parameters
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Arp {
     pub arp_ignore: Option<u32>,
@@ -57,26 +61,26 @@ pub struct Arp {
 }
 
 /// Announcement of the VIPs
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
 pub struct Announce {
     pub count: Option<u32>,
     pub interval: Option<Text>,
 }
 
 /// What stays while not MASTER
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
 pub struct Backup {
-    pub vips: Option<String>,
-    pub services: Option<String>,
+    pub vips: Option<Word<Leaving>>,
+    pub services: Option<Word<Leaving>>,
     /// How long connections may live on
     pub drain: Option<Text>,
 }
 
 /// Settings of IPVS as a whole
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
 pub struct Ipvs {
     /// The whole table belongs to this file
     pub exclusive: Option<bool>,
@@ -86,8 +90,8 @@ pub struct Ipvs {
 }
 
 /// Timeouts of idle connections
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
 pub struct Timeouts {
     pub tcp: Option<Text>,
     pub tcp_fin: Option<Text>,
@@ -95,8 +99,8 @@ pub struct Timeouts {
 }
 
 /// Connection synchronisation
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
 pub struct SyncDaemon {
     pub interface: String,
     pub id: Option<u32>,
@@ -107,103 +111,129 @@ pub struct SyncDaemon {
 }
 
 /// A virtual service
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping with `real_servers` and `address` or `fwmark`")]
 pub struct VirtualService {
     pub address: Option<String>,
     pub fwmark: Option<u32>,
     /// Family of a fwmark service
-    pub family: Option<String>,
-    pub protocol: Option<String>,
+    pub family: Option<Word<Family>>,
+    pub protocol: Option<Word<Transport>>,
     pub scheduler: Option<String>,
     pub scheduler_flags: Option<Vec<String>>,
     pub persistence: Option<ShortOr<Persistence>>,
     pub one_packet: Option<bool>,
     /// Forwarding method of its real servers
-    pub forward: Option<String>,
+    pub forward: Option<Word<Method>>,
     pub real_servers: Vec<ShortOr<RealServer>>,
 }
 
 /// Long form of persistence
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Persistence {
     /// How long a client stays with its real server
     pub timeout: Option<Text>,
     pub netmask: Option<String>,
     pub prefix: Option<u32>,
-    pub engine: Option<String>,
+    pub engine: Option<Word<Engine>>,
 }
 
 /// Long form of a real server
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RealServer {
     pub address: String,
     pub weight: Option<u32>,
-    pub forward: Option<String>,
+    pub forward: Option<Word<Method>>,
     pub upper_threshold: Option<u32>,
     pub lower_threshold: Option<u32>,
     pub tunnel: Option<Tunnel>,
 }
 
 /// Tunnel encapsulation
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a mapping")]
 pub struct Tunnel {
-    /// ipip, gue, gre
     #[serde(rename = "type")]
-    pub kind: Option<String>,
+    pub kind: Option<Word<TunnelKind>>,
     pub port: Option<u32>,
-    pub checksum: Option<String>,
+    pub checksum: Option<Word<Checksum>>,
+}
+
+/// A word of the list that `T` is. Read by the rules: a wrong one is told together with all the other errors.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Word<T> {
+    pub text: String,
+    list: PhantomData<T>,
+}
+
+macro_rules! words {
+    ($($(#[$doc:meta])* $list:ident: $($word:ident = $number:literal),*;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        pub enum $list { $($word = $number),* }
+    )*};
+}
+
+words! {
+    /// What becomes of something when MASTER is left
+    Leaving: Keep = 0, Remove = 1;
+    /// Protocols, with their IP protocol numbers
+    Transport: Tcp = 6, Udp = 17, Sctp = 132;
+    /// Forwarding methods, with the kernel's numbers
+    Method: Nat = 0, Dr = 3, Tun = 2;
+    /// Persistence engines
+    Engine: Sip = 0;
+    /// Kinds of tunnels, with the kernel's numbers
+    TunnelKind: Ipip = 0, Gue = 1, Gre = 2;
+    /// Checksums of tunnelled packets, with the kernel's numbers
+    Checksum: Nocsum = 0, Csum = 1, Remcsum = 2;
 }
 
 /// A scalar in its text form, whatever YAML takes it for.
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Text(pub String);
 
-/// A list of parameters in the order of the file; a map would let the last of two equal keys win.
-#[derive(Debug, Default)]
-pub struct Parameters(pub Vec<(String, String)>);
+/// Parameters by name. Not a plain map, in which the last of two equal keys would win.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Parameters(pub BTreeMap<String, String>);
 
 /// A scalar (the short form) or a mapping (the long one).
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
 pub enum ShortOr<T> {
     Short(String),
     Long(T),
 }
 
-struct ScalarOr<T>(PhantomData<T>);
-
-impl<'de, T: Deserialize<'de>> Visitor<'de> for ScalarOr<T> {
-    type Value = ShortOr<T>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a single value or a mapping")
-    }
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<Self::Value, E> {
-        Ok(ShortOr::Short(value.to_owned()))
-    }
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Self::Value, E> {
-        Ok(ShortOr::Short(value.to_string()))
-    }
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Self::Value, E> {
-        Ok(ShortOr::Short(value.to_string()))
-    }
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Self::Value, E> {
-        Ok(ShortOr::Short(value.to_string()))
-    }
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(ShortOr::Short(value.to_string()))
-    }
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        T::deserialize(de::value::MapAccessDeserializer::new(map)).map(ShortOr::Long)
+impl<T: Clone + From<String>> ShortOr<T> {
+    /// The long form, in which the short one is the only value given.
+    pub fn long(&self) -> Cow<'_, T> {
+        match self {
+            Self::Short(text) => Cow::Owned(T::from(text.clone())),
+            Self::Long(long) => Cow::Borrowed(long),
+        }
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for ShortOr<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ScalarOr(PhantomData))
+impl From<String> for Vip {
+    fn from(address: String) -> Self {
+        Self { address, ..Self::default() }
+    }
+}
+
+impl From<String> for Persistence {
+    fn from(timeout: String) -> Self {
+        Self { timeout: Some(Text(timeout)), ..Self::default() }
+    }
+}
+
+impl From<String> for RealServer {
+    fn from(address: String) -> Self {
+        Self { address, ..Self::default() }
     }
 }
 
@@ -213,21 +243,46 @@ fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D
     String::deserialize(deserializer).map(Some)
 }
 
-/// Takes the place of the long form where there is none.
-struct NoLongForm;
-
-impl<'de> Deserialize<'de> for NoLongForm {
-    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
-        Err(de::Error::custom("expected a single value, found a mapping"))
-    }
+/// Every scalar in its text form.
+macro_rules! scalars {
+    ($form:expr; $($visit:ident: $type:ty),*) => {$(
+        fn $visit<E: de::Error>(self, value: $type) -> Result<Self::Value, E> {
+            Ok($form(value.to_string()))
+        }
+    )*};
+    ($form:expr) => {
+        scalars!($form; visit_str: &str, visit_u64: u64, visit_i64: i64, visit_f64: f64, visit_bool: bool);
+    };
 }
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match deserializer.deserialize_any(ScalarOr::<NoLongForm>(PhantomData))? {
-            ShortOr::Short(text) => Ok(Self(text)),
-            ShortOr::Long(_) => Err(de::Error::custom("expected a single value")),
+        struct Scalar;
+        impl Visitor<'_> for Scalar {
+            type Value = Text;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a single value")
+            }
+            scalars!(Text);
         }
+        deserializer.deserialize_any(Scalar)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for ShortOr<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ScalarOr<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for ScalarOr<T> {
+            type Value = ShortOr<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a single value or a mapping")
+            }
+            scalars!(ShortOr::Short);
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(de::value::MapAccessDeserializer::new(map)).map(ShortOr::Long)
+            }
+        }
+        deserializer.deserialize_any(ScalarOr(PhantomData))
     }
 }
 
@@ -240,12 +295,11 @@ impl<'de> Deserialize<'de> for Parameters {
                 f.write_str("a mapping of names below net.ipv4.vs to values")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Parameters, A::Error> {
-                let mut list = Vec::new();
-                while let Some((Text(key), Text(value))) = map.next_entry()? {
-                    if list.iter().any(|(known, _)| *known == key) {
-                        return Err(de::Error::custom(format!("duplicate field `{key}`")));
+                let mut list = BTreeMap::new();
+                while let Some((Text(name), Text(value))) = map.next_entry()? {
+                    if list.insert(name.clone(), value).is_some() {
+                        return Err(de::Error::custom(format!("duplicate field `{name}`")));
                     }
-                    list.push((key, value));
                 }
                 Ok(Parameters(list))
             }

@@ -6,6 +6,7 @@
 pub mod cache;
 pub mod document;
 pub mod notation;
+pub mod parameters;
 pub mod rules;
 pub mod source;
 

@@ -4,63 +4,27 @@
 //! the meaning. Called through `Config::parse`.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::document::{self as raw, Document, ShortOr, Text};
+use serde::de::value::Error;
+use serde::de::{DeserializeOwned, IntoDeserializer as _};
+
+use super::document::{
+    self as raw, Checksum, Document, Engine, Leaving, Method, ShortOr, Text, TunnelKind, Word,
+};
 use super::notation::{parse_duration, parse_endpoint};
-use super::source::{Invalid, Location, Problem, Segment, Source};
+use super::parameters::IPVS_PARAMETERS;
+use super::source::{Invalid, Location, Problem, Source};
 use super::{Arp, Config, Vip, WantedService};
 use crate::model::{
-    Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Servers, Service, ServiceKey, SyncDaemon,
-    Timeouts, Tunnel, service_flag,
+    DEFAULT_PERSISTENCE, Endpoint, Family, Forward, MAX_SECONDS, Protocol, RealServer, ServerKey, Servers,
+    Service, ServiceKey, SyncDaemon, Timeouts, Tunnel, service_flag,
 };
 use crate::text::{did_you_mean, nearest};
-
-/// The longest persistence and idle timeout: 31 days, ipvsadm's limit. The kernel counts in
-/// jiffies in 32 bits and overflows silently beyond (`ip_vs_ctl.c`).
-const MAX_SECONDS: u64 = 31 * 24 * 3600;
-
-/// Persistence without a timeout: `IP_VS_PERSISTENT_TIMEOUT` of `linux/ip_vs.h`.
-const DEFAULT_PERSISTENCE: u32 = 360;
-
-/// Parameters below net.ipv4.vs that are per network namespace (`ip_vs_ctl.c`, `vs_vars`).
-const IPVS_PARAMETERS: [&str; 32] = [
-    "am_droprate",
-    "amemthresh",
-    "backup_only",
-    "cache_bypass",
-    "conn_lfactor",
-    "conn_reuse_mode",
-    "conntrack",
-    "drop_entry",
-    "drop_packet",
-    "est_cpulist",
-    "est_nice",
-    "expire_nodest_conn",
-    "expire_quiescent_template",
-    "ignore_tunneled",
-    "nat_icmp_send",
-    "pmtu_disc",
-    "run_estimation",
-    "schedule_icmp",
-    "secure_tcp",
-    "sloppy_sctp",
-    "sloppy_tcp",
-    "snat_reroute",
-    "svc_lfactor",
-    "sync_persist_mode",
-    "sync_ports",
-    "sync_qlen_max",
-    "sync_refresh_period",
-    "sync_retries",
-    "sync_sock_size",
-    "sync_threshold",
-    "sync_version",
-    "debug_level",
-];
 
 impl Config {
     /// Reads and checks a file's text.
@@ -68,8 +32,7 @@ impl Config {
     /// # Errors
     /// [`Invalid`], with every problem in its place.
     pub fn parse(source: &Source) -> Result<Self, Invalid> {
-        let document = source.document()?;
-        Self::try_from(&document).map_err(|problems| source.explain(&problems))
+        Self::try_from(&source.document()?).map_err(|problems| source.explain(&problems))
     }
 }
 
@@ -81,146 +44,144 @@ impl TryFrom<&Document> for Config {
     /// # Errors
     /// Every problem of meaning, each with its place.
     fn try_from(document: &Document) -> Result<Self, Vec<Problem>> {
-        let mut check = Validator::default();
-        let config = check.document(document);
-        if check.problems.is_empty() { Ok(config) } else { Err(check.problems) }
+        let problems = RefCell::default();
+        let config = At { problems: &problems, way: None }.document(document);
+        let problems = problems.into_inner();
+        if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
 }
 
-/// Collects problems along the way through a document.
-#[derive(Default)]
-struct Validator {
-    at: Location,
-    problems: Vec<Problem>,
+/// A place in the document, at which values are checked. Each rule gives a value, right or not, so that all the others
+/// are checked as well.
+struct At<'a> {
+    problems: &'a RefCell<Vec<Problem>>,
+    /// The place around it, and the key or the index that leads from there to here
+    way: Option<(&'a At<'a>, Cow<'a, str>)>,
 }
 
-/// Accepted in place of a VIP or a service that is wrong, so that checking can go on.
+/// Stands for the address of a VIP or a service that is wrong.
 const PLACEHOLDER: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-impl Validator {
-    fn wrong(&mut self, message: impl Display) {
+/// What real servers' numbers may be: kernel ints, in which larger values are negative.
+const COUNT: RangeInclusive<u32> = 0..=i32::MAX.unsigned_abs();
+
+/// Scheduler flags: word, the scheduler that it belongs to, and bit.
+const SCHEDULER_FLAGS: [(&str, Option<&str>, u32); 7] = [
+    ("sh-port", Some("sh"), service_flag::SCHED2),
+    ("sh-fallback", Some("sh"), service_flag::SCHED1),
+    ("mh-port", Some("mh"), service_flag::SCHED2),
+    ("mh-fallback", Some("mh"), service_flag::SCHED1),
+    ("flag-1", None, service_flag::SCHED1),
+    ("flag-2", None, service_flag::SCHED2),
+    ("flag-3", None, service_flag::SCHED3),
+];
+
+/// Words of other tools, and ours.
+const OTHER_TOOLS: [(&str, &[&str]); 3] = [
+    ("nat", &["masq", "masquerade", "masquerading", "-m"]),
+    ("dr", &["direct", "route", "gate", "gatewaying", "-g"]),
+    ("tun", &["tunnel", "ipip", "-i"]),
+];
+
+impl At<'_> {
+    fn key<'b>(&'b self, key: impl Into<Cow<'b, str>>) -> At<'b> {
+        At { problems: self.problems, way: Some((self, key.into())) }
+    }
+
+    fn items<'b, T>(&'b self, items: &'b [T]) -> impl Iterator<Item = (At<'b>, &'b T)> {
+        items.iter().enumerate().map(move |(index, item)| (self.key(index.to_string()), item))
+    }
+
+    fn location(&self) -> Location {
+        let Some((above, key)) = &self.way else { return Location::new() };
+        let mut location = above.location();
+        location.push(key.to_string());
+        location
+    }
+
+    fn wrong(&self, message: impl Into<String>) {
+        let mut problems = self.problems.borrow_mut();
         // Nobody reads a thousand; a damaged file could have millions.
-        if self.problems.len() < 1000 {
-            self.problems.push(Problem { location: self.at.clone(), message: message.to_string() });
+        if problems.len() < 1000 {
+            problems.push(Problem { location: self.location(), message: message.into() });
         }
     }
 
-    fn within<T>(&mut self, key: impl Into<Cow<'static, str>>, work: impl FnOnce(&mut Self) -> T) -> T {
-        self.at.push(Segment::Key(key.into()));
-        let result = work(self);
-        self.at.pop();
-        result
+    fn must(&self, right: bool, message: &str) {
+        if !right {
+            self.wrong(message);
+        }
     }
 
-    fn each<'a, T>(&mut self, key: &'static str, items: &'a [T], mut work: impl FnMut(&mut Self, &'a T)) {
-        self.within(key, |check| {
-            for (index, item) in items.iter().enumerate() {
-                check.at.push(Segment::Index(index));
-                work(check, item);
-                check.at.pop();
-            }
-        });
-    }
-
-    fn document(&mut self, document: &Document) -> Config {
+    fn document(&self, document: &Document) -> Config {
         if document.version != 1 {
-            self.within("version", |check| {
-                check.wrong(format!(
-                    "version {} is not known; this lvs-notify reads version 1",
-                    document.version
-                ));
-            });
+            let known = "is not known; this lvs-notify reads version 1";
+            self.key("version").wrong(format!("version {} {known}", document.version));
         }
-        let interface =
-            document.interface.as_ref().map(|name| self.within("interface", |check| check.interface(name)));
-        let mut vips: Vec<Vip> = Vec::new();
-        let mut seen = BTreeSet::new();
-        self.each("vips", &document.vips, |check, item| {
-            let vip = check.vip(item, interface.as_ref());
+        let interface = document.interface.as_ref().map(|name| self.key("interface").interface(name));
+        let (mut vips, mut seen) = (Vec::new(), BTreeSet::new());
+        for (at, item) in self.key("vips").items(&document.vips) {
+            let vip = at.vip(&item.long(), interface.as_ref());
             if vip.address != PLACEHOLDER && !seen.insert(vip.address) {
-                check.wrong(format!("the VIP {} is given twice", vip.address));
+                at.wrong(format!("the VIP {} is given twice", vip.address));
             }
             vips.push(vip);
-        });
+        }
+        let backup = document.backup.clone().unwrap_or_default();
+        let ipvs = document.ipvs.clone().unwrap_or_default();
+        let at = self.key("backup");
+        let keep_vips = at.key("vips").word(&backup.vips) == Some(Leaving::Keep);
+        let keep_services = at.key("services").word(&backup.services) == Some(Leaving::Keep);
+        let drain = at.key("drain").drain(&backup, keep_vips || keep_services);
+        let at = self.key("ipvs");
         let mut config = Config {
             vips,
-            arp: self.arp(document.arp.as_ref()),
-            announce: self.announce(document.announce.as_ref()),
-            keep_vips: false,
-            keep_services: false,
-            drain: Duration::ZERO,
-            exclusive: false,
-            timeouts: Timeouts::default(),
-            ipvs_parameters: BTreeMap::new(),
-            daemon: None,
+            arp: self.key("arp").arp(document.arp.as_ref()),
+            announce: self.key("announce").announce(&document.announce.clone().unwrap_or_default()),
+            keep_vips,
+            keep_services,
+            drain,
+            exclusive: ipvs.exclusive.unwrap_or(false),
+            timeouts: at.key("timeouts").timeouts(&ipvs.timeouts.unwrap_or_default()),
+            ipvs_parameters: at.key("sysctl").parameters(&ipvs.sysctl.unwrap_or_default()),
+            daemon: ipvs.sync_daemon.map(|daemon| at.key("sync_daemon").daemon(&daemon)),
             services: BTreeMap::new(),
         };
-        if let Some(backup) = &document.backup {
-            self.within("backup", |check| {
-                config.keep_vips = check.keep("vips", backup.vips.as_ref());
-                config.keep_services = check.keep("services", backup.services.as_ref());
-                if let Some(Text(text)) = &backup.drain {
-                    config.drain = check.within("drain", |check| check.drain(text, &config));
-                }
-            });
-        }
-        if let Some(ipvs) = &document.ipvs {
-            self.within("ipvs", |check| check.ipvs(ipvs, &mut config));
-        }
         let mut services = BTreeMap::new();
-        self.each("virtual_services", &document.virtual_services, |check, item| {
-            let before = check.problems.len();
-            let (key, wanted) = check.service(item, &config);
-            if check.problems.len() == before && services.insert(key, wanted).is_some() {
-                check.wrong(format!("the service {key} is given twice"));
+        for (at, item) in self.key("virtual_services").items(&document.virtual_services) {
+            let before = self.problems.borrow().len();
+            let (key, wanted) = at.service(item, &config);
+            let good = self.problems.borrow().len() == before;
+            if good && services.insert(key, wanted).is_some() {
+                at.wrong(format!("the service {key} is given twice"));
             }
-        });
+        }
         config.services = services;
-        if document.virtual_services.is_empty() && !document.allow_empty {
-            self.within("virtual_services", |check| {
-                check.wrong("no service is declared, so every service of the VIPs would be removed; if that is meant, say `allow_empty: true`");
-            });
-        }
+        self.key("virtual_services").must(document.allow_empty || !document.virtual_services.is_empty(), "no service is declared, so every service of the VIPs would be removed; if that is meant, say `allow_empty: true`");
         let only_marks = config.services.keys().all(|key| matches!(key, ServiceKey::Fwmark { .. }));
-        let nothing_meant = config.services.is_empty() && !document.allow_empty;
-        if config.vips.is_empty() && (nothing_meant || !only_marks) {
-            self.within("vips", |check| {
-                check.wrong(
-                    "no VIP is declared; only files whose services are all fwmark services can do without",
-                )
-            });
-        }
-        self.loops(&config);
+        self.key("vips").must(
+            !config.vips.is_empty() || (only_marks && (document.allow_empty || !config.services.is_empty())),
+            "`vips` is empty; that is allowed only when every service is a fwmark service",
+        );
+        self.key("backup").loops(&config);
         config
     }
 
     /// Two directors that both hold services and the VIP hand the same packet to each other for
     /// ever, unless the one that is not MASTER is told to stay out (kernel commit 0c12582fbcde).
-    fn loops(&mut self, config: &Config) {
+    fn loops(&self, config: &Config) {
         if !config.keep_vips {
             return;
         }
-        if config.arp.is_some_and(|arp| arp.ignore == 0) {
-            self.within("backup", |check| {
-                check.wrong("with `vips: keep` the VIP stays on lo, and arp_ignore 0 would answer ARP for it while not MASTER; set arp.arp_ignore to 1");
-            });
-        }
+        self.must(config.arp.is_none_or(|arp| arp.ignore != 0), "with `vips: keep` the VIP stays on lo, and arp_ignore 0 would answer ARP for it while not MASTER; set arp.arp_ignore to 1");
         let backup_only = config.ipvs_parameters.get("backup_only").is_some_and(|value| value != "0");
-        if config.keep_services && !(backup_only && config.daemon.is_some()) {
-            self.within("backup", |check| {
-                check.wrong("`vips: keep` with `services: keep` makes two directors bounce packets for ever; it needs `ipvs.sysctl.backup_only: 1` and `ipvs.sync_daemon`, or leave out `services: keep`");
-            });
-        }
+        self.must(!config.keep_services || (backup_only && config.daemon.is_some()), "`vips: keep` with `services: keep` makes two directors bounce packets for ever; it needs `ipvs.sysctl.backup_only: 1` and `ipvs.sync_daemon`, or leave out `services: keep`");
     }
 
-    fn interface(&mut self, name: &str) -> String {
+    fn interface(&self, name: &str) -> String {
         // dev_valid_name() of net/core/dev.c
-        if name.is_empty()
-            || name.len() > 15
-            || name == "."
-            || name == ".."
-            || name.chars().any(|c| c == '/' || c == ':' || c.is_whitespace() || c.is_control())
-        {
+        let odd = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+        if ["", ".", ".."].contains(&name) || name.len() > 15 || name.contains(odd) {
             self.wrong("not an interface name: 1 to 15 characters, no slash, colon or blank");
         } else if ["lo", "all", "default"].contains(&name) {
             self.wrong(format!("`{name}` cannot face clients; name the interface on which they reach the VIP, or leave `interface` out when the VIP is routed"));
@@ -228,45 +189,31 @@ impl Validator {
         name.to_owned()
     }
 
-    fn vip(&mut self, item: &ShortOr<raw::Vip>, interface: Option<&String>) -> Vip {
-        match item {
-            ShortOr::Short(text) => {
-                let address = self.vip_address(text);
-                Vip { address, label: default_label(address), interface: interface.cloned() }
-            }
-            ShortOr::Long(vip) => {
-                let address = self.within("address", |check| check.vip_address(&vip.address));
-                let label = match &vip.label {
-                    None => default_label(address),
-                    Some(label) => self.within("label", |check| check.label(label, address)),
-                };
-                let interface = match &vip.interface {
-                    None => interface.cloned(),
-                    Some(name) => Some(self.within("interface", |check| check.interface(name))),
-                };
-                Vip { address, label, interface }
-            }
-        }
+    fn vip(&self, vip: &raw::Vip, interface: Option<&String>) -> Vip {
+        let address = self.key("address").vip_address(&vip.address);
+        let label = match &vip.label {
+            // What `ifconfig lo:0` would have made, as the field's instructions do.
+            None => address.is_ipv4().then(|| "lo:0".to_owned()),
+            Some(label) => self.key("label").label(label, address),
+        };
+        let own = vip.interface.as_ref().map(|name| self.key("interface").interface(name));
+        Vip { address, label, interface: own.or_else(|| interface.cloned()) }
     }
 
-    fn label(&mut self, label: &str, address: IpAddr) -> Option<String> {
+    fn label(&self, label: &str, address: IpAddr) -> Option<String> {
+        let on_lo = label == "lo" || label.starts_with("lo:");
         if address.is_ipv6() {
             self.wrong("IPv6 addresses have no label; leave it out");
-        } else if label.len() > 15
-            || !(label == "lo" || label.starts_with("lo:"))
-            || label.chars().any(|c| c.is_whitespace() || c.is_control())
+        } else if !on_lo || label.len() > 15 || label.contains(|c: char| c.is_whitespace() || c.is_control())
         {
             self.wrong("a label is `lo` or begins with `lo:`, and has at most 15 characters, as in `lo:0`");
         }
         Some(label.to_owned())
     }
 
-    fn vip_address(&mut self, text: &str) -> IpAddr {
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
-            None => (text, None),
-        };
-        let Ok(address) = address.parse::<IpAddr>() else {
+    fn vip_address(&self, text: &str) -> IpAddr {
+        let (bare, prefix) = text.split_once('/').map_or((text, None), |(bare, prefix)| (bare, Some(prefix)));
+        let Ok(address) = bare.parse::<IpAddr>() else {
             self.wrong(format!("`{text}` is not an IP address"));
             return PLACEHOLDER;
         };
@@ -274,277 +221,205 @@ impl Validator {
         if prefix.is_some_and(|prefix| prefix != host.to_string()) {
             self.wrong(format!("a VIP is one address: write `{address}` or `{address}/{host}`; any other prefix on lo would make the whole subnet local"));
         }
-        let unusable = address.is_loopback() || unusable_address(address);
-        if unusable {
+        if address.is_loopback() || unusable(address) {
             self.wrong(format!(
-                "{address} cannot be a VIP: it is no unicast address that clients could reach"
+                "{address} cannot be a VIP: it is not a unicast address that clients can reach"
             ));
         }
         address
     }
 
-    fn arp(&mut self, arp: Option<&ShortOr<raw::Arp>>) -> Option<Arp> {
-        let defaults = Arp { ignore: 1, announce: 2, persist: true, restore: false };
-        match arp {
-            None => Some(defaults),
+    fn arp(&self, arp: Option<&ShortOr<raw::Arp>>) -> Option<Arp> {
+        let arp = match arp {
+            None => raw::Arp::default(),
+            Some(ShortOr::Long(arp)) => arp.clone(),
             Some(ShortOr::Short(word)) => {
                 if word != "off" {
-                    self.within("arp", |check| check.wrong(format!("`{word}` is not known here; write `off` or a mapping with arp_ignore, arp_announce, persist, restore")));
+                    self.wrong(format!("`{word}` is not known here; write `off` or a mapping with arp_ignore, arp_announce, persist, restore"));
                 }
-                None
+                return None;
             }
-            Some(ShortOr::Long(arp)) => self.within("arp", |check| {
-                let ignore = arp.arp_ignore.unwrap_or(defaults.ignore);
-                if !matches!(ignore, 0..=3 | 8) {
-                    check.within("arp_ignore", |check| {
-                        check.wrong("arp_ignore is 0, 1, 2, 3 or 8; 1 hides the VIP on lo")
-                    });
-                }
-                let announce = arp.arp_announce.unwrap_or(defaults.announce);
-                if announce > 2 {
-                    check.within("arp_announce", |check| {
-                        check.wrong(
-                            "arp_announce is 0, 1 or 2; 2 never uses the VIP as ARP source on another link",
-                        )
-                    });
-                }
-                Some(Arp {
-                    ignore,
-                    announce,
-                    persist: arp.persist.unwrap_or(defaults.persist),
-                    restore: arp.restore.unwrap_or(defaults.restore),
-                })
-            }),
-        }
-    }
-
-    fn announce(&mut self, announce: Option<&raw::Announce>) -> (u32, Duration) {
-        let defaults = raw::Announce::default();
-        let announce = announce.unwrap_or(&defaults);
-        self.within("announce", |check| {
-            let count = announce.count.unwrap_or(5);
-            if count > 100 {
-                check.within("count", |check| check.wrong("at most 100 announcements"));
-            }
-            let interval = match &announce.interval {
-                None => Duration::from_millis(200),
-                Some(Text(text)) => check.within("interval", |check| {
-                    let interval = check.duration(text);
-                    if interval > Duration::from_secs(60) {
-                        check.wrong("at most 60s between two announcements");
-                    }
-                    interval
-                }),
-            };
-            (count, interval)
+        };
+        let (ignore, announce) = (arp.arp_ignore.unwrap_or(1), arp.arp_announce.unwrap_or(2));
+        self.key("arp_ignore")
+            .must(matches!(ignore, 0..=3 | 8), "arp_ignore is 0, 1, 2, 3 or 8; 1 hides the VIP on lo");
+        self.key("arp_announce").must(
+            announce <= 2,
+            "arp_announce is 0, 1 or 2; 2 never uses the VIP as ARP source on another link",
+        );
+        Some(Arp {
+            ignore,
+            announce,
+            persist: arp.persist.unwrap_or(true),
+            restore: arp.restore.unwrap_or(false),
         })
     }
 
-    fn drain(&mut self, text: &str, config: &Config) -> Duration {
-        let period = self.duration(text);
-        if period > Duration::from_secs(60) {
-            self.wrong("at most 60s; a newer notification ends it at once");
-        }
-        if config.keep_vips || config.keep_services {
-            self.wrong("what is kept is not drained; leave out `drain`, or `keep`");
-        }
+    fn announce(&self, announce: &raw::Announce) -> (u32, Duration) {
+        let count = announce.count.unwrap_or(5);
+        self.key("count").must(count <= 100, "at most 100 announcements");
+        let at = self.key("interval");
+        let interval = at.duration(&announce.interval, Duration::from_millis(200));
+        at.must(interval <= Duration::from_secs(60), "at most 60s between two announcements");
+        (count, interval)
+    }
+
+    fn drain(&self, backup: &raw::Backup, kept: bool) -> Duration {
+        let period = self.duration(&backup.drain, Duration::ZERO);
+        self.must(period <= Duration::from_secs(60), "at most 60s; a newer notification ends it at once");
+        self.must(
+            !kept || backup.drain.is_none(),
+            "`drain` has no effect together with `vips: keep` or `services: keep`; remove one of them",
+        );
         period
     }
 
-    fn keep(&mut self, key: &'static str, word: Option<&String>) -> bool {
-        match word.map(String::as_str) {
-            None | Some("remove") => false,
-            Some("keep") => true,
-            Some(other) => {
-                self.within(key, |check| check.unknown_word(other, &["keep", "remove"]));
-                false
+    /// A word of a list. Which words are on it is told by serde's error.
+    fn word<T: DeserializeOwned>(&self, word: &Option<Word<T>>) -> Option<T> {
+        let text = word.as_ref()?.text.as_str();
+        let unknown = |error: Error| {
+            let error = error.to_string();
+            let list = error.rsplit_once("expected").map_or("", |(_, list)| list);
+            self.wrong(unknown_word(text, &list.split('`').skip(1).step_by(2).collect::<Vec<_>>()));
+        };
+        T::deserialize(text.into_deserializer()).map_err(unknown).ok()
+    }
+
+    fn duration(&self, text: &Option<Text>, default: Duration) -> Duration {
+        let Some(Text(text)) = text else { return default };
+        parse_duration(text).unwrap_or_else(|| {
+            self.wrong(format!(
+                "`{text}` is not a duration: a number with ms, s, m, h or d, or plain seconds, as in 5m or 300"
+            ));
+            Duration::from_secs(1)
+        })
+    }
+
+    fn seconds(&self, text: &Option<Text>, default: u32) -> u32 {
+        let Some(Text(given)) = text else { return default };
+        let duration = self.duration(text, Duration::ZERO);
+        let seconds = u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
+        if duration.subsec_nanos() != 0 || !(1..=MAX_SECONDS).contains(&seconds) {
+            self.wrong(format!("`{given}` must be whole seconds, from 1s to 31d"));
+        }
+        seconds
+    }
+
+    fn timeouts(&self, timeouts: &raw::Timeouts) -> Timeouts {
+        Timeouts {
+            tcp: self.key("tcp").seconds(&timeouts.tcp, 0),
+            tcp_fin: self.key("tcp_fin").seconds(&timeouts.tcp_fin, 0),
+            udp: self.key("udp").seconds(&timeouts.udp, 0),
+        }
+    }
+
+    fn parameters(&self, raw::Parameters(list): &raw::Parameters) -> BTreeMap<String, String> {
+        let known = IPVS_PARAMETERS.map(|(name, _)| name);
+        let read = |(name, value): (&String, &String)| {
+            let at = self.key(name);
+            if !known.contains(&name.as_str()) {
+                let hint = did_you_mean(name, &known);
+                at.wrong(format!("there is no parameter net.ipv4.vs.{name}{hint}"));
             }
-        }
+            let value = value.split_whitespace().collect::<Vec<_>>().join(" ");
+            if value.is_empty() || !value.chars().all(|c| c.is_ascii_digit() || " ,-".contains(c)) {
+                at.wrong(format!("`{value}` is not a number"));
+            }
+            (name.clone(), value)
+        };
+        list.iter().map(read).collect()
     }
 
-    fn unknown_word(&mut self, word: &str, choices: &[&str]) {
-        let hint = did_you_mean(word, choices);
-        self.wrong(format!("`{word}` is not one of {}{hint}", choices.join(", ")));
-    }
-
-    fn duration(&mut self, text: &str) -> Duration {
-        if let Some(duration) = parse_duration(text) {
-            return duration;
-        }
-        self.wrong(format!(
-            "`{text}` is not a duration: a number with ms, s, m, h or d, or plain seconds, as in 5m or 300"
-        ));
-        Duration::from_secs(1)
-    }
-
-    fn seconds(&mut self, text: &str) -> u32 {
-        let duration = self.duration(text);
-        let seconds = duration.as_secs();
-        if duration.subsec_nanos() != 0 || seconds == 0 || seconds > MAX_SECONDS {
-            self.wrong(format!("`{text}` must be whole seconds, from 1s to 31d"));
-            return 1;
-        }
-        u32::try_from(seconds).unwrap_or(1)
-    }
-
-    fn ipvs(&mut self, ipvs: &raw::Ipvs, config: &mut Config) {
-        config.exclusive = ipvs.exclusive.unwrap_or(false);
-        if let Some(timeouts) = &ipvs.timeouts {
-            self.within("timeouts", |check| {
-                let mut read = |key: &'static str, value: &Option<Text>| {
-                    value.as_ref().map_or(0, |Text(text)| check.within(key, |check| check.seconds(text)))
-                };
-                config.timeouts = Timeouts {
-                    tcp: read("tcp", &timeouts.tcp),
-                    tcp_fin: read("tcp_fin", &timeouts.tcp_fin),
-                    udp: read("udp", &timeouts.udp),
-                };
-            });
-        }
-        if let Some(raw::Parameters(list)) = &ipvs.sysctl {
-            self.within("sysctl", |check| {
-                for (name, value) in list {
-                    check.within(name.clone(), |check| check.ipvs_parameter(name, value, config));
-                }
-            });
-        }
-        if let Some(daemon) = &ipvs.sync_daemon {
-            config.daemon = Some(self.within("sync_daemon", |check| check.daemon(daemon)));
-        }
-    }
-
-    fn ipvs_parameter(&mut self, name: &str, value: &str, config: &mut Config) {
-        if !IPVS_PARAMETERS.contains(&name) {
-            let hint = did_you_mean(name, &IPVS_PARAMETERS);
-            self.wrong(format!("there is no parameter net.ipv4.vs.{name}{hint}"));
-        }
-        let value = value.split_whitespace().collect::<Vec<_>>().join(" ");
-        if value.is_empty() || !value.chars().all(|c| c.is_ascii_digit() || " ,-".contains(c)) {
-            self.wrong(format!("`{value}` is not a number"));
-        }
-        config.ipvs_parameters.insert(name.to_owned(), value);
-    }
-
-    /// A number within bounds, or 0 and a problem.
-    fn number<T: TryFrom<u32> + Default>(
-        &mut self,
-        key: &'static str,
-        value: u32,
-        least: u32,
-        most: u32,
-    ) -> T {
-        if value < least || value > most {
-            self.within(key, |check| check.wrong(format!("{value} is out of range: {least} to {most}")));
+    /// A number within bounds, or any and a problem.
+    fn number<T: TryFrom<u32> + Default>(&self, value: u32, bounds: RangeInclusive<u32>) -> T {
+        if !bounds.contains(&value) {
+            self.wrong(format!("{value} is out of range: {} to {}", bounds.start(), bounds.end()));
         }
         T::try_from(value).unwrap_or_default()
     }
 
-    fn daemon(&mut self, daemon: &raw::SyncDaemon) -> SyncDaemon {
-        let interface = self.within("interface", |check| check.interface(&daemon.interface));
-        let group = daemon.group.as_ref().and_then(|text| {
-            let group = text.parse::<IpAddr>().ok().filter(IpAddr::is_multicast);
-            if group.is_none() {
-                self.within("group", |check| check.wrong(format!("`{text}` is not a multicast address")));
-            }
-            group
+    fn daemon(&self, daemon: &raw::SyncDaemon) -> SyncDaemon {
+        let group = daemon.group.as_ref().map(|text| {
+            text.parse().ok().filter(IpAddr::is_multicast).unwrap_or_else(|| {
+                self.key("group").wrong(format!("`{text}` is not a multicast address"));
+                PLACEHOLDER
+            })
         });
         SyncDaemon {
-            interface,
+            interface: self.key("interface").interface(&daemon.interface),
             // The kernel takes 32 bits and keeps 8 of them.
-            id: self.number("id", daemon.id.unwrap_or(0), 0, 255),
+            id: self.key("id").number(daemon.id.unwrap_or(0), 0..=255),
             // A backup daemon raises less to 1024 (ip_vs_sync.c), and would differ for ever.
-            max_len: daemon.max_len.map(|value| self.number("max_len", value, 1024, 65535)),
+            max_len: daemon.max_len.map(|value| self.key("max_len").number(value, 1024..=65535)),
             group,
-            port: daemon.port.map(|value| self.number("port", value, 1, 65535)),
-            ttl: daemon.ttl.map(|value| self.number("ttl", value, 1, 255)),
+            port: daemon.port.map(|value| self.key("port").number(value, 1..=65535)),
+            ttl: daemon.ttl.map(|value| self.key("ttl").number(value, 1..=255)),
         }
     }
 
-    fn service(&mut self, service: &raw::VirtualService, config: &Config) -> (ServiceKey, WantedService) {
+    fn service(&self, service: &raw::VirtualService, config: &Config) -> (ServiceKey, WantedService) {
         let key = self.service_key(service, config);
         let settings = self.settings(service, key);
-        let forward = match &service.forward {
-            None => Forward::NAT,
-            Some(word) => self.within("forward", |check| check.forward(word)),
-        };
+        let forward = self.key("forward").forward(&service.forward, Forward::NAT);
         let any_port = matches!(key, ServiceKey::Endpoint { port: 0, address, .. } if address != PLACEHOLDER);
-        if any_port && !settings.is_persistent() {
-            self.within("address", |check| {
-                check.wrong("port 0 stands for every port and needs `persistence`; without it the kernel never schedules a packet");
-            });
-        }
+        self.key("address").must(!any_port || settings.is_persistent(), "port 0 stands for every port and needs `persistence`; without it the kernel never schedules a packet");
         let mut servers = Servers::new();
-        self.each("real_servers", &service.real_servers, |check, item| {
-            let (server, settings) = check.server(item, key, forward, config);
+        for (at, item) in self.key("real_servers").items(&service.real_servers) {
+            let item = item.long();
+            let settings = at.server(&item, forward);
+            let at_address = at.key("address");
+            let server =
+                at_address.server_address(&item.address, key, settings.forward, config.daemon.is_some());
             if servers.insert(server, settings).is_some() && server.address != PLACEHOLDER {
-                check.wrong(format!("the real server {server} is given twice in this service"));
+                at.wrong(format!("the real server {server} is given twice in this service"));
             }
-        });
+        }
         (key, WantedService { settings, servers })
     }
 
-    fn service_key(&mut self, service: &raw::VirtualService, config: &Config) -> ServiceKey {
-        let protocol = match service.protocol.as_deref() {
-            None | Some("tcp") => Protocol::TCP,
-            Some("udp") => Protocol::UDP,
-            Some("sctp") => Protocol::SCTP,
-            Some(other) => {
-                self.within("protocol", |check| check.unknown_word(other, &["tcp", "udp", "sctp"]));
-                Protocol::TCP
-            }
-        };
-        match (&service.address, service.fwmark) {
-            (Some(text), None) => {
-                if service.family.is_some() {
-                    self.within("family", |check| {
-                        check.wrong("`family` belongs to a fwmark service; the address tells it here")
-                    });
-                }
-                let Endpoint { address, port } =
-                    self.within("address", |check| check.service_address(text, config));
-                ServiceKey::Endpoint { address, port, protocol }
-            }
-            (None, Some(mark)) => {
-                if mark == 0 {
-                    self.within("fwmark", |check| check.wrong("mark 0 means no mark; use 1 to 4294967295"));
-                }
-                if service.protocol.is_some() {
-                    self.within("protocol", |check| check.wrong("a fwmark service takes every protocol of the marked packets; leave `protocol` out"));
-                }
-                let family = match service.family.as_deref() {
-                    None | Some("ipv4") => Family::Ipv4,
-                    Some("ipv6") => Family::Ipv6,
-                    Some(other) => {
-                        self.within("family", |check| check.unknown_word(other, &["ipv4", "ipv6"]));
-                        Family::Ipv4
-                    }
-                };
-                ServiceKey::Fwmark { mark, family }
-            }
-            (Some(_), Some(_)) => {
-                self.within("fwmark", |check| {
-                    check.wrong("a service has either `address` or `fwmark`, not both")
-                });
-                ServiceKey::Endpoint { address: PLACEHOLDER, port: 0, protocol }
-            }
-            (None, None) => {
-                self.wrong("a service needs `address` (VIP and port) or `fwmark`");
-                ServiceKey::Endpoint { address: PLACEHOLDER, port: 0, protocol }
-            }
-        }
+    fn forward(&self, word: &Option<Word<Method>>, default: Forward) -> Forward {
+        self.word(word).map_or(default, |method| Forward(method as u32))
     }
 
-    fn service_address(&mut self, text: &str, config: &Config) -> Endpoint {
-        let nowhere = Endpoint { address: PLACEHOLDER, port: 0 };
+    fn service_key(&self, service: &raw::VirtualService, config: &Config) -> ServiceKey {
+        let protocol = self.key("protocol").word(&service.protocol);
+        let protocol = protocol.map_or(Protocol::TCP, |word| Protocol(word as u16));
+        let mut endpoint = Endpoint { address: PLACEHOLDER, port: 0 };
+        match (&service.address, service.fwmark) {
+            (Some(text), None) => {
+                self.key("family").must(
+                    service.family.is_none(),
+                    "`family` belongs to a fwmark service; the address tells it here",
+                );
+                endpoint = self.key("address").service_address(text, config).unwrap_or(endpoint);
+            }
+            (None, Some(mark)) => {
+                self.key("fwmark").must(mark != 0, "mark 0 means no mark; use 1 to 4294967295");
+                self.key("protocol").must(
+                    service.protocol.is_none(),
+                    "a fwmark service takes every protocol of the marked packets; leave `protocol` out",
+                );
+                let family = self.key("family").word(&service.family).unwrap_or(Family::Ipv4);
+                return ServiceKey::Fwmark { mark, family };
+            }
+            (Some(_), Some(_)) => {
+                self.key("fwmark").wrong("a service has either `address` or `fwmark`, not both");
+            }
+            (None, None) => self.wrong("a service needs `address` (VIP and port) or `fwmark`"),
+        }
+        ServiceKey::Endpoint { address: endpoint.address, port: endpoint.port, protocol }
+    }
+
+    fn service_address(&self, text: &str, config: &Config) -> Option<Endpoint> {
         let Some((address, port)) = parse_endpoint(text) else {
             self.wrong(format!(
                 "`{text}` is not an address with a port, as in 192.0.2.1:80 or \"[2001:db8::1]:80\""
             ));
-            return nowhere;
+            return None;
         };
         let Some(port) = port else {
             self.wrong(format!("`{text}` lacks the port"));
-            return nowhere;
+            return None;
         };
         if !config.vips.iter().any(|vip| vip.address == address) {
             let listed: Vec<String> = config.vips.iter().map(|vip| vip.address.to_string()).collect();
@@ -553,284 +428,178 @@ impl Validator {
                 .map_or(String::new(), |vip| format!("; did you mean {vip}?"));
             self.wrong(format!("{address} is not among the declared `vips`{hint}"));
         }
-        Endpoint { address, port }
+        Some(Endpoint { address, port })
     }
 
-    fn settings(&mut self, service: &raw::VirtualService, key: ServiceKey) -> Service {
-        let family = key.family();
+    fn settings(&self, service: &raw::VirtualService, key: ServiceKey) -> Service {
         let scheduler = service.scheduler.as_deref().unwrap_or("wlc");
-        self.within("scheduler", |check| {
-            if scheduler == "none" {
-                check.wrong("`none` would refuse every connection");
-            } else if scheduler.is_empty()
-                || scheduler.len() > 15
-                || !scheduler.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
-            {
-                check.wrong(format!("`{scheduler}` is not a scheduler's name, as in rr, wrr, wlc, sh, mh"));
-            }
-        });
+        let odd = |c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-';
+        if scheduler == "none" {
+            self.key("scheduler").wrong("`none` would refuse every connection");
+        } else if scheduler.is_empty() || scheduler.len() > 15 || scheduler.contains(odd) {
+            let message = format!("`{scheduler}` is not a scheduler's name, as in rr, wrr, wlc, sh, mh");
+            self.key("scheduler").wrong(message);
+        }
         let mut settings = Service {
             flags: 0,
             timeout: 0,
-            netmask: Service::full_netmask(family),
+            netmask: Service::full_netmask(key.family()),
             engine: String::new(),
             scheduler: scheduler.to_owned(),
         };
         let flags = service.scheduler_flags.as_deref().unwrap_or_default();
-        self.each("scheduler_flags", flags, |check, name| {
-            let bit = check.scheduler_flag(name, &settings.scheduler);
+        for (at, name) in self.key("scheduler_flags").items(flags) {
+            let bit = at.scheduler_flag(name, scheduler);
             if settings.flags & bit != 0 {
-                check.wrong(format!("`{name}` sets a flag that is set already"));
+                at.wrong(format!("`{name}` repeats a flag given before"));
             }
             settings.flags |= bit;
-        });
+        }
         if let Some(persistence) = &service.persistence {
-            self.within("persistence", |check| check.persistence(persistence, key, &mut settings));
+            self.key("persistence").persistence(&persistence.long(), key, &mut settings);
         }
         if service.one_packet == Some(true) {
-            let datagrams = match key {
-                ServiceKey::Endpoint { protocol, .. } => protocol == Protocol::UDP,
-                ServiceKey::Fwmark { .. } => true,
-            };
-            if !datagrams {
-                self.within("one_packet", |check| {
-                    check.wrong("one-packet scheduling is for UDP and fwmark services")
-                });
-            }
+            self.key("one_packet")
+                .must(datagrams(key), "one-packet scheduling is for UDP and fwmark services");
             settings.flags |= service_flag::ONE_PACKET;
         }
         settings
     }
 
-    fn scheduler_flag(&mut self, name: &str, scheduler: &str) -> u32 {
-        let bit = match name {
-            "flag-1" | "sh-fallback" | "mh-fallback" => service_flag::SCHED1,
-            "flag-2" | "sh-port" | "mh-port" => service_flag::SCHED2,
-            "flag-3" => service_flag::SCHED3,
-            _ => {
-                self.unknown_word(
-                    name,
-                    &["sh-port", "sh-fallback", "mh-port", "mh-fallback", "flag-1", "flag-2", "flag-3"],
-                );
-                0
-            }
+    fn scheduler_flag(&self, name: &str, scheduler: &str) -> u32 {
+        let Some((_, owner, bit)) = SCHEDULER_FLAGS.iter().find(|(known, ..)| *known == name) else {
+            self.wrong(unknown_word(name, &SCHEDULER_FLAGS.map(|(known, ..)| known)));
+            return 0;
         };
-        match name.split_once('-') {
-            Some((owner @ ("sh" | "mh"), _)) if owner != scheduler => {
-                self.wrong(format!(
-                    "`{name}` belongs to the scheduler {owner}; this service has {scheduler}"
-                ));
-            }
-            _ => {}
+        if let Some(owner) = owner.filter(|owner| *owner != scheduler) {
+            self.wrong(format!("`{name}` belongs to the scheduler {owner}; this service has {scheduler}"));
         }
-        bit
+        *bit
     }
 
-    fn persistence(
-        &mut self,
-        persistence: &ShortOr<raw::Persistence>,
-        key: ServiceKey,
-        settings: &mut Service,
-    ) {
+    fn persistence(&self, persistence: &raw::Persistence, key: ServiceKey, settings: &mut Service) {
         settings.flags |= service_flag::PERSISTENT;
-        settings.timeout = DEFAULT_PERSISTENCE;
-        let long = match persistence {
-            ShortOr::Short(text) => {
-                settings.timeout = self.seconds(text);
-                return;
+        settings.timeout = self.key("timeout").seconds(&persistence.timeout, DEFAULT_PERSISTENCE);
+        let ipv6 = key.family() == Family::Ipv6;
+        if let Some(text) = &persistence.netmask {
+            // The kernel takes any bits here and matches clients by them.
+            match text.parse::<Ipv4Addr>().map(u32::from) {
+                _ if ipv6 => {
+                    let message = "an IPv6 service has `prefix` (1 to 128) instead of `netmask`";
+                    self.key("netmask").wrong(message);
+                }
+                Ok(mask) if mask != 0 && mask.leading_ones() + mask.trailing_zeros() == 32 => {
+                    settings.netmask = mask;
+                }
+                _ => self.key("netmask").wrong(format!("`{text}` is not a netmask, as in 255.255.255.0")),
             }
-            ShortOr::Long(long) => long,
-        };
-        if let Some(Text(text)) = &long.timeout {
-            settings.timeout = self.within("timeout", |check| check.seconds(text));
         }
-        let family = key.family();
-        if let Some(text) = &long.netmask {
-            self.within("netmask", |check| {
-                // The kernel takes any bits here and matches clients by them.
-                match text.parse::<Ipv4Addr>().map(u32::from) {
-                    _ if family == Family::Ipv6 => {
-                        check.wrong("an IPv6 service has `prefix` (1 to 128) instead of `netmask`")
-                    }
-                    Ok(mask) if mask != 0 && mask.leading_ones() + mask.trailing_zeros() == 32 => {
-                        settings.netmask = mask
-                    }
-                    _ => check.wrong(format!("`{text}` is not a netmask, as in 255.255.255.0")),
-                }
-            });
+        if let Some(prefix) = persistence.prefix {
+            let at = self.key("prefix");
+            at.must(ipv6, "an IPv4 service has `netmask` (as in 255.255.255.0) instead of `prefix`");
+            settings.netmask = at.number(prefix, 1..=128);
         }
-        if let Some(prefix) = long.prefix {
-            if family == Family::Ipv4 {
-                self.within("prefix", |check| {
-                    check.wrong("an IPv4 service has `netmask` (as in 255.255.255.0) instead of `prefix`")
-                });
-            }
-            settings.netmask = self.number("prefix", prefix, 1, 128);
-        }
-        if let Some(engine) = &long.engine {
-            self.within("engine", |check| {
-                if engine != "sip" {
-                    check.unknown_word(engine, &["sip"]);
-                }
-                if matches!(key, ServiceKey::Endpoint { protocol, .. } if protocol != Protocol::UDP) {
-                    check.wrong("the engine sip reads UDP packets; this service is not UDP");
-                }
-            });
-            settings.engine.clone_from(engine);
+        if let Some(Engine::Sip) = self.key("engine").word(&persistence.engine) {
+            self.key("engine")
+                .must(datagrams(key), "the engine sip reads UDP packets; this service is not UDP");
+            settings.engine = "sip".to_owned();
         }
     }
 
-    fn forward(&mut self, word: &str) -> Forward {
-        match word {
-            "nat" => Forward::NAT,
-            "dr" => Forward::DR,
-            "tun" => Forward::TUN,
-            _ => {
-                let meant = match word.to_ascii_lowercase().as_str() {
-                    "masq" | "masquerade" | "masquerading" | "-m" => Some("nat"),
-                    "direct" | "route" | "gate" | "gatewaying" | "-g" => Some("dr"),
-                    "tunnel" | "ipip" | "-i" => Some("tun"),
-                    other => nearest(other, &["nat", "dr", "tun"]),
-                };
-                let hint = meant.map_or(String::new(), |word| format!("; did you mean `{word}`?"));
-                self.wrong(format!("`{word}` is not one of nat, dr, tun{hint}"));
-                Forward::NAT
-            }
-        }
-    }
-
-    fn server(
-        &mut self,
-        item: &ShortOr<raw::RealServer>,
-        service: ServiceKey,
-        forward: Forward,
-        config: &Config,
-    ) -> (ServerKey, RealServer) {
-        let mut wanted = RealServer {
+    fn server(&self, server: &raw::RealServer, forward: Forward) -> RealServer {
+        let forward = self.key("forward").forward(&server.forward, forward);
+        let wanted = RealServer {
             forward,
-            weight: 1,
-            upper_threshold: 0,
-            lower_threshold: 0,
-            tunnel: Tunnel::default(),
+            weight: self.key("weight").number(server.weight.unwrap_or(1), COUNT),
+            upper_threshold: self.key("upper_threshold").number(server.upper_threshold.unwrap_or(0), COUNT),
+            lower_threshold: self.key("lower_threshold").number(server.lower_threshold.unwrap_or(0), COUNT),
+            tunnel: server
+                .tunnel
+                .as_ref()
+                .map_or_else(Tunnel::default, |tunnel| self.key("tunnel").tunnel(tunnel, forward)),
         };
-        let key = match item {
-            ShortOr::Short(text) => self.server_address(text, service, wanted.forward, config),
-            ShortOr::Long(server) => {
-                if let Some(word) = &server.forward {
-                    wanted.forward = self.within("forward", |check| check.forward(word));
-                }
-                // Kernel ints: larger values are negative there.
-                let most = i32::MAX.unsigned_abs();
-                wanted.weight = self.number("weight", server.weight.unwrap_or(1), 0, most);
-                wanted.upper_threshold =
-                    self.number("upper_threshold", server.upper_threshold.unwrap_or(0), 0, most);
-                wanted.lower_threshold =
-                    self.number("lower_threshold", server.lower_threshold.unwrap_or(0), 0, most);
-                if wanted.lower_threshold > wanted.upper_threshold {
-                    self.within("lower_threshold", |check| {
-                        check.wrong("the lower threshold must not be above the upper one")
-                    });
-                }
-                if let Some(tunnel) = &server.tunnel {
-                    wanted.tunnel = self.within("tunnel", |check| check.tunnel(tunnel, wanted.forward));
-                }
-                self.within("address", |check| {
-                    check.server_address(&server.address, service, wanted.forward, config)
-                })
-            }
-        };
-        (key, wanted)
+        self.key("lower_threshold").must(
+            wanted.lower_threshold <= wanted.upper_threshold,
+            "the lower threshold must not be above the upper one",
+        );
+        wanted
     }
 
-    fn server_address(
-        &mut self,
-        text: &str,
-        service: ServiceKey,
-        forward: Forward,
-        config: &Config,
-    ) -> ServerKey {
+    fn server_address(&self, text: &str, service: ServiceKey, forward: Forward, daemon: bool) -> ServerKey {
         let Some((address, port)) = parse_endpoint(text) else {
             self.wrong(format!(
                 "`{text}` is not a real server's address, as in 192.0.2.11:80 or \"[2001:db8::11]:80\""
             ));
             return Endpoint { address: PLACEHOLDER, port: 0 };
         };
-        let service_port = match service {
-            ServiceKey::Endpoint { address: PLACEHOLDER, .. } => {
-                return Endpoint { address, port: port.unwrap_or(0) };
-            }
-            ServiceKey::Endpoint { port, .. } => port,
-            ServiceKey::Fwmark { .. } => 0,
+        let server = Endpoint { address, port: port.unwrap_or(0) };
+        // A mark has no port that another could contradict.
+        let (service_port, marked) = match service {
+            ServiceKey::Endpoint { address: PLACEHOLDER, .. } => return server,
+            ServiceKey::Endpoint { port, .. } => (port, false),
+            ServiceKey::Fwmark { .. } => (0, true),
         };
-        if unusable_address(address) {
-            self.wrong(format!("{address} cannot be a real server: it is no unicast address"));
+        if unusable(address) {
+            self.wrong(format!("{address} cannot be a real server: it is not a unicast address"));
         }
         if port.is_none() && service_port != 0 {
             self.wrong(format!("`{text}` lacks the port"));
         }
-        let port = port.unwrap_or(0);
-        // A mark has no port that another could contradict; DR and TUN never rewrite it.
-        let marked = matches!(service, ServiceKey::Fwmark { .. });
-        if forward != Forward::NAT && port != service_port && !marked {
-            let remedy = if service_port == 0 {
-                "leave the port out".to_owned()
-            } else {
-                format!("write port {service_port}")
+        // DR and TUN never rewrite it.
+        if forward != Forward::NAT && server.port != service_port && !marked {
+            let remedy = match service_port {
+                0 => "leave the port out".to_owned(),
+                port => format!("write port {port}"),
             };
             self.wrong(format!(
                 "with {forward} the packet keeps the port that the client asked for: {remedy}, or use nat"
             ));
         }
-        if port == 0 && service_port != 0 {
-            self.wrong("a real server of a service with a port needs one");
-        }
+        self.must(server.port != 0 || service_port == 0, "a real server of a service with a port needs one");
         if Family::of(address) != service.family() {
-            if forward != Forward::TUN {
-                self.wrong("a real server of the other address family needs `forward: tun`");
-            } else if config.daemon.is_some() {
-                self.wrong("a real server of the other address family cannot be had together with `ipvs.sync_daemon`");
-            }
+            let tunnelled = forward == Forward::TUN;
+            self.must(tunnelled, "a real server of the other address family needs `forward: tun`");
+            self.must(
+                !tunnelled || !daemon,
+                "a real server of the other address family cannot be combined with `ipvs.sync_daemon`",
+            );
         }
-        Endpoint { address, port }
+        server
     }
 
-    fn tunnel(&mut self, tunnel: &raw::Tunnel, forward: Forward) -> Tunnel {
-        if forward != Forward::TUN {
-            self.wrong("`tunnel` belongs to `forward: tun`");
-        }
-        let kind = self.word_index("type", tunnel.kind.as_ref(), &Tunnel::KINDS);
-        let checksum = self.word_index("checksum", tunnel.checksum.as_ref(), &Tunnel::CHECKSUMS);
-        let port = tunnel.port.map_or(0, |port| self.number("port", port, 1, 65535));
-        match (kind, port) {
-            (1, 0) => self.wrong("gue needs a `port`"),
-            (0 | 2, 1..) => self.within("port", |check| check.wrong("only gue has a port")),
+    fn tunnel(&self, tunnel: &raw::Tunnel, forward: Forward) -> Tunnel {
+        self.must(forward == Forward::TUN, "`tunnel` belongs to `forward: tun`");
+        let kind = self.key("type").word(&tunnel.kind).unwrap_or(TunnelKind::Ipip);
+        let checksum = self.key("checksum").word(&tunnel.checksum).unwrap_or(Checksum::Nocsum);
+        match (kind, tunnel.port) {
+            (TunnelKind::Gue, None) => self.wrong("gue needs a `port`"),
+            (TunnelKind::Ipip | TunnelKind::Gre, Some(_)) => self.key("port").wrong("only gue has a port"),
             _ => {}
         }
-        if (kind == 0 && checksum != 0) || (kind == 2 && checksum == 2) {
-            self.within("checksum", |check| check.wrong("csum is for gue and gre, remcsum for gue only"));
-        }
-        Tunnel { kind, port, checksum: u16::from(checksum) }
-    }
-
-    fn word_index(&mut self, key: &'static str, word: Option<&String>, words: &[&str]) -> u8 {
-        let Some(word) = word else { return 0 };
-        match words.iter().position(|known| known == word) {
-            Some(index) => u8::try_from(index).unwrap_or(0),
-            None => {
-                self.within(key, |check| check.unknown_word(word, words));
-                0
-            }
-        }
+        let fits = match checksum {
+            Checksum::Nocsum => true,
+            Checksum::Csum => kind != TunnelKind::Ipip,
+            Checksum::Remcsum => kind == TunnelKind::Gue,
+        };
+        self.key("checksum").must(fits, "csum is for gue and gre, remcsum for gue only");
+        let port = tunnel.port.map_or(0, |port| self.key("port").number(port, 1..=65535));
+        Tunnel { kind: kind as u8, port, checksum: checksum as u16 }
     }
 }
 
-/// The article's label: what `ifconfig lo:0` would have made.
-fn default_label(address: IpAddr) -> Option<String> {
-    address.is_ipv4().then(|| "lo:0".to_owned())
+fn unknown_word(word: &str, choices: &[&str]) -> String {
+    let lower = word.to_ascii_lowercase();
+    let other = |(ours, theirs): &&(&str, &[&str])| choices.contains(ours) && theirs.contains(&&*lower);
+    let meant = OTHER_TOOLS.iter().find(other).map_or(word, |(ours, _)| ours);
+    format!("`{word}` is not one of {}{}", choices.join(", "), did_you_mean(meant, choices))
+}
+
+fn datagrams(key: ServiceKey) -> bool {
+    matches!(key, ServiceKey::Fwmark { .. } | ServiceKey::Endpoint { protocol: Protocol::UDP, .. })
 }
 
 /// Addresses that no packet can be sent to, or that need an interface to mean anything.
-fn unusable_address(address: IpAddr) -> bool {
+fn unusable(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_unspecified() || address.is_multicast() || address.is_broadcast(),
         IpAddr::V6(address) => {

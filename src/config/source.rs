@@ -3,9 +3,8 @@
 //! Owns what the parser says and where. Leaves the YAML's shape to `document`, and its meaning to `rules`. Called by
 //! `basis` and by the commands that only look at a file.
 
-use std::borrow::Cow;
 use std::fmt::{self, Write as _};
-use std::fs::{File, OpenOptions};
+use std::fs::{Metadata, OpenOptions};
 use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
@@ -14,30 +13,24 @@ use anyhow::{Context as _, bail};
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::document::{Document, Text};
-use crate::text::nearest;
+use crate::text::did_you_mean;
 
 /// Larger files are refused unread: a file for 20,000 services with 5 real servers each is
 /// smaller, and a takeover must not run out of memory.
 pub const MAX_BYTES: u64 = 16 << 20;
 
 /// Brackets nested deeper are refused: the file's own shape needs five, and the parser's time grows
-/// with the square of the depth.
+/// with the square of the depth before it comes to its own limit.
 const MAX_DEPTH: usize = 100;
 
 /// At most this many problems are told at once.
 const MAX_PROBLEMS: usize = 20;
 
-/// A step from a YAML node to one below it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Segment {
-    /// A key of a mapping
-    Key(Cow<'static, str>),
-    /// An item of a list, counted from 0
-    Index(usize),
-}
+/// The way from the document to a node: keys of mappings, and indices of lists in digits.
+pub type Location = Vec<String>;
 
-/// The way from the document to a node.
-pub type Location = Vec<Segment>;
+/// Line and column, counted from 1.
+type Place = (usize, usize);
 
 /// One thing that is wrong with a file's meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,45 +68,14 @@ impl Source {
     /// else may write to it or to its directory.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let name = path.display().to_string();
-        let reading = || format!("reading the desired-state file {name}");
-        // O_NONBLOCK: opening a FIFO for reading would wait for a writer.
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC)
-            .open(path)
-            .with_context(reading)?;
-        let bytes = Self::content(&file, path).with_context(reading)?;
+        let bytes = read_safely(path).with_context(|| format!("reading the desired-state file {name}"))?;
         let text = String::from_utf8(bytes).map_err(|error| {
-            let good = error.utf8_error().valid_up_to();
-            let before = error.as_bytes().get(..good).unwrap_or_default();
-            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-            let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
+            let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+            let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let column = good.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
             Invalid(format!("{name}:{line}:{column}: not UTF-8; save the file in that encoding"))
         })?;
         Ok(Self { name, text })
-    }
-
-    fn content(file: &File, path: &Path) -> anyhow::Result<Vec<u8>> {
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            bail!("it is not a regular file");
-        }
-        refuse_foreign_writers(&metadata, "the file")?;
-        let directory = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        refuse_foreign_writers(&std::fs::metadata(directory)?, "its directory")?;
-        if metadata.len() > MAX_BYTES {
-            bail!("it has {} bytes, more than the limit of {MAX_BYTES}", metadata.len());
-        }
-        let mut bytes = Vec::new();
-        // The file may grow while it is read.
-        file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > MAX_BYTES {
-            bail!("it grew beyond the limit of {MAX_BYTES} bytes while it was read");
-        }
-        Ok(bytes)
     }
 
     /// Reads the document's structure: known keys, once each, with values of the right kind.
@@ -122,23 +84,21 @@ impl Source {
     /// [`Invalid`], with the place of the first structural error.
     pub fn document(&self) -> Result<Document, Invalid> {
         if let Some(place) = self.too_deep() {
-            return Err(Invalid(self.excerpt(Some(place), "nested too deeply to be a desired-state file")));
+            return Err(self.error(Some(place), "nested too deeply to be a desired-state file"));
         }
         serde_yaml::from_str(&self.text).map_err(|error| self.structural(&error))
     }
 
-    /// Where brackets are nested beyond the limit. Not exact about quotes and comments at the end of a line; a key at the
-    /// margin starts anew, since nothing can be open there.
-    fn too_deep(&self) -> Option<(usize, usize)> {
+    /// Where brackets are nested beyond the limit. Not exact about quotes; a key at the margin starts anew, since nothing
+    /// can be open there.
+    fn too_deep(&self) -> Option<Place> {
         let mut depth: usize = 0;
         for (number, line) in self.text.lines().enumerate() {
             if line.starts_with(|c: char| c.is_ascii_alphabetic()) {
                 depth = 0;
             }
-            if line.trim_start().starts_with('#') {
-                continue;
-            }
-            for (column, byte) in line.bytes().enumerate() {
+            let end = if line.starts_with('#') { 0 } else { line.find(" #").unwrap_or(line.len()) };
+            for (column, byte) in line.bytes().take(end).enumerate() {
                 match byte {
                     b'[' | b'{' => depth += 1,
                     b']' | b'}' => depth = depth.saturating_sub(1),
@@ -153,150 +113,120 @@ impl Source {
     }
 
     fn structural(&self, error: &serde_yaml::Error) -> Invalid {
-        let mut text = error.to_string();
-        let mut place = error.location().map(|at| (at.line(), at.column()));
-        let duplicate = if text.contains("duplicate field") { self.duplicate_key() } else { None };
-        if let Some((found, key)) = duplicate {
-            text = format!("`{key}` is given twice in the same mapping; keep one");
-            place = Some(found);
+        let place = error.location().map(|at| (at.line(), at.column()));
+        let nothing = |line: &str| ["", "---"].contains(&line.trim()) || line.trim().starts_with('#');
+        if self.text.lines().all(nothing) {
+            let message = "the file is empty; it needs at least `version: 1`, `vips` and `virtual_services`";
+            return self.error(place, message);
         }
+        let text = error.to_string();
         // The message ends with its own copy of the place.
         let text = text.split(" at line ").next().unwrap_or(&text);
-        let text = match (text.contains("EOF") || text.contains("missing field `version`"), self.is_blank()) {
-            (true, true) => {
-                "the file is empty; it needs at least `version: 1`, `vips` and `virtual_services`".to_owned()
-            }
-            _ => with_suggestion(text),
-        };
-        // An unknown key is reported with the place of its value's end or of its mapping; look for
-        // the key itself nearby.
-        if let Some(key) = quoted(&text).filter(|_| text.contains("unknown field")) {
-            place = self.unknown_key(key, place).or(place);
+        if let (Some((_, key)), Some(mapping)) = (text.split_once("duplicate field "), place) {
+            let key = key.trim_matches('`');
+            let message = format!("`{key}` is given twice in the same mapping; keep one");
+            return self.error(self.second(key, mapping).or(place), &message);
         }
-        Invalid(self.excerpt(place, &text))
+        // Rust's words for a value that is forgotten, and for a number.
+        let text = text
+            .replace("invalid type: unit value", "invalid type: nothing")
+            .replace("expected u32", "expected a whole number from 0 to 4294967295");
+        // The nearest right one to "unknown field `x`, expected one of …".
+        let mut keys = text.split('`').skip(1).step_by(2);
+        let wrong = keys.next().filter(|_| text.contains("unknown field")).unwrap_or_default();
+        let hint = did_you_mean(wrong, &keys.collect::<Vec<_>>());
+        self.error(place, &format!("{text}{hint}"))
     }
 
-    fn is_blank(&self) -> bool {
-        self.text.lines().all(|line| {
-            let line = line.trim();
-            line.is_empty() || line.starts_with('#') || line == "---"
-        })
-    }
-
-    fn duplicate_key(&self) -> Option<((usize, usize), String)> {
-        let mut key = None;
-        let error = Walk(&mut key).deserialize(serde_yaml::Deserializer::from_str(&self.text)).err()?;
-        let at = error.location()?;
-        Some(((at.line(), at.column()), key?))
-    }
-
-    /// The place of `key:` closest to where the parser stood.
-    fn unknown_key(&self, key: &str, near: Option<(usize, usize)>) -> Option<(usize, usize)> {
-        let target = near.map_or(1, |(line, _)| line);
-        let mut best: Option<(usize, usize)> = None;
-        for (number, line) in self.text.lines().enumerate() {
-            let found = line.match_indices(key).find(|(at, _)| {
-                let before = line.get(..*at).unwrap_or_default();
-                let after = line.get(at + key.len()..).unwrap_or_default();
-                before.chars().all(|c| " -{,\"'".contains(c) || before.contains('{'))
-                    && after.trim_start_matches(['"', '\'']).trim_start().starts_with(':')
-            });
-            let Some((at, _)) = found else { continue };
-            if best.is_none_or(|(line, _)| (number + 1).abs_diff(target) < line.abs_diff(target)) {
-                best = Some((number + 1, at + 1));
-            }
-        }
-        best
+    /// The place of the second `key:` of the mapping that begins at a place: below the first, or in its line.
+    fn second(&self, key: &str, (line, column): Place) -> Option<Place> {
+        let rest = self.text.lines().enumerate().skip(line.saturating_sub(1));
+        let places = rest.flat_map(|(number, text)| {
+            text.match_indices(key).filter_map(move |(at, _)| {
+                let (before, after) = (text.get(..at)?, text.get(at + key.len()..)?);
+                let own = !before.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '-')
+                    && after.trim_start_matches(['"', '\'']).trim_start().starts_with(':');
+                own.then(|| (number + 1, before.trim_end_matches(['"', '\'']).chars().count() + 1))
+            })
+        });
+        places.filter(|found| found.0 == line || found.1 == column).nth(1)
     }
 
     /// Formats problems of meaning, each with its place, line and caret.
     pub fn explain(&self, problems: &[Problem]) -> Invalid {
         // Each place costs one more pass over the file.
         let most = if self.text.len() > 1 << 20 { 2 } else { MAX_PROBLEMS };
-        let mut told: Vec<(Option<(usize, usize)>, &str)> = problems
-            .iter()
-            .take(most)
-            .map(|problem| (self.find(&problem.location), problem.message.as_str()))
-            .collect();
+        let told = problems.iter().take(most);
+        let mut told: Vec<_> = told.map(|problem| (self.find(&problem.location), &problem.message)).collect();
         told.sort_by_key(|(place, _)| *place);
-        let mut text = told
-            .into_iter()
-            .map(|(place, message)| self.excerpt(place, message))
-            .collect::<Vec<_>>()
-            .join("\n");
+        let mut lines: Vec<_> =
+            told.into_iter().map(|(place, message)| self.error(place, message).0).collect();
         if problems.len() > most {
-            let _ = write!(text, "\n{}: {} more errors", self.name, problems.len() - most);
+            lines.push(format!("{}: {} more errors", self.name, problems.len() - most));
         }
-        Invalid(text)
+        Invalid(lines.join("\n"))
     }
 
-    /// The place of a node: parses again and raises an error just there, so that the parser
-    /// itself tells where it is, whatever style of YAML the file is written in.
-    fn find(&self, location: &[Segment]) -> Option<(usize, usize)> {
-        let mut path = location;
-        loop {
-            let deserializer = serde_yaml::Deserializer::from_str(&self.text);
-            let at = Probe(path).deserialize(deserializer).err().and_then(|error| error.location());
-            match (at, path.split_last()) {
-                (Some(at), _) => return Some((at.line(), at.column())),
-                // A key that is not there: the mapping that lacks it.
-                (None, Some((_, parent))) => path = parent,
-                (None, None) => return None,
-            }
-        }
+    /// The place of a node, or of the mapping that lacks it: parses again and raises an error just there, so that the
+    /// parser itself tells where it is, whatever style of YAML the file is written in.
+    fn find(&self, location: &[String]) -> Option<Place> {
+        let error = Probe(location).deserialize(serde_yaml::Deserializer::from_str(&self.text)).err()?;
+        error.location().map(|at| (at.line(), at.column()))
     }
 
-    fn excerpt(&self, place: Option<(usize, usize)>, message: &str) -> String {
-        let Some((line, column)) = place else {
-            return format!("{}:1:1: {message}", self.name);
-        };
+    /// A message with its place, its line and a caret.
+    fn error(&self, place: Option<Place>, message: &str) -> Invalid {
+        let (line, column) = place.unwrap_or((1, 1));
         let mut text = format!("{}:{line}:{column}: {message}", self.name);
-        if let Some(source) = self.text.lines().nth(line.saturating_sub(1)) {
+        if let Some(source) = place.and_then(|_| self.text.lines().nth(line.saturating_sub(1))) {
             let shown: String =
                 source.chars().take(200).map(|c| if c.is_control() { ' ' } else { c }).collect();
             let margin = " ".repeat(column.saturating_sub(1).min(200));
             let _ = write!(text, "\n{line:5} | {shown}\n      | {margin}^");
         }
-        text
+        Invalid(text)
     }
+}
+
+fn read_safely(path: &Path) -> anyhow::Result<Vec<u8>> {
+    // O_NONBLOCK: opening a FIFO for reading would wait for a writer.
+    let flags = nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        bail!("it is not a regular file");
+    }
+    refuse_foreign_writers(&metadata, "the file", path)?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = directory.unwrap_or(Path::new("."));
+    refuse_foreign_writers(&std::fs::metadata(directory)?, "its directory", directory)?;
+    // The file may grow while it is read.
+    let mut bytes = Vec::new();
+    if file.take(MAX_BYTES + 1).read_to_end(&mut bytes)? as u64 > MAX_BYTES {
+        bail!("it has {} bytes, more than the limit of {MAX_BYTES}", metadata.len().max(MAX_BYTES + 1));
+    }
+    Ok(bytes)
 }
 
 /// Refuses what somebody other than root or the caller may change.
 ///
 /// # Errors
 /// With what is wrong and the command that mends it.
-pub fn refuse_foreign_writers(metadata: &std::fs::Metadata, what: &str) -> anyhow::Result<()> {
-    let caller = nix::unistd::geteuid().as_raw();
-    if metadata.uid() != 0 && metadata.uid() != caller {
-        bail!("{what} belongs to user {}, who could change it; chown it to root", metadata.uid());
+pub fn refuse_foreign_writers(metadata: &Metadata, what: &str, path: &Path) -> anyhow::Result<()> {
+    let (owner, mode, path) = (metadata.uid(), metadata.mode(), path.display());
+    if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
+        bail!("{what} belongs to user {owner}, who could change it: chown root {path}");
     }
     // A sticky directory (/tmp) lets others add files, but not replace this one.
-    let sticky_directory = metadata.is_dir() && metadata.mode() & 0o1000 != 0;
-    if metadata.mode() & 0o022 != 0 && !sticky_directory {
-        bail!("{what} may be written by others (mode {:04o}); chmod go-w it", metadata.mode() & 0o7777);
+    let sticky_directory = metadata.is_dir() && mode & 0o1000 != 0;
+    if mode & 0o022 != 0 && !sticky_directory {
+        bail!("{what} is writable by others (mode {:04o}): chmod go-w {path}", mode & 0o7777);
     }
     Ok(())
 }
 
-/// The text between the first pair of backquotes.
-fn quoted(text: &str) -> Option<&str> {
-    text.split('`').nth(1)
-}
-
-/// Adds the nearest right word to a message of the form "unknown field `x`, expected one of …".
-fn with_suggestion(text: &str) -> String {
-    let Some((_, expected)) = text.split_once("expected") else {
-        return text.to_owned();
-    };
-    let choices: Vec<&str> = expected.split('`').skip(1).step_by(2).collect();
-    match quoted(text).filter(|_| text.contains("unknown")).and_then(|word| nearest(word, &choices)) {
-        Some(word) => format!("{text}; did you mean `{word}`?"),
-        None => text.to_owned(),
-    }
-}
-
-/// Goes down a path and fails at its end.
-struct Probe<'p>(&'p [Segment]);
+/// Goes down a path and fails at its end, whatever is there: a visitor fails at what it has no method for.
+struct Probe<'p>(&'p [String]);
 
 impl<'de> DeserializeSeed<'de> for Probe<'_> {
     type Value = ();
@@ -305,117 +235,29 @@ impl<'de> DeserializeSeed<'de> for Probe<'_> {
     }
 }
 
-/// Every scalar visit of a probe: the path ends here, or it leads nowhere.
-macro_rules! probe_scalars {
-    ($($name:ident: $type:ty),*) => {$(
-        fn $name<E: de::Error>(self, _: $type) -> Result<(), E> {
-            if self.0.is_empty() { Err(E::custom("here")) } else { Ok(()) }
-        }
-    )*};
-}
-
 impl<'de> Visitor<'de> for Probe<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("anything")
-    }
-    probe_scalars!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
-    fn visit_unit<E: de::Error>(self) -> Result<(), E> {
-        if self.0.is_empty() { Err(E::custom("here")) } else { Ok(()) }
+        f.write_str("the rest of the path")
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Some((first, rest)) = self.0.split_first() else {
-            return Err(de::Error::custom("here"));
-        };
-        let mut index = 0;
-        loop {
-            let more = match first {
-                Segment::Index(wanted) if *wanted == index => seq.next_element_seed(Probe(rest))?.is_some(),
-                _ => seq.next_element::<IgnoredAny>()?.is_some(),
-            };
-            if !more {
-                return Ok(());
-            }
-            index += 1;
+        let here = || de::Error::custom("here");
+        let (index, rest) = self.0.split_first().ok_or_else(here)?;
+        for _ in 0..index.parse().unwrap_or(0) {
+            seq.next_element::<IgnoredAny>()?;
         }
+        seq.next_element_seed(Probe(rest))?.ok_or_else(here)
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Some((first, rest)) = self.0.split_first() else {
-            return Err(de::Error::custom("here"));
-        };
+        let here = || de::Error::custom("here");
+        let (wanted, rest) = self.0.split_first().ok_or_else(here)?;
         while let Some(Text(key)) = map.next_key()? {
-            match first {
-                Segment::Key(wanted) if *wanted == key => map.next_value_seed(Probe(rest))?,
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
-                }
+            if *wanted == key {
+                return map.next_value_seed(Probe(rest));
             }
+            map.next_value::<IgnoredAny>()?;
         }
-        Ok(())
-    }
-}
-
-/// Visits a whole document and fails at the second of two equal keys of a mapping.
-struct Walk<'k>(&'k mut Option<String>);
-
-impl<'de> DeserializeSeed<'de> for Walk<'_> {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-macro_rules! walk_scalars {
-    ($($name:ident: $type:ty),*) => {$(
-        fn $name<E: de::Error>(self, _: $type) -> Result<(), E> { Ok(()) }
-    )*};
-}
-
-impl<'de> Visitor<'de> for Walk<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("anything")
-    }
-    walk_scalars!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
-    fn visit_unit<E: de::Error>(self) -> Result<(), E> {
-        Ok(())
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element_seed(Walk(self.0))?.is_some() {}
-        Ok(())
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut seen = std::collections::BTreeSet::new();
-        while map.next_key_seed(NewKey(&mut seen, self.0))?.is_some() {
-            map.next_value_seed(Walk(self.0))?;
-        }
-        Ok(())
-    }
-}
-
-/// A key that must not have been seen yet; failing inside it makes the parser name its place.
-struct NewKey<'k>(&'k mut std::collections::BTreeSet<String>, &'k mut Option<String>);
-
-impl<'de> DeserializeSeed<'de> for NewKey<'_> {
-    type Value = ();
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for NewKey<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-    fn visit_str<E: de::Error>(self, key: &str) -> Result<(), E> {
-        if self.0.insert(key.to_owned()) {
-            return Ok(());
-        }
-        *self.1 = Some(key.to_owned());
-        Err(E::custom("given twice"))
+        Err(here())
     }
 }

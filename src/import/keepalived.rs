@@ -12,12 +12,11 @@ use anyhow::{Context as _, anyhow};
 
 use super::table::{Place, Table};
 use crate::config::WantedService;
-use crate::ipvsadm::PERSISTENCE;
 use crate::keepalived_conf::meaning::{self, Conf, VirtualServer};
 use crate::keepalived_conf::{self, Statement, files};
 use crate::model::{
-    DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Servers, Service, ServiceKey,
-    SyncDaemon, Timeouts, Tunnel, service_flag,
+    DEFAULT_PERSISTENCE, DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Servers,
+    Service, ServiceKey, SyncDaemon, Timeouts, Tunnel, service_flag,
 };
 use crate::names::Hosts;
 use crate::text::shown;
@@ -160,7 +159,7 @@ impl<'a> Common<'a> {
                     protocol = known.into_iter().find(named).with_context(|| not_understood(line))?;
                 }
                 "ops" => settings.flags |= service_flag::ONE_PACKET,
-                "persistence_timeout" if value.is_empty() => timeout = Some(PERSISTENCE),
+                "persistence_timeout" if value.is_empty() => timeout = Some(DEFAULT_PERSISTENCE),
                 "persistence_timeout" => timeout = Some(number(line)?),
                 "persistence_engine" => value.clone_into(&mut settings.engine),
                 "persistence_granularity" => granularity = Some(value),
@@ -175,7 +174,7 @@ impl<'a> Common<'a> {
         }
         // Either of them makes a service persistent.
         let implied = granularity.is_some() || !settings.engine.is_empty();
-        settings.timeout = timeout.unwrap_or(if implied { PERSISTENCE } else { 0 });
+        settings.timeout = timeout.unwrap_or(if implied { DEFAULT_PERSISTENCE } else { 0 });
         if settings.timeout > 0 {
             settings.flags |= service_flag::PERSISTENT;
         }

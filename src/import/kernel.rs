@@ -11,40 +11,10 @@ use anyhow::Context as _;
 
 use super::table::{Place, Table};
 use crate::config::WantedService;
+use crate::config::parameters::IPVS_PARAMETERS;
 use crate::kernel::Kernel;
 use crate::model::{DaemonState, Family, Parameter, ServiceKey, Timeouts};
 use crate::observed::{Observed, ObservedIpvs, Scope, ServerScope};
-
-/// Parameters of net.ipv4.vs with the values that the kernel gives them (`ip_vs_ctl.c`,
-/// `ip_vs_control_net_init_sysctl`). Those that depend on the machine are left out.
-const PARAMETERS: [(&str, &str); 26] = [
-    ("am_droprate", "10"),
-    ("amemthresh", "1024"),
-    ("backup_only", "0"),
-    ("cache_bypass", "0"),
-    ("conn_reuse_mode", "1"),
-    ("conntrack", "0"),
-    ("drop_entry", "0"),
-    ("drop_packet", "0"),
-    ("expire_nodest_conn", "0"),
-    ("expire_quiescent_template", "0"),
-    ("ignore_tunneled", "0"),
-    ("nat_icmp_send", "0"),
-    ("pmtu_disc", "1"),
-    ("run_estimation", "1"),
-    ("schedule_icmp", "0"),
-    ("secure_tcp", "0"),
-    ("sloppy_sctp", "0"),
-    ("sloppy_tcp", "0"),
-    ("snat_reroute", "1"),
-    ("sync_persist_mode", "0"),
-    ("sync_ports", "1"),
-    ("sync_refresh_period", "0"),
-    ("sync_retries", "0"),
-    ("sync_sock_size", "0"),
-    ("sync_threshold", "3 50"),
-    ("sync_version", "1"),
-];
 
 /// `ip_vs_proto_tcp.c`, `ip_vs_proto_udp.c`
 const TIMEOUTS: Timeouts = Timeouts { tcp: 15 * 60, tcp_fin: 2 * 60, udp: 5 * 60 };
@@ -63,7 +33,7 @@ pub fn read(kernel: &mut dyn Kernel, interfaces: &BTreeSet<String>) -> anyhow::R
 
 /// What to look at.
 pub fn scope(interfaces: &BTreeSet<String>) -> Scope {
-    let ipvs = PARAMETERS.iter().map(|(name, _)| Parameter::Ipvs((*name).to_owned()));
+    let ipvs = IPVS_PARAMETERS.iter().map(|(name, _)| Parameter::Ipvs((*name).to_owned()));
     let names = interfaces.iter().map(String::as_str).chain(["all"]);
     let arp = names
         .flat_map(|name| [Parameter::ArpIgnore(name.to_owned()), Parameter::ArpAnnounce(name.to_owned())]);
@@ -75,10 +45,11 @@ pub fn table(observed: &Observed, ipvs: &ObservedIpvs) -> Table {
     let services = ipvs.services.iter().map(|(key, found)| {
         (*key, WantedService { settings: found.settings.clone(), servers: found.servers.clone() })
     });
-    let parameters = PARAMETERS.iter().filter_map(|(name, usual)| {
+    let parameters = IPVS_PARAMETERS.iter().filter_map(|(name, usual)| {
+        let usual = (*usual)?;
         let found = observed.parameters.get(&Parameter::Ipvs((*name).to_owned()))?;
         let found = found.split_whitespace().collect::<Vec<_>>().join(" ");
-        (found != *usual).then(|| ((*name).to_owned(), found))
+        (found != usual).then(|| ((*name).to_owned(), found))
     });
     let told = |found: u32, usual: u32| if found == usual { 0 } else { found };
     let mut table = Table {

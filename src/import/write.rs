@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use anyhow::{Context as _, bail};
 
 use super::table::{Place, Table, vip_of};
-use crate::config::source::{Segment, Source};
+use crate::config::source::Source;
 use crate::config::{Config, WantedService};
 use crate::model::service_flag::{ONE_PACKET, PERSISTENT, SCHED1, SCHED2, SCHED3};
 use crate::model::{
@@ -114,15 +114,8 @@ fn judge(writable: &Table, text: &str) -> anyhow::Result<Refused> {
 
 impl Piece {
     /// What to leave out because of a problem at this place of the file.
-    fn at(location: &[Segment], writable: &Table) -> Vec<Self> {
-        let path: Vec<String> = location
-            .iter()
-            .map(|segment| match segment {
-                Segment::Key(key) => key.to_string(),
-                Segment::Index(index) => index.to_string(),
-            })
-            .collect();
-        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    fn at(location: &[String], writable: &Table) -> Vec<Self> {
+        let path: Vec<&str> = location.iter().map(String::as_str).collect();
         let nth = |index: &str| index.parse().unwrap_or(usize::MAX);
         let vip = |index| writable.vips().into_iter().nth(nth(index));
         let daemon = writable.daemons.keys().next().copied();

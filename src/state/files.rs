@@ -29,7 +29,7 @@ fn open_own(path: &Path, options: &mut OpenOptions) -> anyhow::Result<File> {
     if !metadata.is_file() || metadata.nlink() > 1 {
         bail!("{} is not a regular file of its own", path.display());
     }
-    refuse_foreign_writers(&metadata, &path.display().to_string())?;
+    refuse_foreign_writers(&metadata, &path.display().to_string(), path)?;
     Ok(file)
 }
 
@@ -77,7 +77,7 @@ pub(super) fn own_directory(path: &Path) -> anyhow::Result<()> {
     if metadata.mode() & 0o1000 != 0 {
         bail!("{} is a directory in which everybody may write", path.display());
     }
-    refuse_foreign_writers(&metadata, &path.display().to_string())
+    refuse_foreign_writers(&metadata, &path.display().to_string(), path)
 }
 
 /// Replaces a file in one step: a reader finds the old content or the new one, and so does the next

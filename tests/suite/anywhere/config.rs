@@ -57,6 +57,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("interface: eth0", "interface: lo"),
     ("interface: eth0", "interface: a-name-too-long-0"),
     ("interface: eth0", "interface: eth0\ninterface: eth1"),
+    ("checksum: remcsum}}\n", "checksum: remcsum}}\n    address: 192.0.2.100:81\n"),
+    ("weight: 2", "weight: 2\n        \"weight\": 3"),
     ("192.0.2.100\n", "192.0.2.100/24\n"),
     ("192.0.2.100\n", "192.0.2\n"),
     ("192.0.2.100\n", "224.0.0.1\n"),
@@ -72,6 +74,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("200ms", "200"),
     ("200ms", "soon"),
     ("vips: remove", "vips: leave"),
+    ("vips: remove", "vips: [remove]"),
+    ("backup: {vips: remove, services: remove}", "backup: remove"),
     ("vips: remove, services: remove", "vips: keep, services: keep"),
     ("tcp: 15m", "tcp: 32d"),
     ("tcp: 15m", "tcp: 0"),
@@ -99,6 +103,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("protocol: udp\n    persistence", "protocol: tcp\n    persistence"),
     ("protocol: udp\n    one_packet", "protocol: tcp\n    one_packet"),
     ("forward: nat", "forward: masq"),
+    ("forward: nat", "forward: Direct"),
+    ("forward: nat", "forward: nta"),
     ("203.0.113.11:8080", "203.0.113.11"),
     ("203.0.113.11:8080", "255.255.255.255:80"),
     ("203.0.113.11:8080", "203.0.113.12:80"),
@@ -219,6 +225,9 @@ fn bombs_cost_little() {
 #[test]
 fn brackets_in_comments_are_no_nesting() {
     read(&WHOLE.replace("vips:\n", &format!("vips:\n{}", "  # if [ x\n".repeat(500)))).unwrap();
+    let servers = "      - 203.0.113.11:8080\n";
+    let many: String = (1..200).map(|port| format!("      - 203.0.113.11:{port}   # [ and {{\n")).collect();
+    read(&WHOLE.replace(servers, &many)).unwrap();
 }
 
 /// A thousand damaged files: an error that names the place, or a file that is still valid; never
@@ -294,12 +303,44 @@ fn the_examples_are_valid() {
     assert!(count > 0, "there is no example");
 }
 
+/// Pieces of [`WHOLE`] with a scalar of another kind than is usual, and what it means.
+#[test]
+fn scalars_are_taken_by_their_text() {
+    for (old, new, same) in [
+        ("tcp: 15m", "tcp: 0x384", "tcp: 900"),
+        ("tcp: 15m", "tcp: \"15m\"", "tcp: 15m"),
+        ("tcp: 15m", "tcp: 900.0", "tcp: 900"),
+        ("conntrack: 0", "\"conntrack\": '0'", "conntrack: 0"),
+        ("protocol: tcp", "protocol: !word tcp", "protocol: tcp"),
+        ("interval: 200ms}", "interval: }", "interval: ~}"),
+        ("services: remove}", "services: }", "services: ~}"),
+        ("persistence: 300", "persistence: 0b100101100", "persistence: {timeout: 5m}"),
+    ] {
+        assert!(WHOLE.contains(old), "the case {old:?} has nothing to replace");
+        assert_eq!(read(&WHOLE.replacen(old, new, 1)), read(&WHOLE.replacen(old, same, 1)), "{new}");
+        read(&WHOLE.replacen(old, new, 1)).unwrap();
+    }
+}
+
+#[test]
+fn a_document_that_is_written_means_the_same() {
+    let document = source(WHOLE).document().unwrap();
+    let text = serde_json::to_string(&document).unwrap();
+    assert_eq!(read(&text).unwrap(), read(WHOLE).unwrap(), "{text}");
+}
+
 /// Cases of [`REFUSED`] that a schema cannot know: what is replaced, by what, and why.
 const PARSER_ONLY: &[(&str, &str, &str)] = &[
     ("interface: eth0", "interface: eth0\ninterface: eth1", "a schema sees the last of two equal keys"),
     ("conntrack: 0", "expire_nodest_conn: 1", "a schema sees the last of two equal keys"),
     ("192.0.2.100:80\n", "192.0.2.101:80\n", "which VIPs are declared is another part of the file"),
     ("203.0.113.11:8080", "203.0.113.12:80", "two spellings of one server are no equal items"),
+    (
+        "checksum: remcsum}}\n",
+        "checksum: remcsum}}\n    address: 192.0.2.100:81\n",
+        "a schema sees the last of two equal keys",
+    ),
+    ("weight: 2", "weight: 2\n        \"weight\": 3", "a schema sees the last of two equal keys"),
     (
         "203.0.113.12:80\n",
         "203.0.113.12:81\n",

@@ -649,8 +649,8 @@ fn without_a_usable_file_or_a_copy_nothing_is_touched() {
     let unusable: [(&str, &str, &str); 4] = [
         ("version: 1\nvips: [", "600", "VI_1.yaml:"),
         ("", "600", "the file is empty"),
-        (&file("eth0", ""), "666", "may be written by others"),
-        (&file("eth0", ""), "620", "may be written by"),
+        (&file("eth0", ""), "666", "is writable by others"),
+        (&file("eth0", ""), "620", "is writable by others"),
     ];
     for (content, mode, reason) in unusable {
         director.desire("VI_1", content);

@@ -395,11 +395,11 @@ fn what_others_could_write_is_refused() {
             "chown root /etc/lvs-notify/VI_1.yaml",
             "belongs to user 65534",
         ),
-        ("chmod 777 /etc/lvs-notify", "chmod 755 /etc/lvs-notify", "its directory may be written by others"),
+        ("chmod 777 /etc/lvs-notify", "chmod 755 /etc/lvs-notify", "its directory is writable by others"),
         (
             "chmod 660 /etc/lvs-notify/VI_1.yaml; chgrp 65534 /etc/lvs-notify/VI_1.yaml",
             "chmod 600 /etc/lvs-notify/VI_1.yaml",
-            "may be written by others",
+            "is writable by others",
         ),
     ] {
         lb.sh(spoil);
@@ -413,7 +413,7 @@ fn what_others_could_write_is_refused() {
     lb.sh("chmod 777 /run/lvs-notify");
     let ran = lb.lvs("master VI_1");
     assert_eq!(ran.status, 1, "{}", ran.all());
-    assert!(ran.all().contains("/run/lvs-notify may be written by others"), "{}", ran.all());
+    assert!(ran.all().contains("/run/lvs-notify is writable by others"), "{}", ran.all());
     assert_serves(&lb, "without a record");
 }
 
