@@ -3,6 +3,7 @@
 //! Owns the one reading of them (`vrrp_parser.c`, `check_parser.c`, `notify_script_init()`). Judges nothing, and leaves to
 //! `import` what a virtual server's settings are in IPVS. Called by `check` and `import`.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -41,6 +42,8 @@ pub struct Block<'a> {
 /// A notify keyword, and what it runs: `execve` without a shell.
 pub struct Notify<'a> {
     pub at: &'a Statement,
+    /// What the keyword is to ask of lvs-notify
+    pub expected: &'static [&'static str],
     pub argv: Vec<String>,
     /// What follows the script: the user to run it as
     pub user: Option<String>,
@@ -86,28 +89,27 @@ pub struct Range {
     last: IpAddr,
 }
 
-/// Notify keywords that keepalived has for the script of a state.
-pub const NOTIFY: [&str; 7] = [
-    "notify",
-    "notify_master",
-    "notify_backup",
-    "notify_fault",
-    "notify_stop",
-    "notify_deleted",
-    "notify_master_rx_lower_pri",
+/// Notify keywords that keepalived has for the script of a state, with what each asks of lvs-notify.
+pub const NOTIFY: [(&str, &[&str]); 7] = [
+    ("notify", &["notify"]),
+    ("notify_master", &["master"]),
+    ("notify_backup", &["backup"]),
+    ("notify_fault", &["fault"]),
+    ("notify_stop", &["stop"]),
+    ("notify_deleted", &["stop"]),
+    ("notify_master_rx_lower_pri", &["master", "apply"]),
 ];
 
 impl<'a> Conf<'a> {
     /// Reads a tree.
     pub fn of(tree: &'a Tree) -> Self {
-        let global = |keyword| tree.globals(keyword).last();
         let vrrp = |at: &&Statement| matches!(at.keyword(), "vrrp_instance" | "vrrp_sync_group");
         Self {
             tree,
             blocks: tree.statements.iter().filter(vrrp).map(|at| Block::of(at, tree)).collect(),
             servers: tree.all("virtual_server").map(|at| VirtualServer::of(at, tree)).collect(),
-            script_user: global("script_user").map(|found| found.value(1)),
-            security: global("enable_script_security").is_some(),
+            script_user: tree.globals("script_user").last().map(|line| line.value(1)),
+            security: tree.globals("enable_script_security").next().is_some(),
         }
     }
 
@@ -135,22 +137,20 @@ impl<'a> Conf<'a> {
 
 impl<'a> Block<'a> {
     fn of(at: &'a Statement, tree: &'a Tree) -> Self {
-        let global = |keyword| tree.globals(keyword).last();
-        let switch = |keyword, name| at.last(keyword).or_else(|| global(name)).is_some_and(on);
-        let number = |found: Option<&Statement>, default| {
-            found.and_then(|found| found.value(1).parse().ok()).unwrap_or(default)
-        };
+        let setting = |own, global| at.last(own).or_else(|| tree.globals(global).last());
+        // A switch is on when it stands alone.
+        let on = |line: &Statement| !matches!(line.value(1), "off" | "false" | "no");
         let group = at.keyword() == "vrrp_sync_group";
-        let interface = at.last("interface").map_or("", |found| found.value(1));
-        let vips = ["virtual_ipaddress", "virtual_ipaddress_excluded"].into_iter().flat_map(|keyword| {
+        let interface = at.last("interface").map_or("", |line| line.value(1));
+        let mut vips = Vec::new();
+        for keyword in ["virtual_ipaddress", "virtual_ipaddress_excluded"] {
             let lines = at.all(keyword).flat_map(|list| &list.children);
-            lines.filter_map(move |line| Vip::of(line, interface, keyword != "virtual_ipaddress"))
-        });
-        let vips: Vec<Vip<'a>> = vips.collect();
-        let strict = switch("strict_mode", "vrrp_strict");
+            vips.extend(lines.filter_map(|line| Vip::of(line, interface, keyword != "virtual_ipaddress")));
+        }
+        let strict = setting("strict_mode", "vrrp_strict").is_some_and(on);
         // With vrrp_strict, an IPv6 instance is made one of version 3.
-        let six = vips.first().is_some_and(|first| first.address.is_ipv6());
-        let version = if strict && six { 3 } else { number(global("vrrp_version"), 2) };
+        let six = strict && vips.first().is_some_and(|first| first.address.is_ipv6());
+        let version = if six { at.last("version") } else { setting("version", "vrrp_version") };
         let members = at.all("group").flat_map(|list| &list.children).flat_map(|line| &line.words);
         Self {
             at,
@@ -160,9 +160,10 @@ impl<'a> Block<'a> {
             scripts: at.children.iter().filter_map(Notify::of).collect(),
             vips,
             strict: strict && !group,
-            higher_prio_send_advert: switch("higher_prio_send_advert", "vrrp_higher_prio_send_advert"),
-            version: number(at.last("version"), version),
-            priority: number(at.last("priority"), 100),
+            higher_prio_send_advert: setting("higher_prio_send_advert", "vrrp_higher_prio_send_advert")
+                .is_some_and(on),
+            version: number_of(version, if six { 3 } else { 2 }),
+            priority: number_of(at.last("priority"), 100),
         }
     }
 
@@ -177,32 +178,27 @@ impl<'a> Block<'a> {
     }
 
     /// Names of the desired-state files that its scripts drive. A call without a name is for `only`.
-    pub fn drives<'b>(&'b self, only: Option<&'b str>) -> Vec<&'b str> {
+    pub fn drives<'b>(&'b self, only: Option<&'b str>) -> BTreeSet<&'b str> {
         let name = |call: &'b Call| match (&call.config, &call.instance) {
             (Some(path), _) => Path::new(path).file_stem().and_then(|stem| stem.to_str()),
             (None, Some(name)) => Some(name.as_str()),
             (None, None) if call.command == "notify" => Some(self.name),
             (None, None) => only,
         };
-        let mut names: Vec<&str> = self.calls().filter_map(name).collect();
-        names.sort_unstable();
-        names.dedup();
-        names
+        self.calls().filter_map(name).collect()
     }
 }
 
-/// A switch that is on when it stands alone.
-fn on(at: &Statement) -> bool {
-    !matches!(at.value(1), "off" | "false" | "no")
+fn number_of(line: Option<&Statement>, default: u32) -> u32 {
+    line.and_then(|line| line.value(1).parse().ok()).unwrap_or(default)
 }
 
 impl<'a> Notify<'a> {
     fn of(at: &'a Statement) -> Option<Self> {
+        let (_, expected) = NOTIFY.iter().find(|(keyword, _)| *keyword == at.keyword())?;
         // An open quote is told by the parser.
-        let script = || script(at).unwrap_or_default();
-        let (argv, user) = NOTIFY.contains(&at.keyword()).then(script)?;
-        let call = Call::of(&argv);
-        Some(Self { at, argv, user, call })
+        let (argv, user) = script(at).unwrap_or_default();
+        Some(Self { at, expected, call: Call::of(&argv), argv, user })
     }
 }
 
@@ -245,11 +241,11 @@ fn split_escaped(line: &str) -> Option<Vec<String>> {
 impl Call {
     /// What lvs-notify is asked, whatever order its options have.
     fn of(argv: &[String]) -> Option<Self> {
-        let (program, words) = argv.split_first()?;
-        if Path::new(program).file_name()? != "lvs-notify" {
+        let mut words = argv.iter();
+        if Path::new(words.next()?).file_name()? != "lvs-notify" {
             return None;
         }
-        let (mut config, mut plain, mut words) = (None, Vec::new(), words.iter());
+        let (mut config, mut plain) = (None, Vec::new());
         while let Some(word) = words.next() {
             match word.strip_prefix("--config=") {
                 Some(path) => config = Some(path.to_owned()),
@@ -276,40 +272,42 @@ impl<'a> Vip<'a> {
 
 impl<'a> VirtualServer<'a> {
     fn of(at: &'a Statement, tree: &'a Tree) -> Self {
-        let services = match at.value(1) {
-            "group" => match tree.all("virtual_server_group").find(|group| group.value(1) == at.value(2)) {
-                Some(group) => group
-                    .children
-                    .iter()
-                    .map(|line| {
-                        Service::of(&mut line.words.iter().map(String::as_str))
-                            .map_err(|why| format!("{}: {why}", line.place()))
-                    })
-                    .collect(),
-                None => vec![Err(format!("there is no virtual_server_group {}", at.value(2)))],
-            },
-            _ => vec![Service::of(&mut at.values())],
+        let group = || tree.all("virtual_server_group").find(|group| group.value(1) == at.value(2));
+        let services = if at.value(1) != "group" {
+            vec![Service::of(at, 1)]
+        } else if let Some(group) = group() {
+            let told = |line: &Statement, why: String| format!("{}: {why}", line.place());
+            let service = |line| Service::of(line, 0).map_err(|why| told(line, why));
+            group.children.iter().map(service).collect()
+        } else {
+            vec![Err(format!("there is no virtual_server_group {}", at.value(2)))]
         };
         Self { at, services }
     }
 
     /// How a real server of it is reached, where that is said and understood.
     pub fn method(&self, real: &Statement) -> Option<Forward> {
-        let last =
-            |block: &Statement| block.children.iter().rev().find(|line| is_method(line)).and_then(method);
+        let last = |block: &Statement| block.children.iter().rfind(|line| is_method(line)).and_then(method);
         last(real).or_else(|| last(self.at)).map(|(forward, _)| forward)
     }
 }
 
 impl<'a> Service<'a> {
-    fn of(words: &mut dyn Iterator<Item = &'a str>) -> Result<Self, String> {
-        let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        if first == "fwmark" {
-            let mark = second.parse().map_err(|_| format!("`{second}` is not a firewall mark"))?;
-            let family = |word| if word == "inet6" { Family::Ipv6 } else { Family::Ipv4 };
-            return Ok(Self::Mark(mark, words.next().map(family)));
+    /// From the words of a line after so many.
+    fn of(line: &'a Statement, skip: usize) -> Result<Self, String> {
+        let (first, second, third) = (line.value(skip), line.value(skip + 1), line.value(skip + 2));
+        match first {
+            "" => Err("it names no service".to_owned()),
+            "fwmark" => {
+                let mark = second.parse().map_err(|_| format!("`{second}` is not a firewall mark"))?;
+                let family = if third == "inet6" { Family::Ipv6 } else { Family::Ipv4 };
+                Ok(Self::Mark(mark, (!third.is_empty()).then_some(family)))
+            }
+            _ => match Range::parse(first) {
+                Some(range) => Ok(Self::Addresses(range, second)),
+                None => Err(format!("`{first}` is not an address or a range of addresses")),
+            },
         }
-        Ok(Self::Addresses(Range::of(first)?, second))
     }
 }
 
@@ -340,38 +338,26 @@ pub fn method(line: &Statement) -> Option<(Forward, Tunnel)> {
 }
 
 impl Range {
-    fn of(text: &str) -> Result<Self, String> {
-        if text.is_empty() {
-            return Err("it names no service".to_owned());
-        }
-        Self::parse(text).ok_or_else(|| format!("`{text}` is not an address or a range of addresses"))
-    }
-
     fn parse(text: &str) -> Option<Self> {
-        let (start, last) = if let Some((start, last)) = text.split_once('-') {
-            let start: IpAddr = start.parse().ok()?;
-            let number = number(start);
-            let last = match last.parse::<IpAddr>() {
-                Ok(last) => last,
+        let (start, end) = text.split_at(text.find(['-', '/']).unwrap_or(text.len()));
+        let first: IpAddr = start.parse().ok()?;
+        let base = number(first);
+        let last = if let Some(prefix) = end.strip_prefix('/') {
+            let host = u32::from(Family::of(first).host_prefix()).checked_sub(prefix.parse().ok()?)?;
+            address(first, base | 1_u128.checked_shl(host).map_or(u128::MAX, |size| size - 1))
+        } else if let Some(last) = end.strip_prefix('-') {
+            match (last.parse(), first) {
+                (Ok(last), _) => last,
                 // The last part alone: decimal for IPv4, hexadecimal for IPv6.
-                Err(_) if start.is_ipv4() => {
-                    address(start, number & !0xff | u128::from(last.parse::<u8>().ok()?))
+                (_, IpAddr::V4(_)) => address(first, base & !0xff | u128::from(last.parse::<u8>().ok()?)),
+                (_, IpAddr::V6(_)) => {
+                    address(first, base & !0xffff | u128::from(u16::from_str_radix(last, 16).ok()?))
                 }
-                Err(_) => address(start, number & !0xffff | u128::from(u16::from_str_radix(last, 16).ok()?)),
-            };
-            (start, last)
+            }
         } else {
-            let (start, prefix) = text.split_once('/').unwrap_or((text, ""));
-            let start: IpAddr = start.parse().ok()?;
-            let bits = u32::from(Family::of(start).host_prefix());
-            let rest = match prefix {
-                "" => 0,
-                prefix => bits.checked_sub(prefix.parse().ok()?)?,
-            };
-            let host = 1_u128.checked_shl(rest).map_or(u128::MAX, |size| size - 1);
-            (start, address(start, number(start) | host))
+            first
         };
-        (start.is_ipv4() == last.is_ipv4() && start <= last).then_some(Self { first: start, last })
+        (first.is_ipv4() == last.is_ipv4() && first <= last).then_some(Self { first, last })
     }
 
     /// Whether an address is one of them.
@@ -394,7 +380,8 @@ impl Range {
     }
 }
 
-fn number(address: IpAddr) -> u128 {
+/// An address as a number.
+pub(crate) fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u128::from(u32::from(address)),
         IpAddr::V6(address) => u128::from(address),
