@@ -142,7 +142,7 @@ fn check_reachable(file: &File, vip: &Vip, input: Input<'_>, found: &mut Finding
 fn in_network(address: IpAddr, of: IpAddr, prefix: u8) -> bool {
     let host = Family::of(of).host_prefix().saturating_sub(prefix);
     let differ = meaning::number(address) ^ meaning::number(of);
-    address.is_ipv4() == of.is_ipv4() && prefix > 0 && differ >> host == 0
+    prefix > 0 && differ >> host == 0
 }
 
 /// What keepalived manages as well: services and the sync daemon.

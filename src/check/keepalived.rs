@@ -34,7 +34,7 @@ pub fn check(input: Input<'_>, found: &mut Findings) {
         for notify in &block.scripts {
             script(block, notify, conf, input.host, found);
         }
-        if block.calls().next().is_some() {
+        if block.scripts.iter().any(|notify| notify.call.is_some()) {
             roles(block, conf, found);
         }
         if block.members.is_none() {
@@ -116,15 +116,14 @@ fn user(notify: &Notify<'_>, conf: &Conf<'_>, host: Option<&Host>, found: &mut F
 /// What lvs-notify is asked, against the keyword that asks.
 fn arguments(block: &Block<'_>, notify: &Notify<'_>, call: &Call, found: &mut Findings) {
     let (keyword, command) = (notify.at.keyword(), call.command.as_str());
-    let own_name = call.instance.as_ref().is_none_or(|name| name == block.name);
+    let by_name = keyword != "notify" && block.members.is_none() && call.config.is_none();
+    let other = call.instance.as_ref().filter(|name| by_name && **name != block.name);
     if keyword == "notify" && command.parse::<Role>().is_ok() {
         found.at(Rule::W26, notify.at, format!("`lvs-notify {command}`"));
     } else if !notify.expected.contains(&command) {
-        let what =
-            format!("{keyword} calls `lvs-notify {command}`, not `{}`", notify.expected.join("` or `"));
-        found.at(Rule::W25, notify.at, what);
-    } else if keyword != "notify" && block.members.is_none() && call.config.is_none() && !own_name {
-        let name = call.instance.as_deref().unwrap_or_default();
+        let expected = notify.expected.join("` or `");
+        found.at(Rule::W25, notify.at, format!("{keyword} calls `lvs-notify {command}`, not `{expected}`"));
+    } else if let Some(name) = other {
         found.at(Rule::W25, notify.at, format!("{keyword} of {} names {name}", block.name));
     }
 }
@@ -156,15 +155,12 @@ fn roles(block: &Block<'_>, conf: &Conf<'_>, found: &mut Findings) {
     let Some(members) = &block.members else {
         // Not one of the states: a generic notify is not called for it. It takes both: the other director leaves
         // without a word, mostly, unless it is to answer (seen with two directors under 2.2.7).
-        let script = "notify_master_rx_lower_pri";
-        for (there, keyword) in
-            [(has(script), script), (block.higher_prio_send_advert, "higher_prio_send_advert")]
-        {
-            if !there {
-                return found.at(Rule::I27, block.at, format!("{name} has no {keyword}"));
-            }
-        }
-        return;
+        let keyword = match has("notify_master_rx_lower_pri") {
+            false => "notify_master_rx_lower_pri",
+            true if !block.higher_prio_send_advert => "higher_prio_send_advert",
+            true => return,
+        };
+        return found.at(Rule::I27, block.at, format!("{name} has no {keyword}"));
     };
     let mut instances = conf.instances().filter(|instance| members.contains(&instance.name));
     let told = |block: &Block<'_>| block.has("notify_stop") || block.has("notify");
@@ -200,8 +196,9 @@ fn vrrp(block: &Block<'_>, found: &mut Findings) {
 
 /// virtual_server blocks that hand packets to this host, whoever owns the service.
 fn virtual_servers(conf: &Conf<'_>, host: &Host, found: &mut Findings) {
-    // IPVS is off while BACKUP.
-    if conf.sync_follows_vrrp() && host.parameter("net/ipv4/vs/backup_only") != "0" {
+    // `lvs_sync_daemon INTERFACE inst INSTANCE`, without `inst` in older files: with backup_only IPVS is off while BACKUP.
+    let follows_vrrp = conf.tree.globals("lvs_sync_daemon").any(|line| !line.value(2).is_empty());
+    if follows_vrrp && host.parameter("net/ipv4/vs/backup_only") != "0" {
         return;
     }
     for server in &conf.servers {
@@ -218,26 +215,21 @@ fn virtual_servers(conf: &Conf<'_>, host: &Host, found: &mut Findings) {
     }
 }
 
-/// What `keepalived -t` says of lines that no rule is about: `(FILE: Line N) MESSAGE`. It says the same several times. After
-/// a `{` that it ignores, everything up to the end of the file can be unknown to it: such lines are told with the first one.
+/// What `keepalived -t` says of lines that no rule is about. It says the same several times. After a `{` that it ignores,
+/// everything up to the end of the file can be unknown to it: such lines are told with the first one.
 pub fn said(input: Input<'_>, found: &mut Findings) {
     const LOST: &str = "; lines lost with it: ";
     let (Some(conf), Some(text)) = (input.conf, input.said) else { return };
-    // Of another host than this one.
-    let foreign =
-        |message: &str| ["exist", "default user", "user/group"].iter().any(|word| message.contains(word));
+    let foreign = ["exist", "default user", "user/group"];
     let mut lines: BTreeMap<(&Path, usize), Vec<&str>> = BTreeMap::new();
-    for line in text.lines() {
-        let Some((place, message)) = line.strip_prefix('(').and_then(|rest| rest.split_once(") ")) else {
+    for (place, message) in text.lines().filter_map(|line| message_of(line, &conf.tree.files)) {
+        // Of another host than this one.
+        if input.host.is_none() && foreign.iter().any(|word| message.contains(word)) {
             continue;
-        };
-        if let Some(place) =
-            place_of(place, &conf.tree.files).filter(|_| input.host.is_some() || !foreign(message))
-        {
-            let messages = lines.entry(place).or_default();
-            if !messages.contains(&message) {
-                messages.push(message);
-            }
+        }
+        let messages = lines.entry(place).or_default();
+        if !messages.contains(&message) {
+            messages.push(message);
         }
     }
     let unknown =
@@ -265,11 +257,12 @@ pub fn said(input: Input<'_>, found: &mut Findings) {
     }
 }
 
-/// `FILE: Line N`, where FILE is the name that an include has for it, which may be relative; it is left out where there is
-/// only one.
-fn place_of<'f>(place: &str, files: &'f [PathBuf]) -> Option<(&'f Path, usize)> {
+/// `(FILE: Line N) MESSAGE`, where FILE is the name that an include has for it, which may be relative; it is left out where
+/// there is only one.
+fn message_of<'l, 'f>(line: &'l str, files: &'f [PathBuf]) -> Option<((&'f Path, usize), &'l str)> {
+    let (place, message) = line.strip_prefix('(')?.split_once(") ")?;
     let (name, number) = place.rsplit_once("Line ")?;
     let name = name.trim_end_matches(": ");
     let file = files.iter().find(|file| file.ends_with(name) && (!name.is_empty() || files.len() == 1))?;
-    Some((file, number.parse().ok()?))
+    Some(((file, number.parse().ok()?), message))
 }

@@ -4,14 +4,15 @@
 //! `import` what a virtual server's settings are in IPVS. Called by `check` and `import`.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::{Statement, Tree};
 use crate::model::{Family, Forward, Tunnel};
 
 /// A range that holds more addresses is not unrolled.
-const MOST_ADDRESSES: u32 = 4096;
+const MOST_ADDRESSES: u128 = 4096;
 
 /// keepalived.conf.
 pub struct Conf<'a> {
@@ -82,12 +83,8 @@ pub enum Service<'a> {
     Mark(u32, Option<Family>),
 }
 
-/// One address or several: `A`, `A-N`, `A-B` or `A/PREFIX`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Range {
-    first: IpAddr,
-    last: IpAddr,
-}
+/// One address or several, as numbers: `A`, `A-N`, `A-B` or `A/PREFIX`.
+pub struct Range(RangeInclusive<u128>);
 
 /// Notify keywords that keepalived has for the script of a state, with what each asks of lvs-notify.
 pub const NOTIFY: [(&str, &[&str]); 7] = [
@@ -127,12 +124,6 @@ impl<'a> Conf<'a> {
     pub fn groups_of(&self, instance: &str) -> impl Iterator<Item = &Block<'a>> {
         self.blocks.iter().filter(move |group| group.members.iter().flatten().any(|name| *name == instance))
     }
-
-    /// The sync daemon follows a VRRP instance: `lvs_sync_daemon INTERFACE inst INSTANCE`, with the instance's name alone
-    /// in older files.
-    pub fn sync_follows_vrrp(&self) -> bool {
-        self.tree.globals("lvs_sync_daemon").any(|found| !found.value(2).is_empty())
-    }
 }
 
 impl<'a> Block<'a> {
@@ -167,11 +158,6 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// The calls of lvs-notify among its scripts.
-    pub fn calls(&self) -> impl Iterator<Item = &Call> {
-        self.scripts.iter().filter_map(|notify| notify.call.as_ref())
-    }
-
     /// It has a script for this keyword.
     pub fn has(&self, keyword: &str) -> bool {
         self.scripts.iter().any(|notify| notify.at.keyword() == keyword)
@@ -185,7 +171,7 @@ impl<'a> Block<'a> {
             (None, None) if call.command == "notify" => Some(self.name),
             (None, None) => only,
         };
-        self.calls().filter_map(name).collect()
+        self.scripts.iter().filter_map(|notify| notify.call.as_ref()).filter_map(name).collect()
     }
 }
 
@@ -214,28 +200,23 @@ pub(super) fn script(at: &Statement) -> Option<(Vec<String>, Option<String>)> {
 /// Splits a line at blanks outside of quotes, which may begin within a word. An escaped letter is taken as it is, also
 /// where keepalived makes another one of it, as of `\n`. `None` when a quote or an escape is open at the end.
 fn split_escaped(line: &str) -> Option<Vec<String>> {
-    let mut words = Vec::new();
-    let mut letters = line.chars().peekable();
-    loop {
-        while letters.next_if(|letter| letter.is_ascii_whitespace()).is_some() {}
-        if letters.peek().is_none() {
-            return Some(words);
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    let mut letters = line.chars();
+    while let Some(letter) = letters.next() {
+        if quote.is_none() && letter.is_ascii_whitespace() {
+            words.extend(word.take());
+            continue;
         }
-        let mut word = String::new();
-        let mut quote = None;
-        while let Some(letter) = letters.next_if(|letter| quote.is_some() || !letter.is_ascii_whitespace()) {
-            match letter {
-                '\\' => word.push(letters.next()?),
-                _ if quote == Some(letter) => quote = None,
-                '"' | '\'' if quote.is_none() => quote = Some(letter),
-                _ => word.push(letter),
-            }
+        let word = word.get_or_insert_default();
+        match letter {
+            '\\' => word.push(letters.next()?),
+            _ if quote == Some(letter) => quote = None,
+            '"' | '\'' if quote.is_none() => quote = Some(letter),
+            _ => word.push(letter),
         }
-        if quote.is_some() {
-            return None;
-        }
-        words.push(word);
     }
+    words.extend(word);
+    quote.is_none().then_some(words)
 }
 
 impl Call {
@@ -340,29 +321,27 @@ pub fn method(line: &Statement) -> Option<(Forward, Tunnel)> {
 impl Range {
     fn parse(text: &str) -> Option<Self> {
         let (start, end) = text.split_at(text.find(['-', '/']).unwrap_or(text.len()));
-        let first: IpAddr = start.parse().ok()?;
-        let base = number(first);
+        let address: IpAddr = start.parse().ok()?;
+        let first = number(address);
         let last = if let Some(prefix) = end.strip_prefix('/') {
-            let host = u32::from(Family::of(first).host_prefix()).checked_sub(prefix.parse().ok()?)?;
-            address(first, base | 1_u128.checked_shl(host).map_or(u128::MAX, |size| size - 1))
+            let host = u32::from(Family::of(address).host_prefix()).checked_sub(prefix.parse().ok()?)?;
+            first | 1_u128.checked_shl(host).map_or(u128::MAX, |size| size - 1)
         } else if let Some(last) = end.strip_prefix('-') {
-            match (last.parse(), first) {
-                (Ok(last), _) => last,
+            match (last.parse::<IpAddr>(), address.is_ipv4()) {
+                (Ok(last), ipv4) => (last.is_ipv4() == ipv4).then(|| number(last))?,
                 // The last part alone: decimal for IPv4, hexadecimal for IPv6.
-                (_, IpAddr::V4(_)) => address(first, base & !0xff | u128::from(last.parse::<u8>().ok()?)),
-                (_, IpAddr::V6(_)) => {
-                    address(first, base & !0xffff | u128::from(u16::from_str_radix(last, 16).ok()?))
-                }
+                (_, true) => first & !0xff | u128::from(last.parse::<u8>().ok()?),
+                (_, false) => first & !0xffff | u128::from(u16::from_str_radix(last, 16).ok()?),
             }
         } else {
             first
         };
-        (first.is_ipv4() == last.is_ipv4() && first <= last).then_some(Self { first, last })
+        (first <= last).then_some(Self(first..=last))
     }
 
     /// Whether an address is one of them.
     pub fn contains(&self, address: IpAddr) -> bool {
-        (self.first..=self.last).contains(&address)
+        self.0.contains(&number(address))
     }
 
     /// All of them.
@@ -370,28 +349,20 @@ impl Range {
     /// # Errors
     /// When they are too many.
     pub fn addresses(&self) -> Result<impl Iterator<Item = IpAddr> + use<>, String> {
-        let (first, start, last) = (self.first, number(self.first), number(self.last));
-        match last - start < u128::from(MOST_ADDRESSES) {
-            true => Ok((start..=last).map(move |value| address(first, value))),
-            false => {
-                Err(format!("the range `{first}-{}` has more than {MOST_ADDRESSES} addresses", self.last))
-            }
+        let address = |number| Ipv6Addr::from(number).to_canonical();
+        let (first, last) = (*self.0.start(), *self.0.end());
+        if last - first >= MOST_ADDRESSES {
+            let range = format!("{}-{}", address(first), address(last));
+            return Err(format!("the range `{range}` has more than {MOST_ADDRESSES} addresses"));
         }
+        Ok((first..=last).map(address))
     }
 }
 
-/// An address as a number.
-pub(crate) fn number(address: IpAddr) -> u128 {
+/// An address as a number that no address of the other family has: that of `::ffff:A` for IPv4.
+pub fn number(address: IpAddr) -> u128 {
     match address {
-        IpAddr::V4(address) => u128::from(u32::from(address)),
-        IpAddr::V6(address) => u128::from(address),
-    }
-}
-
-/// The address of the same family with this number.
-fn address(like: IpAddr, number: u128) -> IpAddr {
-    match like {
-        IpAddr::V4(_) => IpAddr::from(u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes()),
-        IpAddr::V6(_) => IpAddr::from(number.to_be_bytes()),
+        IpAddr::V4(address) => address.to_ipv6_mapped().into(),
+        IpAddr::V6(address) => address.into(),
     }
 }

@@ -15,14 +15,12 @@ mod substitute;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use substitute::Definitions;
+use substitute::{Definitions, is_name, is_name_letter};
 
 /// Includes and blocks nested deeper are not read.
 const MAX_DEPTH: usize = 32;
 /// More bytes, written or made by substitution, are not read: a few lines can stand for millions.
 const MAX_BYTES: usize = 64 << 20;
-/// A line that grows longer by substitution is not read; keepalived ends at 1024.
-const MAX_LINE: usize = 8 << 10;
 
 /// One keyword with its values, and its block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -251,10 +249,7 @@ impl Reader<'_> {
 
     /// Carries out conditions, definitions and substitutions until plain text is left.
     fn expand(&mut self, line: String) {
-        let mut waiting = Vec::new();
-        if self.affords(&line) {
-            waiting.push(line);
-        }
+        let mut waiting = Vec::from_iter(self.affords(&line).then_some(line));
         while let Some(line) = waiting.pop() {
             let Some(line) = self.conditional(&line) else { continue };
             if let Some((name, value)) = defines(line) {
@@ -262,13 +257,7 @@ impl Reader<'_> {
             } else if let Some(kind) = ["~SEQ", "~LST"].iter().find(|kind| line.starts_with(**kind)) {
                 self.note(format!("the lines that `{kind}` makes are not read"), true);
             } else if let Some(made) = self.definitions.substitute(line) {
-                for line in made.into_iter().rev() {
-                    if line.len() > MAX_LINE {
-                        self.trouble("this line expands to more than 8 KiB; keepalived does not read it");
-                    } else if self.affords(&line) {
-                        waiting.push(line);
-                    }
-                }
+                waiting.extend(made.into_iter().rev().filter(|line| self.affords(line)));
             } else {
                 self.plain(line);
             }
@@ -349,18 +338,16 @@ fn directory(path: &Path) -> &Path {
 /// Reads `$NAME=value`. The name is followed by the sign at once.
 fn defines(line: &str) -> Option<(&str, &str)> {
     let (name, value) = line.strip_prefix('$')?.split_once('=')?;
-    substitute::is_name(name).then(|| (name, value.trim_start()))
+    is_name(name).then(|| (name, value.trim_start()))
 }
 
 /// Whether the brace at this place is one of `${NAME}`, which is undefined: else it would have been replaced.
 fn is_reference(line: &str, at: usize) -> bool {
     let (head, brace) = line.split_at(at);
-    let name = match (brace.strip_prefix('{'), head.strip_suffix('$')) {
-        (Some(rest), Some(_)) => rest.split_once('}').map(|(name, _)| name),
-        (Some(_), None) => None,
-        (None, _) => head.rsplit_once("${").map(|(_, name)| name),
-    };
-    name.is_some_and(substitute::is_name)
+    match brace.strip_prefix('{') {
+        Some(rest) => head.ends_with('$') && rest.trim_start_matches(is_name_letter).starts_with('}'),
+        None => head.trim_end_matches(is_name_letter).ends_with("${"),
+    }
 }
 
 /// Splits a line as keepalived does for most keywords: at blanks, with double quotes around a word that

@@ -57,6 +57,6 @@ pub(super) fn is_name(name: &str) -> bool {
     name.chars().all(is_name_letter) && !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit())
 }
 
-fn is_name_letter(letter: char) -> bool {
+pub(super) fn is_name_letter(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || letter == '_'
 }
