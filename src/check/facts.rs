@@ -161,7 +161,7 @@ fn directory(path: &str) -> Option<String> {
     }
 }
 
-/// What a program says within five seconds; more patience nobody has for one that hangs.
+/// What a program says. One that takes longer than five seconds is ended.
 fn asked(words: &[&OsStr]) -> Option<Output> {
     Command::new("timeout").arg("5").args(words).stdin(Stdio::null()).output().ok()
 }

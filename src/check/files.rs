@@ -76,10 +76,9 @@ fn claims(file: &File, other: &File, found: &mut Findings) {
         .ipvs_parameters
         .iter()
         .filter(|(name, value)| two.ipvs_parameters.get(*name).is_some_and(|other| other != *value));
-    let differ = |one: u32, two: u32| one != 0 && two != 0 && one != two;
-    let timeouts = differ(one.timeouts.tcp, two.timeouts.tcp)
-        || differ(one.timeouts.tcp_fin, two.timeouts.tcp_fin)
-        || differ(one.timeouts.udp, two.timeouts.udp);
+    let (timeouts, others) = (one.timeouts, two.timeouts);
+    let pairs = [(timeouts.tcp, others.tcp), (timeouts.tcp_fin, others.tcp_fin), (timeouts.udp, others.udp)];
+    let timeouts = pairs.iter().any(|(one, two)| *one != 0 && *two != 0 && one != two);
     let arp = one.arp.zip(two.arp);
     let whole = [
         (one.daemon.is_some() && two.daemon.is_some(), "the sync daemon"),

@@ -131,6 +131,9 @@ impl<'a> Block<'a> {
         let setting = |own, global| at.last(own).or_else(|| tree.globals(global).last());
         // A switch is on when it stands alone.
         let on = |line: &Statement| !matches!(line.value(1), "off" | "false" | "no");
+        let number = |line: Option<&Statement>, default| {
+            line.and_then(|line| line.value(1).parse().ok()).unwrap_or(default)
+        };
         let group = at.keyword() == "vrrp_sync_group";
         let interface = at.last("interface").map_or("", |line| line.value(1));
         let mut vips = Vec::new();
@@ -153,8 +156,8 @@ impl<'a> Block<'a> {
             strict: strict && !group,
             higher_prio_send_advert: setting("higher_prio_send_advert", "vrrp_higher_prio_send_advert")
                 .is_some_and(on),
-            version: number_of(version, if six { 3 } else { 2 }),
-            priority: number_of(at.last("priority"), 100),
+            version: number(version, if six { 3 } else { 2 }),
+            priority: number(at.last("priority"), 100),
         }
     }
 
@@ -173,10 +176,6 @@ impl<'a> Block<'a> {
         };
         self.scripts.iter().filter_map(|notify| notify.call.as_ref()).filter_map(name).collect()
     }
-}
-
-fn number_of(line: Option<&Statement>, default: u32) -> u32 {
-    line.and_then(|line| line.value(1).parse().ok()).unwrap_or(default)
 }
 
 impl<'a> Notify<'a> {

@@ -179,31 +179,28 @@ impl Reader<'_> {
     }
 
     fn enter(&mut self, file: Rc<Path>, line: usize) {
-        let directory = directory(&file).to_string_lossy().into_owned();
-        self.definitions.set("_PWD", vec![directory]);
+        self.definitions.set("_PWD", &directory(&file).to_string_lossy());
         (self.file, self.line) = (file, line);
     }
 
     fn lines(&mut self, text: &str) {
-        // The name and lines of a definition that goes on in the next line.
-        let mut definition: Option<(String, Vec<String>)> = None;
+        // A definition that goes on in the next line.
+        let mut definition: Option<(String, String)> = None;
         for (number, line) in text.split('\n').enumerate() {
             self.line = number + 1;
             let (line, continues) = self.uncommented(line);
-            let (name, mut lines, line) = if let Some((name, lines)) = definition.take() {
-                (name, lines, line)
-            } else if let Some((name, first)) = self.conditional(&line).and_then(defines) {
-                (name.to_owned(), Vec::new(), first.to_owned())
+            let (name, value) = if let Some((name, value)) = definition.take() {
+                let joint = if value.is_empty() || line.is_empty() { "" } else { "\n" };
+                (name, value + joint + &line)
+            } else if let Some((name, value)) = self.conditional(&line).and_then(defines) {
+                (name.to_owned(), value.to_owned())
             } else {
                 self.expand(line);
                 continue;
             };
-            if !line.is_empty() {
-                lines.push(line);
-            }
             match continues {
-                true => definition = Some((name, lines)),
-                false => self.definitions.set(&name, lines),
+                true => definition = Some((name, value)),
+                false => self.definitions.set(&name, &value),
             }
         }
     }
@@ -253,11 +250,11 @@ impl Reader<'_> {
         while let Some(line) = waiting.pop() {
             let Some(line) = self.conditional(&line) else { continue };
             if let Some((name, value)) = defines(line) {
-                self.definitions.set(name, vec![value.to_owned()]);
+                self.definitions.set(name, value);
             } else if let Some(kind) = ["~SEQ", "~LST"].iter().find(|kind| line.starts_with(**kind)) {
                 self.note(format!("the lines that `{kind}` makes are not read"), true);
             } else if let Some(made) = self.definitions.substitute(line) {
-                waiting.extend(made.into_iter().rev().filter(|line| self.affords(line)));
+                waiting.extend(made.split('\n').rev().filter(|line| self.affords(line)).map(str::to_owned));
             } else {
                 self.plain(line);
             }
