@@ -5,26 +5,27 @@
 
 use std::collections::BTreeSet;
 
-use crate::keepalived_conf::meaning::Conf;
 use crate::model::{Family, Forward};
 
 use super::facts::Host;
-use super::rules::{File, Findings, Input, Rule};
+use super::rules::{Findings, Rule};
+use super::{File, Input};
 
-pub(super) fn check(host: &Host, conf: Option<&Conf<'_>>, input: Input<'_>, found: &mut Findings) {
-    if host.unit_kill_mode_process == Some(false) && conf.is_none_or(|conf| conf.scripts().next().is_some()) {
-        found.here(Rule::I33, "keepalived.service");
+pub fn check(input: Input<'_>, found: &mut Findings) {
+    let Some(host) = input.host else { return };
+    let scripts = input.conf.is_none_or(|conf| conf.scripts().next().is_some());
+    if host.unit_kill_mode_process == Some(false) && scripts {
+        found.add(Rule::I33, None, None, "keepalived.service");
+    }
+    for why in host.directories.iter().filter(|_| !input.files.is_empty()) {
+        found.add(Rule::W58, None, None, why.as_str());
     }
     for file in input.files {
         interfaces(host, file, found);
-        forwarding(host, file, found);
+        real_servers(host, file, found);
         modules(host, file, found);
         addresses(host, file, found);
-        real_servers(host, file, found);
         draining(host, file, found);
-    }
-    for why in host.directories.iter().filter(|_| !input.files.is_empty()) {
-        found.here(Rule::W58, why.as_str());
     }
 }
 
@@ -40,20 +41,24 @@ fn interfaces(host: &Host, file: &File, found: &mut Findings) {
     }
 }
 
-/// Answers of masqueraded real servers pass this host and are forwarded; those of its own sockets are not.
-fn forwarding(host: &Host, file: &File, found: &mut Findings) {
-    for (family, parts) in [
-        (Family::Ipv4, &["net", "ipv4", "ip_forward"][..]),
-        (Family::Ipv6, &["net", "ipv6", "conf", "all", "forwarding"]),
-    ] {
-        let mut servers = file.config.services.values().flat_map(|service| &service.servers);
-        let needs = servers.any(|(key, server)| {
-            server.forward == Forward::NAT
-                && Family::of(key.address) == family
-                && !host.has_address(key.address)
-        });
-        if needs && host.parameter(parts) == "0" {
-            found.of(Rule::E50, file, format!("{} = 0", parts.join(".")));
+/// Real servers that are this host itself; and whether answers of the others, where they are masqueraded, are forwarded.
+fn real_servers(host: &Host, file: &File, found: &mut Findings) {
+    for (key, service) in &file.config.services {
+        for (server, settings) in &service.servers {
+            let address = server.address;
+            let forwarding = match Family::of(address) {
+                Family::Ipv4 => "net/ipv4/ip_forward",
+                Family::Ipv6 => "net/ipv6/conf/all/forwarding",
+            };
+            match (settings.forward == Forward::NAT, host.has_address(address)) {
+                (true, false) if host.parameter(forwarding) == "0" => {
+                    found.of(Rule::E50, file, format!("{} = 0", forwarding.replace('/', ".")));
+                }
+                (false, true) if !file.config.keep_vips => {
+                    found.of(Rule::E55, file, format!("{address} of {key}"));
+                }
+                _ => {}
+            }
         }
     }
 }
@@ -62,13 +67,12 @@ fn modules(host: &Host, file: &File, found: &mut Findings) {
     let Some(known) = &host.modules else { return };
     let mut needed: BTreeSet<String> = BTreeSet::new();
     for service in file.config.services.values() {
-        needed.insert("ip_vs".to_owned());
-        needed.insert(format!("ip_vs_{}", service.settings.scheduler));
+        needed.extend(["ip_vs".to_owned(), format!("ip_vs_{}", service.settings.scheduler)]);
         if !service.settings.engine.is_empty() {
             needed.insert(format!("ip_vs_pe_{}", service.settings.engine));
         }
     }
-    let missing: Vec<String> = needed.into_iter().filter(|name| !known.contains(name)).collect();
+    let missing: Vec<&str> = needed.difference(known).map(String::as_str).collect();
     if !missing.is_empty() {
         found.of(Rule::E51, file, missing.join(", "));
     }
@@ -85,28 +89,16 @@ fn addresses(host: &Host, file: &File, found: &mut Findings) {
         }
         if vip.address.is_ipv6() {
             let absent = !host.parameters.contains_key("net/ipv6/conf/all/forwarding");
-            let disabled =
-                |interface: &str| host.parameter(&["net", "ipv6", "conf", interface, "disable_ipv6"]) != "0";
-            let places = ["all", "lo"].into_iter().chain(vip.interface.as_deref());
-            if let Some(place) = places.into_iter().find(|place| absent || disabled(place)) {
+            let disabled = |interface: &&str| {
+                absent || host.parameter(&format!("net/ipv6/conf/{interface}/disable_ipv6")) != "0"
+            };
+            if let Some(place) = ["all", "lo"].into_iter().chain(vip.interface.as_deref()).find(disabled) {
                 found.of(Rule::E52, file, format!("{} and net.ipv6.conf.{place}", vip.address));
             }
         } else if config.keep_vips && config.arp.is_none() {
             let place = vip.interface.as_deref().unwrap_or("all");
-            if host.effective("arp_ignore", place) == 0 {
+            if host.arp_ignore(place) == 0 {
                 found.of(Rule::E53, file, format!("{}; arp_ignore of all and {place} is 0", vip.address));
-            }
-        }
-    }
-}
-
-/// Real servers that are this host itself.
-fn real_servers(host: &Host, file: &File, found: &mut Findings) {
-    for (key, service) in &file.config.services {
-        for (server, settings) in &service.servers {
-            if settings.forward != Forward::NAT && host.has_address(server.address) && !file.config.keep_vips
-            {
-                found.of(Rule::E55, file, format!("{} of {key}", server.address));
             }
         }
     }
@@ -126,10 +118,7 @@ fn draining(host: &Host, file: &File, found: &mut Findings) {
         service.settings.is_persistent() && service.servers.values().any(|server| server.weight == 0)
     });
     if let Some((key, _)) = drained.filter(|_| off("expire_quiescent_template")) {
-        found.of(
-            Rule::W57,
-            file,
-            format!("{key} is persistent and has weight 0; expire_quiescent_template is 0"),
-        );
+        let what = format!("{key} is persistent and has weight 0; expire_quiescent_template is 0");
+        found.of(Rule::W57, file, what);
     }
 }

@@ -14,19 +14,42 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use serde::Serialize;
 
 use crate::config::Config;
 use crate::config::source::Source;
 use crate::instance;
-use crate::keepalived_conf::meaning::Conf;
-use crate::keepalived_conf::{self, Tree};
+use crate::keepalived_conf::{self, meaning::Conf};
 
-use facts::{Host, HostQuery};
+use facts::Host;
 use rules::Findings;
-pub use rules::{File, Finding, Input, Rule, Severity};
+pub use rules::{Finding, Rule, Severity};
 
 /// Where keepalived looks.
 const KEEPALIVED_CONF: &str = "/etc/keepalived/keepalived.conf";
+
+/// A valid desired-state file.
+#[derive(Debug, Serialize)]
+pub struct File {
+    #[serde(rename = "file")]
+    pub path: String,
+    pub instance: String,
+    #[serde(skip)]
+    pub config: Config,
+}
+
+/// Everything that is looked at.
+#[derive(Clone, Copy, Default)]
+pub struct Input<'a> {
+    pub files: &'a [File],
+    /// These are all there are on this host, so that a missing one is missed
+    pub complete: bool,
+    pub conf: Option<&'a Conf<'a>>,
+    /// What `keepalived -t` prints about it, where keepalived is installed
+    pub said: Option<&'a str>,
+    /// This host; without it, its rules are left out
+    pub host: Option<&'a Host>,
+}
 
 /// Everything that was checked, and what came of it.
 #[derive(Debug, Default)]
@@ -58,17 +81,15 @@ pub fn run(
     };
     let host = host || named.iter().all(|path| path.parent() == Some(Path::new(instance::DIRECTORY)));
     let default = Some(Path::new(KEEPALIVED_CONF)).filter(|path| host && path.exists());
-    let conf = keepalived_conf.or(default);
-    if paths.is_empty() && conf.is_none() {
+    let start = keepalived_conf.or(default);
+    if paths.is_empty() && start.is_none() {
         bail!("nothing to check: there is no file in {}, and no {KEEPALIVED_CONF}", instance::DIRECTORY);
     }
-    if let Some(path) = conf {
+    if let Some(path) = start {
         // The first file must be there; what an include does not find is a finding.
         std::fs::File::open(path)
             .with_context(|| format!("reading {} as keepalived.conf", path.display()))?;
     }
-    let tree = conf.map(keepalived_conf::files::parse);
-    let said = conf.and_then(facts::keepalived_says);
     let mut checked = Checked { host, ..Checked::default() };
     for path in &paths {
         match Source::read(path).and_then(|source| Ok(Config::parse(&source)?)) {
@@ -80,56 +101,29 @@ pub fn run(
             Err(error) => checked.invalid.push(format!("{error:#}")),
         }
     }
-    let host = host.then(|| Host::read(&asked(tree.as_ref(), &checked.files)));
+    let tree = start.map(keepalived_conf::files::parse);
+    let conf = tree.as_ref().map(Conf::of);
     checked.findings = findings(Input {
         files: &checked.files,
         complete: complete && checked.invalid.is_empty(),
-        conf: tree.as_ref(),
-        said: said.as_deref(),
-        host: host.as_ref(),
+        conf: conf.as_ref(),
+        said: start.and_then(facts::keepalived_says).as_deref(),
+        host: host.then(|| Host::read(conf.as_ref(), &checked.files)).as_ref(),
     });
     checked.conf = tree.iter().flat_map(|tree| &tree.files).map(|path| path.display().to_string()).collect();
     Ok(checked)
 }
 
-/// What has to be asked of the host: users and programs that keepalived.conf names, and the files' interfaces.
-fn asked(conf: Option<&Tree>, files: &[File]) -> HostQuery {
-    let conf = conf.map(Conf::of);
-    let mut asked = HostQuery {
-        users: BTreeSet::from(["keepalived_script".to_owned()]),
-        interfaces: files.iter().flat_map(|file| file.config.interfaces()).collect(),
-        ..HostQuery::default()
-    };
-    for notify in conf.iter().flat_map(Conf::scripts) {
-        asked.users.extend(notify.user.clone());
-        asked.programs.extend(notify.argv.first().filter(|path| path.starts_with('/')).cloned());
-    }
-    asked.users.extend(conf.iter().filter_map(|conf| conf.script_user).map(str::to_owned));
-    asked
-}
-
-/// Every finding: the worst first, then in the order of the files.
+/// Every finding, in order.
 pub fn findings(input: Input<'_>) -> Vec<Finding> {
     let mut found = Findings::default();
-    let conf = input.conf.map(Conf::of);
-    if let Some(conf) = &conf {
-        keepalived::check(conf, input, &mut found);
-    }
-    files::check(conf.as_ref(), input, &mut found);
-    if let Some(host) = input.host {
-        host::check(host, conf.as_ref(), input, &mut found);
-    }
+    keepalived::check(input, &mut found);
+    files::check(input, &mut found);
+    host::check(input, &mut found);
     // Last: what is told of a line already has its consequence there.
-    if let (Some(conf), Some(said)) = (&conf, input.said) {
-        keepalived::said(said, conf, input.host.is_some(), &mut found);
-    }
-    let mut list = found.list;
-    list.sort_by(|one, other| {
-        let key = |finding: &Finding| {
-            (finding.rule.severity(), finding.file.clone(), finding.line, finding.rule, finding.what.clone())
-        };
-        key(one).cmp(&key(other))
-    });
+    keepalived::said(input, &mut found);
+    let mut list = found.0;
+    list.sort();
     // One program in four scripts is one finding, at the first of them.
     let mut told = BTreeSet::new();
     list.retain(|finding| told.insert((finding.rule, finding.file.clone(), finding.what.clone())));

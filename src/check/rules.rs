@@ -1,4 +1,4 @@
-//! Every rule of `check` in one table: identifier, title, effect, fix; what rules are about, and what a finding is.
+//! Every rule of `check` in one table: identifier, title, effect, fix; and what a finding is.
 //!
 //! Owns the words that are the same wherever a rule is broken; the identifier's letter is the severity. What breaks a rule
 //! is decided in `keepalived`, `files` and `host`. The effects were seen with keepalived 2.2.7, or are in its source.
@@ -8,40 +8,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::facts::Host;
-use crate::config::Config;
-use crate::keepalived_conf::{Statement, Tree};
-
-/// A valid desired-state file.
-#[derive(Debug)]
-pub struct File {
-    pub path: String,
-    pub instance: String,
-    pub config: Config,
-}
-
-/// Everything that is looked at.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Input<'a> {
-    pub files: &'a [File],
-    /// These are all there are on this host, so that a missing one is missed
-    pub complete: bool,
-    pub conf: Option<&'a Tree>,
-    /// What `keepalived -t` prints about it, where keepalived is installed
-    pub said: Option<&'a str>,
-    /// This host; without it, its rules are left out
-    pub host: Option<&'a Host>,
-}
-
-/// A broken rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    pub rule: Rule,
-    pub file: Option<String>,
-    pub line: Option<usize>,
-    /// The objects it is about
-    pub what: String,
-}
+use super::File;
+use crate::keepalived_conf::Statement;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -54,81 +22,67 @@ pub enum Severity {
     Info,
 }
 
-/// The words of a rule.
-#[derive(Clone, Copy, Debug)]
-pub struct Words {
+/// A rule, by what is the same wherever it is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Rule {
+    /// Numbers are never given twice
+    #[serde(rename = "rule")]
+    pub id: &'static str,
     pub title: &'static str,
     pub effect: &'static str,
-    pub fix: &'static str,
+    #[serde(skip)]
+    fix: &'static str,
 }
 
-macro_rules! rules {
-    ($($id:ident $title:literal $effect:literal $fix:literal)*) => {
-        /// A rule's identifier. Numbers are never given twice.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Rule { $($id),* }
-
-        impl Rule {
-            pub const ALL: &[Self] = &[$(Self::$id),*];
-
-            pub fn id(self) -> &'static str {
-                match self { $(Self::$id => stringify!($id)),* }
-            }
-
-            pub fn words(self) -> Words {
-                match self {
-                    $(Self::$id => Words { title: $title, effect: $effect, fix: $fix }),*
-                }
-            }
-        }
-    };
-}
-
-impl Rule {
-    /// How bad it is: the identifier's letter.
-    pub fn severity(self) -> Severity {
-        match self.id().as_bytes().first() {
-            Some(b'E') => Severity::Error,
-            Some(b'W') => Severity::Warning,
-            _ => Severity::Info,
-        }
-    }
-}
-
-impl Finding {
-    /// What to do, with the name that the finding begins with in its place.
-    pub fn fix(&self) -> String {
-        let name = self.what.split(' ').next().unwrap_or_default();
-        self.rule.words().fix.replace("{name}", name)
-    }
+/// A broken rule. In order: the worst first, then by place.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Finding {
+    pub severity: Severity,
+    pub file: Option<String>,
+    pub line: Option<usize>,
+    #[serde(flatten)]
+    pub rule: Rule,
+    /// The objects it is about
+    pub what: String,
+    pub remedy: String,
 }
 
 /// The findings so far.
 #[derive(Default)]
-pub(super) struct Findings {
-    pub(super) list: Vec<Finding>,
-}
+pub struct Findings(pub Vec<Finding>);
 
 impl Findings {
     /// About a line of keepalived.conf.
-    pub(super) fn at(&mut self, rule: Rule, place: &Statement, what: impl Into<String>) {
-        self.line(rule, &place.file, place.line, what);
-    }
-
-    pub(super) fn line(&mut self, rule: Rule, file: &Path, line: usize, what: impl Into<String>) {
-        let file = Some(file.display().to_string());
-        self.list.push(Finding { rule, file, line: Some(line), what: what.into() });
+    pub fn at(&mut self, rule: Rule, line: &Statement, what: impl Into<String>) {
+        self.add(rule, Some(&line.file), Some(line.line), what);
     }
 
     /// About a desired-state file.
-    pub(super) fn of(&mut self, rule: Rule, file: &File, what: impl Into<String>) {
-        self.list.push(Finding { rule, file: Some(file.path.clone()), line: None, what: what.into() });
+    pub fn of(&mut self, rule: Rule, file: &File, what: impl Into<String>) {
+        self.add(rule, Some(Path::new(&file.path)), None, what);
     }
 
-    /// About the host.
-    pub(super) fn here(&mut self, rule: Rule, what: impl Into<String>) {
-        self.list.push(Finding { rule, file: None, line: None, what: what.into() });
+    /// About a place, or without one, the host.
+    pub fn add(&mut self, rule: Rule, file: Option<&Path>, line: Option<usize>, what: impl Into<String>) {
+        let (file, what) = (file.map(|file| file.display().to_string()), what.into());
+        let severity = match rule.id.as_bytes() {
+            [b'E', ..] => Severity::Error,
+            [b'W', ..] => Severity::Warning,
+            _ => Severity::Info,
+        };
+        let remedy = rule.fix.replace("{name}", what.split(' ').next().unwrap_or_default());
+        self.0.push(Finding { severity, file, line, rule, what, remedy });
     }
+}
+
+/// A row is identifier, title, effect and fix, in which `{name}` is the name that the finding begins with.
+macro_rules! rules {
+    ($($id:ident $title:literal $effect:literal $fix:literal)*) => {
+        impl Rule {
+            pub const ALL: &[Self] = &[$(Self::$id),*];
+            $(pub const $id: Self = Self { id: stringify!($id), title: $title, effect: $effect, fix: $fix };)*
+        }
+    };
 }
 
 rules! {
@@ -171,9 +125,6 @@ rules! {
     W14 "notify_stop is only in the sync group"
         "keepalived does not wait for a group's script when it stops, and ends it half-way"
         "write notify_stop into every vrrp_instance of the group"
-    E16 "the same notify keyword twice in a block"
-        "keepalived ignores the second one"
-        "keep one, with one script for several actions"
     E17 "shell syntax in a script line"
         "there is no shell: the program gets it as an argument, word for word"
         "write a script file with it, call `/bin/sh -c '...'`, or define the variable in keepalived.conf: $NAME=value"
@@ -201,9 +152,6 @@ rules! {
     E29 "an unknown notify keyword"
         "keepalived ignores the line and never calls the script"
         "write one of notify, notify_master, notify_backup, notify_fault, notify_stop, notify_deleted, notify_master_rx_lower_pri"
-    E30 "VRRP on the interface lo"
-        "keepalived refuses the instance: nothing leaves lo"
-        "name the interface that the other director is reached by"
     I32 "SELinux is enforcing, and lvs-notify is not called from /usr/libexec/keepalived"
         "the policy lets keepalived's domain read kernel parameters, not write them: arp_ignore and arp_announce cannot be set"
         "ln -s /usr/bin/lvs-notify /usr/libexec/keepalived/, restorecon it, and call it by that path"

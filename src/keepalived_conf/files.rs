@@ -3,18 +3,19 @@
 //! Owns the reading for the parser, which asks with a path or a pattern, and the host's id for `@` conditions. A pattern
 //! is that of glob(3) with braces. Changes nothing. Called by `check` and `import`.
 
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io::Read as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use anyhow::ensure;
 use glob::MatchOptions;
 
 use super::{Found, Tree};
 
 /// Larger files are not read.
 const MAX_BYTES: u64 = 4 << 20;
-/// A pattern's braces stand for at most this many patterns, and match at most this many files.
+/// A pattern matches at most this many files.
 const MAX_FILES: usize = 1000;
 
 /// Reads the configuration that starts in `path`, as this host's keepalived does.
@@ -30,75 +31,67 @@ pub fn id() -> String {
 
 /// The files that a path or pattern names, sorted, with their contents. What a directory's name matches is left out.
 pub fn find(pattern: &Path) -> Vec<Found> {
-    let patterns = braces(&pattern.to_string_lossy());
-    let options = MatchOptions {
-        case_sensitive: true,
-        require_literal_separator: true,
-        require_literal_leading_dot: true,
-    };
-    let paths = patterns.iter().flat_map(|pattern| glob::glob_with(pattern, options)).flatten().flatten();
-    paths.filter(|path| !path.is_dir()).take(MAX_FILES).map(|path| (path.clone(), read(&path))).collect()
-}
-
-/// What keepalived would read: a regular file that cannot be executed.
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    let told = |error: std::io::Error| error.to_string();
-    // O_NONBLOCK: opening a FIFO for reading would wait for a writer.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC)
-        .open(path)
-        .map_err(told)?;
-    let metadata = file.metadata().map_err(told)?;
-    if !metadata.is_file() {
-        return Err("it is not a regular file".to_owned());
-    }
-    if metadata.permissions().mode() & 0o111 != 0 {
-        return Err("keepalived passes over executable files; chmod a-x it".to_owned());
-    }
-    if metadata.len() > MAX_BYTES {
-        return Err(format!("it has {} bytes, more than the limit of {MAX_BYTES}", metadata.len()));
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES).read_to_end(&mut bytes).map_err(told)?;
-    Ok(bytes)
-}
-
-/// Every pattern that the braces of one stand for, in the words of the crate: `[^a]` is `[!a]`, and `**`, which would
-/// search every directory below, is `*`.
-fn braces(pattern: &str) -> Vec<String> {
-    let mut pattern = pattern.replace("[^", "[!");
+    // In the words of the crate `[^a]` is `[!a]`, and `**` would search every directory below.
+    let mut pattern = pattern.to_string_lossy().replace("[^", "[!");
     while pattern.contains("**") {
         pattern = pattern.replace("**", "*");
     }
-    let (mut done, mut waiting) = (Vec::new(), vec![pattern]);
-    while let Some(pattern) = waiting.pop() {
-        if done.len() + waiting.len() > MAX_FILES {
-            break;
+    let mut patterns = Vec::new();
+    braces(&pattern, &mut patterns);
+    let options = MatchOptions {
+        require_literal_separator: true,
+        require_literal_leading_dot: true,
+        ..MatchOptions::new()
+    };
+    let paths = patterns.iter().flat_map(|pattern| glob::glob_with(pattern, options)).flatten().flatten();
+    let files = paths.filter(|path| !path.is_dir()).take(MAX_FILES);
+    files.map(|path| (path.clone(), read(&path).map_err(|error| error.to_string()))).collect()
+}
+
+/// What keepalived would read: a regular file that cannot be executed.
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    // Before it is opened: opening a FIFO for reading would wait for a writer.
+    let found = std::fs::metadata(path)?;
+    ensure!(found.is_file(), "it is not a regular file");
+    ensure!(found.mode() & 0o111 == 0, "keepalived passes over executable files; chmod a-x it");
+    ensure!(found.len() <= MAX_BYTES, "it has {} bytes, more than the limit of {MAX_BYTES}", found.len());
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Every pattern that the braces of one stand for, up to a limit.
+fn braces(pattern: &str, out: &mut Vec<String>) {
+    let innermost = pattern.split_once('}').and_then(|(head, tail)| Some((head.rsplit_once('{')?, tail)));
+    match innermost.filter(|_| out.len() < MAX_FILES) {
+        Some(((head, choices), tail)) => {
+            choices.split(',').for_each(|choice| braces(&format!("{head}{choice}{tail}"), out));
         }
-        let innermost = pattern.split_once('}').and_then(|(head, tail)| Some((head.rsplit_once('{')?, tail)));
-        match innermost {
-            Some(((head, choices), tail)) => {
-                waiting.extend(choices.split(',').rev().map(|choice| format!("{head}{choice}{tail}")));
-            }
-            None => done.push(pattern),
-        }
+        None => out.push(pattern.to_owned()),
     }
-    done
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
     fn braces_stand_for_several_patterns() {
+        let all = |pattern: &str| {
+            let mut out = Vec::new();
+            braces(pattern, &mut out);
+            out
+        };
+        let expected = ["foo/x", "barx", "foo/catx", "barx", "foo/dogx", "barx"];
+        assert_eq!(all("{foo/{,cat,dog},bar}x"), expected);
+        assert!(all(&"{a,b}".repeat(100)).len() < 2 * MAX_FILES);
         assert_eq!(
-            braces("{foo/{,cat,dog},bar}x"),
-            ["foo/x", "barx", "foo/catx", "barx", "foo/dogx", "barx"]
+            find(Path::new("/et[^x]/***asswd")).first().map(|found| &*found.0),
+            Some(Path::new("/etc/passwd"))
         );
-        assert_eq!(braces("/etc/***/[^a]"), ["/etc/*/[!a]"]);
     }
 
     #[test]

@@ -3,14 +3,16 @@
 //! Owns the one reading of them (`vrrp_parser.c`, `check_parser.c`, `notify_script_init()`). Judges nothing, and leaves to
 //! `import` what a virtual server's settings are in IPVS. Called by `check` and `import`.
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::{Statement, Tree};
 use crate::model::{Family, Forward, Tunnel};
 
 /// A range that holds more addresses is not unrolled.
-const MOST_ADDRESSES: u32 = 4096;
+const MOST_ADDRESSES: u128 = 4096;
 
 /// keepalived.conf.
 pub struct Conf<'a> {
@@ -41,6 +43,8 @@ pub struct Block<'a> {
 /// A notify keyword, and what it runs: `execve` without a shell.
 pub struct Notify<'a> {
     pub at: &'a Statement,
+    /// What the keyword is to ask of lvs-notify
+    pub expected: &'static [&'static str],
     pub argv: Vec<String>,
     /// What follows the script: the user to run it as
     pub user: Option<String>,
@@ -79,35 +83,30 @@ pub enum Service<'a> {
     Mark(u32, Option<Family>),
 }
 
-/// One address or several: `A`, `A-N`, `A-B` or `A/PREFIX`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Range {
-    first: IpAddr,
-    last: IpAddr,
-}
+/// One address or several, as numbers: `A`, `A-N`, `A-B` or `A/PREFIX`.
+pub struct Range(RangeInclusive<u128>);
 
-/// Notify keywords that keepalived has for the script of a state.
-pub const NOTIFY: [&str; 7] = [
-    "notify",
-    "notify_master",
-    "notify_backup",
-    "notify_fault",
-    "notify_stop",
-    "notify_deleted",
-    "notify_master_rx_lower_pri",
+/// Notify keywords that keepalived has for the script of a state, with what each asks of lvs-notify.
+pub const NOTIFY: [(&str, &[&str]); 7] = [
+    ("notify", &["notify"]),
+    ("notify_master", &["master"]),
+    ("notify_backup", &["backup"]),
+    ("notify_fault", &["fault"]),
+    ("notify_stop", &["stop"]),
+    ("notify_deleted", &["stop"]),
+    ("notify_master_rx_lower_pri", &["master", "apply"]),
 ];
 
 impl<'a> Conf<'a> {
     /// Reads a tree.
     pub fn of(tree: &'a Tree) -> Self {
-        let global = |keyword| tree.globals(keyword).last();
         let vrrp = |at: &&Statement| matches!(at.keyword(), "vrrp_instance" | "vrrp_sync_group");
         Self {
             tree,
             blocks: tree.statements.iter().filter(vrrp).map(|at| Block::of(at, tree)).collect(),
             servers: tree.all("virtual_server").map(|at| VirtualServer::of(at, tree)).collect(),
-            script_user: global("script_user").map(|found| found.value(1)),
-            security: global("enable_script_security").is_some(),
+            script_user: tree.globals("script_user").last().map(|line| line.value(1)),
+            security: tree.globals("enable_script_security").next().is_some(),
         }
     }
 
@@ -125,32 +124,27 @@ impl<'a> Conf<'a> {
     pub fn groups_of(&self, instance: &str) -> impl Iterator<Item = &Block<'a>> {
         self.blocks.iter().filter(move |group| group.members.iter().flatten().any(|name| *name == instance))
     }
-
-    /// The sync daemon follows a VRRP instance: `lvs_sync_daemon INTERFACE inst INSTANCE`, with the instance's name alone
-    /// in older files.
-    pub fn sync_follows_vrrp(&self) -> bool {
-        self.tree.globals("lvs_sync_daemon").any(|found| !found.value(2).is_empty())
-    }
 }
 
 impl<'a> Block<'a> {
     fn of(at: &'a Statement, tree: &'a Tree) -> Self {
-        let global = |keyword| tree.globals(keyword).last();
-        let switch = |keyword, name| at.last(keyword).or_else(|| global(name)).is_some_and(on);
-        let number = |found: Option<&Statement>, default| {
-            found.and_then(|found| found.value(1).parse().ok()).unwrap_or(default)
+        let setting = |own, global| at.last(own).or_else(|| tree.globals(global).last());
+        // A switch is on when it stands alone.
+        let on = |line: &Statement| !matches!(line.value(1), "off" | "false" | "no");
+        let number = |line: Option<&Statement>, default| {
+            line.and_then(|line| line.value(1).parse().ok()).unwrap_or(default)
         };
         let group = at.keyword() == "vrrp_sync_group";
-        let interface = at.last("interface").map_or("", |found| found.value(1));
-        let vips = ["virtual_ipaddress", "virtual_ipaddress_excluded"].into_iter().flat_map(|keyword| {
+        let interface = at.last("interface").map_or("", |line| line.value(1));
+        let mut vips = Vec::new();
+        for keyword in ["virtual_ipaddress", "virtual_ipaddress_excluded"] {
             let lines = at.all(keyword).flat_map(|list| &list.children);
-            lines.filter_map(move |line| Vip::of(line, interface, keyword != "virtual_ipaddress"))
-        });
-        let vips: Vec<Vip<'a>> = vips.collect();
-        let strict = switch("strict_mode", "vrrp_strict");
+            vips.extend(lines.filter_map(|line| Vip::of(line, interface, keyword != "virtual_ipaddress")));
+        }
+        let strict = setting("strict_mode", "vrrp_strict").is_some_and(on);
         // With vrrp_strict, an IPv6 instance is made one of version 3.
-        let six = vips.first().is_some_and(|first| first.address.is_ipv6());
-        let version = if strict && six { 3 } else { number(global("vrrp_version"), 2) };
+        let six = strict && vips.first().is_some_and(|first| first.address.is_ipv6());
+        let version = if six { at.last("version") } else { setting("version", "vrrp_version") };
         let members = at.all("group").flat_map(|list| &list.children).flat_map(|line| &line.words);
         Self {
             at,
@@ -160,15 +154,11 @@ impl<'a> Block<'a> {
             scripts: at.children.iter().filter_map(Notify::of).collect(),
             vips,
             strict: strict && !group,
-            higher_prio_send_advert: switch("higher_prio_send_advert", "vrrp_higher_prio_send_advert"),
-            version: number(at.last("version"), version),
+            higher_prio_send_advert: setting("higher_prio_send_advert", "vrrp_higher_prio_send_advert")
+                .is_some_and(on),
+            version: number(version, if six { 3 } else { 2 }),
             priority: number(at.last("priority"), 100),
         }
-    }
-
-    /// The calls of lvs-notify among its scripts.
-    pub fn calls(&self) -> impl Iterator<Item = &Call> {
-        self.scripts.iter().filter_map(|notify| notify.call.as_ref())
     }
 
     /// It has a script for this keyword.
@@ -177,32 +167,23 @@ impl<'a> Block<'a> {
     }
 
     /// Names of the desired-state files that its scripts drive. A call without a name is for `only`.
-    pub fn drives<'b>(&'b self, only: Option<&'b str>) -> Vec<&'b str> {
+    pub fn drives<'b>(&'b self, only: Option<&'b str>) -> BTreeSet<&'b str> {
         let name = |call: &'b Call| match (&call.config, &call.instance) {
             (Some(path), _) => Path::new(path).file_stem().and_then(|stem| stem.to_str()),
             (None, Some(name)) => Some(name.as_str()),
             (None, None) if call.command == "notify" => Some(self.name),
             (None, None) => only,
         };
-        let mut names: Vec<&str> = self.calls().filter_map(name).collect();
-        names.sort_unstable();
-        names.dedup();
-        names
+        self.scripts.iter().filter_map(|notify| notify.call.as_ref()).filter_map(name).collect()
     }
-}
-
-/// A switch that is on when it stands alone.
-fn on(at: &Statement) -> bool {
-    !matches!(at.value(1), "off" | "false" | "no")
 }
 
 impl<'a> Notify<'a> {
     fn of(at: &'a Statement) -> Option<Self> {
+        let (_, expected) = NOTIFY.iter().find(|(keyword, _)| *keyword == at.keyword())?;
         // An open quote is told by the parser.
-        let script = || script(at).unwrap_or_default();
-        let (argv, user) = NOTIFY.contains(&at.keyword()).then(script)?;
-        let call = Call::of(&argv);
-        Some(Self { at, argv, user, call })
+        let (argv, user) = script(at).unwrap_or_default();
+        Some(Self { at, expected, call: Call::of(&argv), argv, user })
     }
 }
 
@@ -218,38 +199,33 @@ pub(super) fn script(at: &Statement) -> Option<(Vec<String>, Option<String>)> {
 /// Splits a line at blanks outside of quotes, which may begin within a word. An escaped letter is taken as it is, also
 /// where keepalived makes another one of it, as of `\n`. `None` when a quote or an escape is open at the end.
 fn split_escaped(line: &str) -> Option<Vec<String>> {
-    let mut words = Vec::new();
-    let mut letters = line.chars().peekable();
-    loop {
-        while letters.next_if(|letter| letter.is_ascii_whitespace()).is_some() {}
-        if letters.peek().is_none() {
-            return Some(words);
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    let mut letters = line.chars();
+    while let Some(letter) = letters.next() {
+        if quote.is_none() && letter.is_ascii_whitespace() {
+            words.extend(word.take());
+            continue;
         }
-        let mut word = String::new();
-        let mut quote = None;
-        while let Some(letter) = letters.next_if(|letter| quote.is_some() || !letter.is_ascii_whitespace()) {
-            match letter {
-                '\\' => word.push(letters.next()?),
-                _ if quote == Some(letter) => quote = None,
-                '"' | '\'' if quote.is_none() => quote = Some(letter),
-                _ => word.push(letter),
-            }
+        let word = word.get_or_insert_default();
+        match letter {
+            '\\' => word.push(letters.next()?),
+            _ if quote == Some(letter) => quote = None,
+            '"' | '\'' if quote.is_none() => quote = Some(letter),
+            _ => word.push(letter),
         }
-        if quote.is_some() {
-            return None;
-        }
-        words.push(word);
     }
+    words.extend(word);
+    quote.is_none().then_some(words)
 }
 
 impl Call {
     /// What lvs-notify is asked, whatever order its options have.
     fn of(argv: &[String]) -> Option<Self> {
-        let (program, words) = argv.split_first()?;
-        if Path::new(program).file_name()? != "lvs-notify" {
+        let mut words = argv.iter();
+        if Path::new(words.next()?).file_name()? != "lvs-notify" {
             return None;
         }
-        let (mut config, mut plain, mut words) = (None, Vec::new(), words.iter());
+        let (mut config, mut plain) = (None, Vec::new());
         while let Some(word) = words.next() {
             match word.strip_prefix("--config=") {
                 Some(path) => config = Some(path.to_owned()),
@@ -276,40 +252,42 @@ impl<'a> Vip<'a> {
 
 impl<'a> VirtualServer<'a> {
     fn of(at: &'a Statement, tree: &'a Tree) -> Self {
-        let services = match at.value(1) {
-            "group" => match tree.all("virtual_server_group").find(|group| group.value(1) == at.value(2)) {
-                Some(group) => group
-                    .children
-                    .iter()
-                    .map(|line| {
-                        Service::of(&mut line.words.iter().map(String::as_str))
-                            .map_err(|why| format!("{}: {why}", line.place()))
-                    })
-                    .collect(),
-                None => vec![Err(format!("there is no virtual_server_group {}", at.value(2)))],
-            },
-            _ => vec![Service::of(&mut at.values())],
+        let group = || tree.all("virtual_server_group").find(|group| group.value(1) == at.value(2));
+        let services = if at.value(1) != "group" {
+            vec![Service::of(at, 1)]
+        } else if let Some(group) = group() {
+            let told = |line: &Statement, why: String| format!("{}: {why}", line.place());
+            let service = |line| Service::of(line, 0).map_err(|why| told(line, why));
+            group.children.iter().map(service).collect()
+        } else {
+            vec![Err(format!("there is no virtual_server_group {}", at.value(2)))]
         };
         Self { at, services }
     }
 
     /// How a real server of it is reached, where that is said and understood.
     pub fn method(&self, real: &Statement) -> Option<Forward> {
-        let last =
-            |block: &Statement| block.children.iter().rev().find(|line| is_method(line)).and_then(method);
+        let last = |block: &Statement| block.children.iter().rfind(|line| is_method(line)).and_then(method);
         last(real).or_else(|| last(self.at)).map(|(forward, _)| forward)
     }
 }
 
 impl<'a> Service<'a> {
-    fn of(words: &mut dyn Iterator<Item = &'a str>) -> Result<Self, String> {
-        let (first, second) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        if first == "fwmark" {
-            let mark = second.parse().map_err(|_| format!("`{second}` is not a firewall mark"))?;
-            let family = |word| if word == "inet6" { Family::Ipv6 } else { Family::Ipv4 };
-            return Ok(Self::Mark(mark, words.next().map(family)));
+    /// From the words of a line after so many.
+    fn of(line: &'a Statement, skip: usize) -> Result<Self, String> {
+        let (first, second, third) = (line.value(skip), line.value(skip + 1), line.value(skip + 2));
+        match first {
+            "" => Err("it names no service".to_owned()),
+            "fwmark" => {
+                let mark = second.parse().map_err(|_| format!("`{second}` is not a firewall mark"))?;
+                let family = if third == "inet6" { Family::Ipv6 } else { Family::Ipv4 };
+                Ok(Self::Mark(mark, (!third.is_empty()).then_some(family)))
+            }
+            _ => match Range::parse(first) {
+                Some(range) => Ok(Self::Addresses(range, second)),
+                None => Err(format!("`{first}` is not an address or a range of addresses")),
+            },
         }
-        Ok(Self::Addresses(Range::of(first)?, second))
     }
 }
 
@@ -340,43 +318,29 @@ pub fn method(line: &Statement) -> Option<(Forward, Tunnel)> {
 }
 
 impl Range {
-    fn of(text: &str) -> Result<Self, String> {
-        if text.is_empty() {
-            return Err("it names no service".to_owned());
-        }
-        Self::parse(text).ok_or_else(|| format!("`{text}` is not an address or a range of addresses"))
-    }
-
     fn parse(text: &str) -> Option<Self> {
-        let (start, last) = if let Some((start, last)) = text.split_once('-') {
-            let start: IpAddr = start.parse().ok()?;
-            let number = number(start);
-            let last = match last.parse::<IpAddr>() {
-                Ok(last) => last,
+        let (start, end) = text.split_at(text.find(['-', '/']).unwrap_or(text.len()));
+        let address: IpAddr = start.parse().ok()?;
+        let first = number(address);
+        let last = if let Some(prefix) = end.strip_prefix('/') {
+            let host = u32::from(Family::of(address).host_prefix()).checked_sub(prefix.parse().ok()?)?;
+            first | 1_u128.checked_shl(host).map_or(u128::MAX, |size| size - 1)
+        } else if let Some(last) = end.strip_prefix('-') {
+            match (last.parse::<IpAddr>(), address.is_ipv4()) {
+                (Ok(last), ipv4) => (last.is_ipv4() == ipv4).then(|| number(last))?,
                 // The last part alone: decimal for IPv4, hexadecimal for IPv6.
-                Err(_) if start.is_ipv4() => {
-                    address(start, number & !0xff | u128::from(last.parse::<u8>().ok()?))
-                }
-                Err(_) => address(start, number & !0xffff | u128::from(u16::from_str_radix(last, 16).ok()?)),
-            };
-            (start, last)
+                (_, true) => first & !0xff | u128::from(last.parse::<u8>().ok()?),
+                (_, false) => first & !0xffff | u128::from(u16::from_str_radix(last, 16).ok()?),
+            }
         } else {
-            let (start, prefix) = text.split_once('/').unwrap_or((text, ""));
-            let start: IpAddr = start.parse().ok()?;
-            let bits = u32::from(Family::of(start).host_prefix());
-            let rest = match prefix {
-                "" => 0,
-                prefix => bits.checked_sub(prefix.parse().ok()?)?,
-            };
-            let host = 1_u128.checked_shl(rest).map_or(u128::MAX, |size| size - 1);
-            (start, address(start, number(start) | host))
+            first
         };
-        (start.is_ipv4() == last.is_ipv4() && start <= last).then_some(Self { first: start, last })
+        (first <= last).then_some(Self(first..=last))
     }
 
     /// Whether an address is one of them.
     pub fn contains(&self, address: IpAddr) -> bool {
-        (self.first..=self.last).contains(&address)
+        self.0.contains(&number(address))
     }
 
     /// All of them.
@@ -384,27 +348,20 @@ impl Range {
     /// # Errors
     /// When they are too many.
     pub fn addresses(&self) -> Result<impl Iterator<Item = IpAddr> + use<>, String> {
-        let (first, start, last) = (self.first, number(self.first), number(self.last));
-        match last - start < u128::from(MOST_ADDRESSES) {
-            true => Ok((start..=last).map(move |value| address(first, value))),
-            false => {
-                Err(format!("the range `{first}-{}` has more than {MOST_ADDRESSES} addresses", self.last))
-            }
+        let address = |number| Ipv6Addr::from(number).to_canonical();
+        let (first, last) = (*self.0.start(), *self.0.end());
+        if last - first >= MOST_ADDRESSES {
+            let range = format!("{}-{}", address(first), address(last));
+            return Err(format!("the range `{range}` has more than {MOST_ADDRESSES} addresses"));
         }
+        Ok((first..=last).map(address))
     }
 }
 
-fn number(address: IpAddr) -> u128 {
+/// An address as a number that no address of the other family has: that of `::ffff:A` for IPv4.
+pub fn number(address: IpAddr) -> u128 {
     match address {
-        IpAddr::V4(address) => u128::from(u32::from(address)),
-        IpAddr::V6(address) => u128::from(address),
-    }
-}
-
-/// The address of the same family with this number.
-fn address(like: IpAddr, number: u128) -> IpAddr {
-    match like {
-        IpAddr::V4(_) => IpAddr::from(u32::try_from(number).unwrap_or(u32::MAX).to_be_bytes()),
-        IpAddr::V6(_) => IpAddr::from(number.to_be_bytes()),
+        IpAddr::V4(address) => address.to_ipv6_mapped().into(),
+        IpAddr::V6(address) => address.into(),
     }
 }

@@ -9,20 +9,18 @@
 //! `~LST` make is not read.
 
 pub mod files;
-pub(crate) mod meaning;
+pub mod meaning;
 mod substitute;
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use substitute::Definitions;
+use substitute::{Definitions, is_name, is_name_letter};
 
 /// Includes and blocks nested deeper are not read.
 const MAX_DEPTH: usize = 32;
 /// More bytes, written or made by substitution, are not read: a few lines can stand for millions.
 const MAX_BYTES: usize = 64 << 20;
-/// A line that grows longer by substitution is not read; keepalived ends at 1024.
-const MAX_LINE: usize = 8 << 10;
 
 /// One keyword with its values, and its block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,15 +110,16 @@ pub type Found = (PathBuf, Result<Vec<u8>, String>);
 pub fn parse(path: &Path, id: &str, find: &mut dyn FnMut(&Path) -> Vec<Found>) -> Tree {
     let mut reader = Reader {
         definitions: Definitions::new(id),
-        id: id.to_owned(),
+        id,
         find,
         tree: Tree::default(),
         open: Vec::new(),
         file: Rc::from(path),
         line: 0,
+        depth: 0,
         left: MAX_BYTES,
     };
-    reader.include(path, 0);
+    reader.include(path);
     while !reader.open.is_empty() {
         reader.trouble("a `{` has no `}`: everything after it is read as part of that block");
         reader.close();
@@ -129,7 +128,7 @@ pub fn parse(path: &Path, id: &str, find: &mut dyn FnMut(&Path) -> Vec<Found>) -
 }
 
 struct Reader<'a> {
-    id: String,
+    id: &'a str,
     find: &'a mut dyn FnMut(&Path) -> Vec<Found>,
     definitions: Definitions,
     tree: Tree,
@@ -137,23 +136,25 @@ struct Reader<'a> {
     open: Vec<Vec<Statement>>,
     file: Rc<Path>,
     line: usize,
+    /// Files that are read at once
+    depth: usize,
     left: usize,
 }
 
 impl Reader<'_> {
     fn trouble(&mut self, message: impl Into<String>) {
-        self.note(message.into(), false);
+        self.note(message, false);
     }
 
-    fn note(&mut self, message: String, unread: bool) {
+    fn note(&mut self, message: impl Into<String>, unread: bool) {
         if self.tree.troubles.len() < 100 {
-            let (file, line) = (Rc::clone(&self.file), self.line);
+            let (file, line, message) = (Rc::clone(&self.file), self.line, message.into());
             self.tree.troubles.push(Trouble { file, line, message, unread });
         }
     }
 
-    fn include(&mut self, pattern: &Path, depth: usize) {
-        if depth > MAX_DEPTH {
+    fn include(&mut self, pattern: &Path) {
+        if self.depth > MAX_DEPTH {
             return self.trouble("files include each other too deeply; the rest is not read");
         }
         let found = (self.find)(pattern);
@@ -162,47 +163,44 @@ impl Reader<'_> {
             self.trouble(format!("there is no file `{}`; keepalived goes on without it", pattern.display()));
         }
         for (path, content) in found {
-            let text = match content {
-                Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-                Err(why) => {
-                    self.trouble(format!("{} is not read: {why}", path.display()));
-                    continue;
+            match content {
+                Ok(bytes) => {
+                    let before = (Rc::clone(&self.file), self.line);
+                    self.enter(Rc::from(path.as_path()), 0);
+                    self.tree.files.push(path);
+                    self.depth += 1;
+                    self.lines(&String::from_utf8_lossy(&bytes));
+                    self.depth -= 1;
+                    self.enter(before.0, before.1);
                 }
-            };
-            let before = (Rc::clone(&self.file), self.line);
-            self.file = Rc::from(path.as_path());
-            self.here();
-            self.tree.files.push(path);
-            self.file(&text, depth);
-            (self.file, self.line) = before;
-            self.here();
+                Err(why) => self.trouble(format!("{} is not read: {why}", path.display())),
+            }
         }
     }
 
-    fn here(&mut self) {
-        self.definitions.set("_PWD", vec![directory(&self.file).to_string_lossy().into_owned()]);
+    fn enter(&mut self, file: Rc<Path>, line: usize) {
+        self.definitions.set("_PWD", &directory(&file).to_string_lossy());
+        (self.file, self.line) = (file, line);
     }
 
-    fn file(&mut self, text: &str, depth: usize) {
-        // The name and lines of a definition that goes on in the next line.
-        let mut definition: Option<(String, Vec<String>)> = None;
+    fn lines(&mut self, text: &str) {
+        // A definition that goes on in the next line.
+        let mut definition: Option<(String, String)> = None;
         for (number, line) in text.split('\n').enumerate() {
             self.line = number + 1;
             let (line, continues) = self.uncommented(line);
-            if let Some((_, lines)) = &mut definition {
-                if !line.is_empty() {
-                    lines.push(line);
-                }
-            } else if let Some((name, first)) = self.conditional(&line).and_then(|line| defines(&line)) {
-                definition = Some((name, if first.is_empty() { Vec::new() } else { vec![first] }));
+            let (name, value) = if let Some((name, value)) = definition.take() {
+                let joint = if value.is_empty() || line.is_empty() { "" } else { "\n" };
+                (name, value + joint + &line)
+            } else if let Some((name, value)) = self.conditional(&line).and_then(defines) {
+                (name.to_owned(), value.to_owned())
             } else {
-                self.expand(line, depth);
+                self.expand(line);
                 continue;
-            }
-            if !continues {
-                if let Some((name, lines)) = definition.take() {
-                    self.definitions.set(&name, lines);
-                }
+            };
+            match continues {
+                true => definition = Some((name, value)),
+                false => self.definitions.set(&name, &value),
             }
         }
     }
@@ -215,22 +213,20 @@ impl Reader<'_> {
         let mut letters = line.trim_end_matches('\r').chars();
         while let Some(letter) = letters.next() {
             match letter {
-                '"' => quote = !quote,
-                '\\' => {
-                    match letters.next() {
-                        None => continues = true,
-                        Some(next @ ('#' | '!')) if !quote => kept.push(next),
-                        Some(next) => kept.extend([letter, next]),
-                    }
-                    continue;
-                }
+                '\\' => match letters.next() {
+                    None => continues = true,
+                    Some(next @ ('#' | '!')) if !quote => kept.push(next),
+                    Some(next) => kept.extend([letter, next]),
+                },
                 '#' | '!' if !quote => {
                     continues = letters.last() == Some('\\');
                     break;
                 }
-                _ => {}
+                _ => {
+                    quote ^= letter == '"';
+                    kept.push(letter);
+                }
             }
-            kept.push(letter);
         }
         if quote {
             self.trouble("a double quote is not closed in its line");
@@ -239,46 +235,28 @@ impl Reader<'_> {
     }
 
     /// The line without its `@id` conditions, or `None` when one of them is not met.
-    fn conditional(&self, line: &str) -> Option<String> {
-        let mut line = line;
+    fn conditional<'l>(&self, mut line: &'l str) -> Option<&'l str> {
         while let Some(rest) = line.strip_prefix('@') {
             let (word, after) = rest.split_once([' ', '\t'])?;
-            let met = match word.strip_prefix('^') {
-                Some(word) => word != self.id,
-                None => word == self.id,
-            };
+            let met = word.strip_prefix('^').map_or(word == self.id, |other| other != self.id);
             line = met.then(|| after.trim_start())?;
         }
-        Some(line.to_owned())
+        Some(line)
     }
 
     /// Carries out conditions, definitions and substitutions until plain text is left.
-    fn expand(&mut self, line: String, depth: usize) {
-        let mut waiting = Vec::new();
-        if self.affords(&line) {
-            waiting.push(line);
-        }
+    fn expand(&mut self, line: String) {
+        let mut waiting = Vec::from_iter(self.affords(&line).then_some(line));
         while let Some(line) = waiting.pop() {
             let Some(line) = self.conditional(&line) else { continue };
-            let made = if let Some((name, value)) = defines(&line) {
-                self.definitions.set(&name, vec![value]);
-                continue;
-            } else if line.starts_with("~SEQ") || line.starts_with("~LST") {
-                let kind = line.get(..4).unwrap_or_default();
+            if let Some((name, value)) = defines(line) {
+                self.definitions.set(name, value);
+            } else if let Some(kind) = ["~SEQ", "~LST"].iter().find(|kind| line.starts_with(**kind)) {
                 self.note(format!("the lines that `{kind}` makes are not read"), true);
-                continue;
-            } else if let Some(lines) = self.definitions.substitute(&line) {
-                lines
+            } else if let Some(made) = self.definitions.substitute(line) {
+                waiting.extend(made.split('\n').rev().filter(|line| self.affords(line)).map(str::to_owned));
             } else {
-                self.plain(&line, depth);
-                continue;
-            };
-            for line in made.into_iter().rev() {
-                if line.len() > MAX_LINE {
-                    self.trouble("this line expands to more than 8 KiB; keepalived does not read it");
-                } else if self.affords(&line) {
-                    waiting.push(line);
-                }
+                self.plain(line);
             }
         }
     }
@@ -287,32 +265,33 @@ impl Reader<'_> {
         let had = self.left;
         self.left = had.saturating_sub(line.len() + 32);
         if self.left == 0 && had > 0 {
-            self.note("the configuration expands to more than 64 MiB; the rest is not read".to_owned(), true);
+            self.note("the configuration expands to more than 64 MiB; the rest is not read", true);
         }
         self.left > 0
     }
 
     /// Text without anything to substitute: an include, statements, braces.
-    fn plain(&mut self, line: &str, depth: usize) {
+    fn plain(&mut self, line: &str) {
         if let [first, second] = split(line).as_slice() {
-            let kinds = ["include", "includer", "includem", "includew", "includeb", "includea"];
-            if kinds.contains(&first.as_str()) {
-                let pattern = directory(&self.file).join(second);
-                return self.include(&pattern, depth + 1);
+            if matches!(first.strip_prefix("include"), Some("" | "r" | "m" | "w" | "b" | "a")) {
+                return self.include(&directory(&self.file).join(second));
             }
         }
-        let mut rest = line;
-        while let Some(at) = brace(rest) {
-            let (before, after) = rest.split_at(at);
-            self.statement(before);
-            if after.starts_with('{') {
-                self.open_block()
+        let (mut quote, mut start) = (false, 0);
+        for (at, letter) in line.char_indices() {
+            quote ^= letter == '"';
+            if quote || !matches!(letter, '{' | '}') || is_reference(line, at) {
+                continue;
+            }
+            self.statement(line.get(start..at).unwrap_or_default());
+            if letter == '{' {
+                self.open()
             } else {
-                self.close_block()
+                self.close()
             }
-            rest = after.get(1..).unwrap_or_default();
+            start = at + 1;
         }
-        self.statement(rest);
+        self.statement(line.get(start..).unwrap_or_default());
     }
 
     /// Where the next statement goes: into the innermost open block.
@@ -321,17 +300,14 @@ impl Reader<'_> {
     }
 
     fn statement(&mut self, text: &str) {
-        let text = text.trim();
-        let words = split(text);
-        if words.is_empty() {
-            return;
+        let (raw, words) = (text.trim().to_owned(), split(text));
+        if !words.is_empty() {
+            let (file, line) = (Rc::clone(&self.file), self.line);
+            self.level().push(Statement { words, raw, file, line, block: false, children: Vec::new() });
         }
-        let (file, line) = (Rc::clone(&self.file), self.line);
-        let made = Statement { words, raw: text.to_owned(), file, line, block: false, children: Vec::new() };
-        self.level().push(made);
     }
 
-    fn open_block(&mut self) {
+    fn open(&mut self) {
         if self.open.len() >= MAX_DEPTH {
             return self.trouble("blocks are nested too deeply; this `{` is ignored");
         }
@@ -344,17 +320,10 @@ impl Reader<'_> {
         }
     }
 
-    fn close_block(&mut self) {
-        match self.open.is_empty() {
-            true => self.trouble("an extra `}`: a block was closed before"),
-            false => self.close(),
-        }
-    }
-
     fn close(&mut self) {
-        let children = self.open.pop().unwrap_or_default();
-        if let Some(owner) = self.level().last_mut() {
-            owner.children = children;
+        match (self.open.pop(), self.level().last_mut()) {
+            (Some(children), Some(owner)) => owner.children = children,
+            _ => self.trouble("an extra `}`: a block was closed before"),
         }
     }
 }
@@ -364,30 +333,18 @@ fn directory(path: &Path) -> &Path {
 }
 
 /// Reads `$NAME=value`. The name is followed by the sign at once.
-fn defines(line: &str) -> Option<(String, String)> {
+fn defines(line: &str) -> Option<(&str, &str)> {
     let (name, value) = line.strip_prefix('$')?.split_once('=')?;
-    substitute::is_name(name).then(|| (name.to_owned(), value.trim_start().to_owned()))
+    is_name(name).then(|| (name, value.trim_start()))
 }
 
-/// The next brace that is neither in double quotes nor part of an undefined `${NAME}`.
-fn brace(text: &str) -> Option<usize> {
-    let mut quote = false;
-    let mut skip_to = 0;
-    for (at, letter) in text.char_indices() {
-        match letter {
-            _ if at < skip_to => {}
-            '"' => quote = !quote,
-            '$' if !quote => {
-                let name = text.get(at + 1..).and_then(|rest| rest.strip_prefix('{')?.split_once('}'));
-                if let Some((name, _)) = name.filter(|(name, _)| substitute::is_name(name)) {
-                    skip_to = at + name.len() + 3;
-                }
-            }
-            '{' | '}' if !quote => return Some(at),
-            _ => {}
-        }
+/// Whether the brace at this place is one of `${NAME}`, which is undefined: else it would have been replaced.
+fn is_reference(line: &str, at: usize) -> bool {
+    let (head, brace) = line.split_at(at);
+    match brace.strip_prefix('{') {
+        Some(rest) => head.ends_with('$') && rest.trim_start_matches(is_name_letter).starts_with('}'),
+        None => head.trim_end_matches(is_name_letter).ends_with("${"),
     }
-    None
 }
 
 /// Splits a line as keepalived does for most keywords: at blanks, with double quotes around a word that

@@ -5,38 +5,28 @@
 
 use std::collections::BTreeMap;
 
-/// Every definition so far.
-pub(super) struct Definitions(BTreeMap<String, Vec<String>>);
+/// Every definition so far; the lines of one are joined by `\n`.
+pub(super) struct Definitions(BTreeMap<String, String>);
 
 impl Definitions {
     pub(super) fn new(id: &str) -> Self {
         let own = [("_INSTANCE", id), ("_HASH", "#"), ("_BANG", "!"), ("_RANDOM", "0")];
-        Self(own.into_iter().map(|(name, value)| (name.to_owned(), vec![value.to_owned()])).collect())
+        Self(own.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
     }
 
-    pub(super) fn set(&mut self, name: &str, lines: Vec<String>) {
-        self.0.insert(name.to_owned(), lines);
+    pub(super) fn set(&mut self, name: &str, value: &str) {
+        self.0.insert(name.to_owned(), value.to_owned());
     }
 
-    /// The line with its first reference replaced, and the further lines that a definition of several lines brings;
-    /// `None` when nothing refers to a definition. Only at a line's end can such a definition stand.
-    pub(super) fn substitute(&self, line: &str) -> Option<Vec<String>> {
-        for (at, _) in line.match_indices('$') {
+    /// The line with its first reference replaced, which makes it several where the definition has several lines; `None`
+    /// when nothing refers to a definition. Only at a line's end can one of several lines stand.
+    pub(super) fn substitute(&self, line: &str) -> Option<String> {
+        line.match_indices('$').find_map(|(at, _)| {
             let (before, reference) = line.split_at(at);
-            let Some((name, after)) = reference_name(reference.get(1..)?) else { continue };
-            match self.0.get(name).map(Vec::as_slice) {
-                None => {}
-                Some([]) => return Some(vec![format!("{before}{after}")]),
-                Some([value]) => return Some(vec![format!("{before}{value}{after}")]),
-                Some([first, rest @ ..]) if after.is_empty() => {
-                    let mut lines = vec![format!("{before}{first}")];
-                    lines.extend_from_slice(rest);
-                    return Some(lines);
-                }
-                Some(_) => {}
-            }
-        }
-        None
+            let (name, after) = reference_name(reference.get(1..)?)?;
+            let value = self.0.get(name).filter(|value| after.is_empty() || !value.contains('\n'))?;
+            Some(format!("{before}{value}{after}"))
+        })
     }
 }
 
@@ -57,6 +47,6 @@ pub(super) fn is_name(name: &str) -> bool {
     name.chars().all(is_name_letter) && !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit())
 }
 
-fn is_name_letter(letter: char) -> bool {
+pub(super) fn is_name_letter(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || letter == '_'
 }

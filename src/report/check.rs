@@ -25,9 +25,9 @@ pub fn text(checked: &Checked) -> String {
         let _ = writeln!(text, "{invalid}\n");
     }
     for finding in &checked.findings {
-        let words = finding.rule.words();
-        let _ = writeln!(text, "{} {}{}", finding.rule.id(), place(finding), headline(finding));
-        let _ = writeln!(text, "    effect: {}\n    fix:    {}", words.effect, escaped(&finding.fix()));
+        let _ = writeln!(text, "{} {}", finding.rule.id, headline(finding));
+        let _ = writeln!(text, "    effect: {}", finding.rule.effect);
+        let _ = writeln!(text, "    fix:    {}", escaped(&finding.remedy));
     }
     if !checked.findings.is_empty() {
         text.push('\n');
@@ -38,10 +38,9 @@ pub fn text(checked: &Checked) -> String {
     }
     let mut looked: Vec<String> = checked.conf.iter().map(|path| escaped(path)).collect();
     let mut left = Vec::new();
-    if checked.host {
-        looked.push("this host".to_owned());
-    } else {
-        left.push("this host (--host)");
+    match checked.host {
+        true => looked.push("this host".to_owned()),
+        false => left.push("this host (--host)"),
     }
     if checked.conf.is_empty() {
         left.push("keepalived.conf (--keepalived-conf FILE)");
@@ -52,74 +51,40 @@ pub fn text(checked: &Checked) -> String {
     if !left.is_empty() {
         let _ = writeln!(text, "Not checked: {}", left.join(", "));
     }
-    let count = |wanted| checked.findings.iter().filter(|found| found.rule.severity() == wanted).count();
+    if exit(checked) == Exit::Done {
+        return text + "Nothing found\n";
+    }
+    let count = |wanted| checked.findings.iter().filter(|found| found.severity == wanted).count();
     let mut counts = vec![
-        numbered(count(Severity::Error), "error"),
-        numbered(count(Severity::Warning), "warning"),
-        numbered(count(Severity::Info), "hint"),
+        (checked.invalid.len(), "invalid file"),
+        (count(Severity::Error), "error"),
+        (count(Severity::Warning), "warning"),
+        (count(Severity::Info), "hint"),
     ];
-    if !checked.invalid.is_empty() {
-        counts.insert(0, numbered(checked.invalid.len(), "invalid file"));
-    }
-    match (checked.findings.is_empty(), checked.invalid.is_empty()) {
-        (true, true) => text.push_str("Nothing found\n"),
-        _ => {
-            let _ = writeln!(text, "Found: {}", counts.join(", "));
-        }
-    }
-    text
+    counts.retain(|(count, word)| *count > 0 || *word != "invalid file");
+    let numbered = |(count, word)| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
+    text + &format!("Found: {}\n", counts.into_iter().map(numbered).collect::<Vec<_>>().join(", "))
 }
 
 /// For programs.
 pub fn as_json(checked: &Checked) -> String {
-    let findings: Vec<serde_json::Value> = checked
-        .findings
-        .iter()
-        .map(|finding| {
-            let words = finding.rule.words();
-            serde_json::json!({
-                "rule": finding.rule.id(),
-                "severity": finding.rule.severity(),
-                "title": words.title,
-                "file": finding.file,
-                "line": finding.line,
-                "what": finding.what,
-                "effect": words.effect,
-                "remedy": finding.fix(),
-            })
-        })
-        .collect();
-    let files: Vec<serde_json::Value> = checked
-        .files
-        .iter()
-        .map(|file| serde_json::json!({ "file": file.path, "instance": file.instance }))
-        .collect();
     super::json(&serde_json::json!({
         "version": 1,
-        "files": files,
+        "files": checked.files,
         "invalid": checked.invalid,
         "keepalived_conf": checked.conf,
         "host": checked.host,
-        "findings": findings,
+        "findings": checked.findings,
     }))
 }
 
-fn place(finding: &Finding) -> String {
-    match (&finding.file, finding.line) {
-        (Some(file), Some(line)) => format!("{}:{line}: ", escaped(file)),
-        (Some(file), None) => format!("{}: ", escaped(file)),
-        (None, _) => "this host: ".to_owned(),
-    }
-}
-
+/// Where it is, and which objects it is about.
 fn headline(finding: &Finding) -> String {
-    let title = finding.rule.words().title;
-    match finding.what.is_empty() {
-        true => title.to_owned(),
-        false => format!("{title}: {}", escaped(&finding.what)),
-    }
-}
-
-fn numbered(count: usize, word: &str) -> String {
-    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
+    let place = match (&finding.file, finding.line) {
+        (Some(file), Some(line)) => format!("{}:{line}", escaped(file)),
+        (Some(file), None) => escaped(file),
+        (None, _) => "this host".to_owned(),
+    };
+    let what = if finding.what.is_empty() { String::new() } else { format!(": {}", escaped(&finding.what)) };
+    format!("{place}: {}{what}", finding.rule.title)
 }

@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use lvs_notify::import::{self, Hosts, Origin};
 
 use lvs_notify::check::{self, Input};
-use lvs_notify::keepalived_conf;
+use lvs_notify::keepalived_conf::{self, meaning::Conf};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut find = |path: &Path| match path == Path::new("/conf") {
@@ -16,7 +16,7 @@ fuzz_target!(|bytes: &[u8]| {
         false => Vec::new(),
     };
     let tree = keepalived_conf::parse(Path::new("/conf"), "lb1", &mut find);
-    check::findings(Input { complete: true, conf: Some(&tree), ..Input::default() });
+    check::findings(Input { complete: true, conf: Some(&Conf::of(&tree)), ..Input::default() });
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let hosts = Hosts::new(|_, _| "http 80/tcp\n".to_owned());
     if let Ok(table) = import::parse(Origin::KeepalivedConf, "conf", text, &hosts) {

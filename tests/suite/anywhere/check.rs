@@ -6,11 +6,11 @@
 
 use std::path::{Path, PathBuf};
 
-use lvs_notify::check::facts::{Host, Program};
+use lvs_notify::check::facts::{Fault, Host};
 use lvs_notify::check::{self, File, Finding, Input, Rule};
 use lvs_notify::config::Config;
 use lvs_notify::config::source::Source;
-use lvs_notify::keepalived_conf::{self, Tree};
+use lvs_notify::keepalived_conf::{self, Tree, meaning::Conf};
 use lvs_notify::report;
 
 use crate::support::golden;
@@ -74,7 +74,6 @@ fn host() -> Host {
         parameters: parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         modules: Some(modules.map(str::to_owned).into()),
         users: [("root".to_owned(), 0), ("nobody".to_owned(), 65534), ("backup".to_owned(), 34)].into(),
-        programs: [("/usr/bin/lvs-notify".to_owned(), Program::Safe)].into(),
         unit_kill_mode_process: Some(true),
         ..Host::default()
     }
@@ -172,7 +171,7 @@ impl World {
         check::findings(Input {
             files: &files,
             complete: self.complete,
-            conf: Some(&tree),
+            conf: Some(&Conf::of(&tree)),
             said: Some(&self.said),
             host: Some(&self.host),
         })
@@ -226,7 +225,6 @@ fn server(head: &str, method: &str, real: &str) -> String {
 
 /// For every rule, what breaks it, and the nearest thing that does not.
 fn cases() -> Vec<(Rule, World, World)> {
-    use Rule::*;
     let bare = |word: &str| format!("notify_master /usr/bin/lvs-notify {word}");
     let six = || {
         world()
@@ -235,81 +233,83 @@ fn cases() -> Vec<(Rule, World, World)> {
     };
     let local = || world().file("vips", KEEP).conf(VIP, "").services(LOCAL);
     vec![
-        (E01, world().conf(MASTER, &bare("backup")), world().conf(MASTER, &format!("{MASTER} root"))),
+        (Rule::E01, world().conf(MASTER, &bare("backup")), world().conf(MASTER, &format!("{MASTER} root"))),
         (
-            E02,
+            Rule::E02,
             world().conf("script_user root", "script_user nobody"),
             world().conf(STOP, &STOP.replace("1\"", "1\" root")),
         ),
         (
-            E03,
+            Rule::E03,
             world().conf("    script_user root\n", ""),
             world().conf("    script_user root\n    enable_script_security\n", ""),
         ),
         (
-            E04,
-            world().host(|host| drop(host.programs.insert("/usr/bin/lvs-notify".into(), Program::Missing))),
+            Rule::E04,
+            world().host(|host| {
+                let why = Fault::Unusable("/usr/bin/lvs-notify does not exist".into());
+                host.programs.insert("/usr/bin/lvs-notify".into(), why);
+            }),
             world().conf("    enable_script_security\n", "").host(|host| {
-                let why = Program::Unsafe("/usr belongs to user 7".into());
+                let why = Fault::Unsafe("/usr belongs to user 7".into());
                 host.programs.insert("/usr/bin/lvs-notify".into(), why);
             }),
         ),
         (
-            E05,
+            Rule::E05,
             world().global("vrrp_strict"),
             world().global("vrrp_strict").conf("priority 150", "priority 255"),
         ),
         (
-            E06,
+            Rule::E06,
             world().global("vrrp_strict").instance("accept"),
             world().global("vrrp_strict").global("vrrp_version 3").instance("accept"),
         ),
-        (E08, world().file("vips", KEEP), world().file("vips", KEEP).conf(VIP, "")),
+        (Rule::E08, world().file("vips", KEEP), world().file("vips", KEEP).conf(VIP, "")),
         // Without an interface, but in no network of this host: it is routed.
         (
-            E09,
+            Rule::E09,
             world().file("interface: eth0\n", ""),
             world().file("interface: eth0\n", "").host(|host| host.addresses.clear()),
         ),
         (
-            W10,
+            Rule::W10,
             world().file("vips", "announce: {count: 0}\nvips"),
             world().file("vips", "announce: {count: 1}\nvips"),
         ),
         (
-            E11,
+            Rule::E11,
             world().global("vrrp_version 3").conf("virtual_ipaddress {", "virtual_ipaddress_excluded {"),
             world().conf("virtual_ipaddress {", "virtual_ipaddress_excluded {"),
         ),
         (
-            E12,
+            Rule::E12,
             world().conf("notify_fault", "notify_deleted"),
             world().conf(
                 "    notify_fault \"/usr/bin/lvs-notify fault VI_1\"\n",
                 "notify \"/usr/bin/lvs-notify notify\"\n",
             ),
         ),
-        (W13, world().conf(STOP, ""), world().conf(STOP, "notify \"/usr/bin/lvs-notify notify\"\n")),
+        (Rule::W13, world().conf(STOP, ""), world().conf(STOP, "notify \"/usr/bin/lvs-notify notify\"\n")),
         (
-            W14,
+            Rule::W14,
             world().conf(STOP, "").block(&format!("{GROUP}{STOP}}}\n")),
             world().block(&format!("{GROUP}}}\n")),
         ),
-        (E16, world().instance(MASTER), world().instance("notify \"/usr/bin/lvs-notify notify\"")),
         (
-            E17,
+            Rule::E17,
             world().conf("fault VI_1", "fault VI_1 && date"),
             world().instance("notify_deleted \"/bin/sh -c 'date; date > /dev/null'\""),
         ),
-        (W19, world().conf("    enable_script_security\n", ""), world()),
+        (Rule::W19, world().conf("    enable_script_security\n", ""), world()),
         (
-            E20,
+            Rule::E20,
             world().block(&server("192.0.2.100 443", "NAT", "203.0.113.11 443")),
             world().block(&server("192.0.2.101 443", "NAT", "203.0.113.11 443")),
         ),
-        (E21, world().global("lvs_flush"), world().global("lvs_flush_on_stop VS")),
+        (Rule::E21, world().global("lvs_flush"), world().global("lvs_flush_on_stop VS")),
         (
-            E22,
+            Rule::E22,
             world().block(&server("192.0.2.101 80", "DR", "192.0.2.1 80")),
             world()
                 .block(&server("192.0.2.101 80", "DR", "192.0.2.1 80"))
@@ -317,119 +317,130 @@ fn cases() -> Vec<(Rule, World, World)> {
                 .parameter("net/ipv4/vs/backup_only", "1"),
         ),
         (
-            W25,
+            Rule::W25,
             world().conf("lvs-notify backup", "lvs-notify master"),
             world().conf("lvs-notify backup VI_1", "lvs-notify -c /etc/lvs-notify/VI_1.yaml backup"),
         ),
         (
-            W26,
+            Rule::W26,
             world().instance("notify \"/usr/bin/lvs-notify master\""),
             world().instance("notify \"/usr/bin/lvs-notify notify\""),
         ),
         (
-            I27,
+            Rule::I27,
             world().conf("notify_master_rx_lower_pri", "notify_deleted"),
             world().conf("    vrrp_higher_prio_send_advert true\n", "").instance("higher_prio_send_advert"),
         ),
-        (E29, world().instance("notify_maser \"/bin/true\""), world().instance("notify_priority_changes on")),
-        (E30, world().conf("interface eth0", "interface lo"), world()),
         (
-            I32,
+            Rule::E29,
+            world().instance("notify_maser \"/bin/true\""),
+            world().instance("notify_priority_changes on"),
+        ),
+        (
+            Rule::I32,
             world().host(|host| host.selinux_enforcing = true),
             world()
                 .host(|host| host.selinux_enforcing = true)
                 .conf("/usr/bin/lvs-notify", "/usr/libexec/keepalived/lvs-notify"),
         ),
         (
-            I33,
+            Rule::I33,
             world().host(|host| host.unit_kill_mode_process = Some(false)),
             world().host(|host| host.unit_kill_mode_process = None),
         ),
         (
-            W34,
+            Rule::W34,
             world().second("192.0.2.101", "").conf("lvs-notify stop VI_2", "lvs-notify stop VI_1"),
             world().second("192.0.2.101", ""),
         ),
-        (E35, world().conf("100/32", "100/24"), world().conf("100/32", "100")),
-        (W36, world().conf("dev lo label lo:0", "dev eth0"), world()),
-        (E37, world().conf("notify_backup", "notify_deleted"), world()),
-        (E38, world().block("include /etc/keepalived/conf.d/none\n"), world()),
+        (Rule::E35, world().conf("100/32", "100/24"), world().conf("100/32", "100")),
+        (Rule::W36, world().conf("dev lo label lo:0", "dev eth0"), world()),
+        (Rule::E37, world().conf("notify_backup", "notify_deleted"), world()),
+        (Rule::E38, world().block("include /etc/keepalived/conf.d/none\n"), world()),
         (
-            W39,
+            Rule::W39,
             world().conf(VIP, &format!("{VIP}192.0.2.110/32 dev lo\n")),
             world().conf(VIP, &format!("{VIP}192.0.2.110/32 dev eth0\n")),
         ),
         (
-            W40,
+            Rule::W40,
             world().conf("interface eth0", "interface eth1"),
             world().conf("interface eth0", "interface eth1").conf("        eth1\n", "        eth0\n"),
         ),
         (
-            E41,
+            Rule::E41,
             world().file("vips", &format!("{SYNC}vips")).global("lvs_sync_daemon eth1 inst VI_1"),
             world().file("vips", &format!("{SYNC}vips")),
         ),
-        (E44, world().second("192.0.2.100", ""), world().second("192.0.2.101", "")),
-        (E45, world().conf("VI_1", "VI_9"), world().conf("/usr/bin/lvs-notify", "/usr/local/sbin/wrapper")),
+        (Rule::E44, world().second("192.0.2.100", ""), world().second("192.0.2.101", "")),
         (
-            E46,
+            Rule::E45,
+            world().conf("VI_1", "VI_9"),
+            world().conf("/usr/bin/lvs-notify", "/usr/local/sbin/wrapper"),
+        ),
+        (
+            Rule::E46,
             world().second("192.0.2.101", "").conf("VI_2", "VI_9"),
             World { complete: false, ..world().second("192.0.2.101", "").conf("VI_2", "VI_9") },
         ),
         (
-            E47,
+            Rule::E47,
             world().file("vips", &format!("{SYNC}vips")).second("192.0.2.101", ""),
             world().file("vips", &format!("{SYNC}vips")),
         ),
         (
-            W48,
+            Rule::W48,
             world().file("vips", WARM).services(&format!(" {MARK}")),
             world().file("vips", &format!("{SYNC}{WARM}")).services(&format!(" {MARK}")),
         ),
-        (E49, world().host(|host| host.interfaces.retain(|name, _| name != "eth0")), world()),
+        (Rule::E49, world().host(|host| host.interfaces.retain(|name, _| name != "eth0")), world()),
         (
-            E50,
+            Rule::E50,
             world().parameter("net/ipv4/ip_forward", "0"),
             world()
                 .parameter("net/ipv4/ip_forward", "0")
                 .file("scheduler: rr", "scheduler: rr\n    forward: dr"),
         ),
-        (E51, world().file("scheduler: rr", "scheduler: dh"), world().file("scheduler: rr", "scheduler: sh")),
-        (E52, six().parameter("net/ipv6/conf/eth0/disable_ipv6", "1"), six()),
         (
-            E53,
+            Rule::E51,
+            world().file("scheduler: rr", "scheduler: dh"),
+            world().file("scheduler: rr", "scheduler: sh"),
+        ),
+        (Rule::E52, six().parameter("net/ipv6/conf/eth0/disable_ipv6", "1"), six()),
+        (
+            Rule::E53,
             world().file("vips", &format!("arp: off\n{KEEP}")).parameter("net/ipv4/conf/all/arp_ignore", "0"),
             world()
                 .file("vips", &format!("arp: off\n{KEEP}"))
                 .parameter("net/ipv4/conf/all/arp_ignore", "0")
                 .parameter("net/ipv4/conf/eth0/arp_ignore", "1"),
         ),
-        (E55, world().services(LOCAL), local()),
+        (Rule::E55, world().services(LOCAL), local()),
         (
-            W57,
+            Rule::W57,
             world().parameter("net/ipv4/vs/conn_reuse_mode", "0"),
             world()
                 .parameter("net/ipv4/vs/conn_reuse_mode", "0")
                 .file("vips", "ipvs: {sysctl: {expire_nodest_conn: 1}}\nvips"),
         ),
-        (W58, world().host(|host| host.directories.push("/etc/sysctl.d: not there".into())), world()),
+        (Rule::W58, world().host(|host| host.directories.push("/etc/sysctl.d: not there".into())), world()),
         (
-            W59,
+            Rule::W59,
             world().host(|host| host.addresses.push(("lo".into(), "192.0.2.100".parse().unwrap(), 24))),
             world().host(|host| host.addresses.push(("lo".into(), "192.0.2.100".parse().unwrap(), 32))),
         ),
-        (W60, world().host(|host| host.interfaces.extend([("eth0".into(), false)])), world()),
+        (Rule::W60, world().host(|host| host.interfaces.extend([("eth0".into(), false)])), world()),
         (
-            E61,
+            Rule::E61,
             world().said("(/etc/keepalived/keepalived.conf: Line 9) Unknown keyword 'nopremt'"),
             world().said("(VI_1) No VIP specified; at least one is sensible"),
         ),
         (
-            W62,
+            Rule::W62,
             world().said("(/etc/keepalived/keepalived.conf: Line 9) WARNING - number '1O' outside range"),
             world().said("WARNING - script `x` is not executable"),
         ),
-        (W63, world().block("~SEQ(N, 1, 2) static_ipaddress {}\n"), world().block("$N=2\n")),
+        (Rule::W63, world().block("~SEQ(N, 1, 2) static_ipaddress {}\n"), world().block("$N=2\n")),
     ]
 }
 
@@ -533,7 +544,8 @@ fn what_keepalived_says_of_a_line_is_told_once_and_with_what_follows_from_it() {
     // Of another host, its interfaces and users say nothing.
     let tree = parse(CONF);
     let text = format!("({name}: Line 10) {warning}\n({name}: Line 17) Unable to set default user\n");
-    let input = Input { conf: Some(&tree), said: Some(&text), ..Input::default() };
+    let conf = Conf::of(&tree);
+    let input = Input { conf: Some(&conf), said: Some(&text), ..Input::default() };
     assert_eq!(check::findings(input), []);
 }
 

@@ -157,10 +157,10 @@ fn what_keepalived_says_of_a_file_is_not_enough() {
         (&[(MASTER, missing.as_str())], &["E04"], 0, ""),
         (&[(MASTER, bare.as_str())], &["E01"], 0, ""),
         (&[("notify_fault", "notify_falt")], &["E12", "E29"], 5, "Unknown keyword 'notify_falt'"),
-        (&[(MASTER, twice.as_str())], &["E16"], 5, "already specified"),
+        (&[(MASTER, twice.as_str())], &["E61"], 5, "already specified"),
         (&[("    enable_script_security\n", "")], &["W19"], 6, "SECURITY VIOLATION"),
         (&[("    script_user root\n", "")], &["E03"], 5, "Unable to set default user keepalived_script"),
-        (&[("interface eth0", "interface lo")], &["E30", "W40"], 5, "cannot use a loopback interface"),
+        (&[("interface eth0", "interface lo")], &["E61", "W40"], 5, "cannot use a loopback interface"),
         (
             &[("192.0.2.100/32 dev lo label lo:0", ""), ("state BACKUP", "state BACKUP\n    version 3")],
             &["E11"],
