@@ -1,6 +1,6 @@
-//! What `check` wants to know of this host, and what keepalived says of its own configuration.
+//! What `check` looks at: files, and what it wants to know of this host and of what keepalived says.
 //!
-//! Owns the reading: modules, users, programs, SELinux, systemd's unit of keepalived, directories; interfaces and
+//! Owns the reading of the host: modules, users, programs, SELinux, systemd's unit of keepalived, directories; interfaces and
 //! parameters through `kernel`. Changes nothing, loads no module, judges nothing. What cannot be read is absent. Called
 //! by `check`.
 
@@ -11,7 +11,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use super::File;
+use serde::Serialize;
+
+use crate::config::Config;
 use crate::keepalived_conf::meaning::Conf;
 use crate::kernel;
 use crate::names;
@@ -20,6 +22,29 @@ use crate::names;
 const KEEPALIVED: [&str; 3] = ["/usr/sbin/keepalived", "/usr/local/sbin/keepalived", "/usr/bin/keepalived"];
 /// Directories that lvs-notify writes to; its own below them it makes itself.
 const WRITTEN: [&str; 3] = ["/run", "/var/lib", "/etc/sysctl.d"];
+
+/// A valid desired-state file.
+#[derive(Debug, Serialize)]
+pub struct File {
+    #[serde(rename = "file")]
+    pub path: String,
+    pub instance: String,
+    #[serde(skip)]
+    pub config: Config,
+}
+
+/// Everything that is looked at.
+#[derive(Clone, Copy, Default)]
+pub struct Input<'a> {
+    pub files: &'a [File],
+    /// These are all there are on this host, so that a missing one is missed
+    pub complete: bool,
+    pub conf: Option<&'a Conf<'a>>,
+    /// What `keepalived -t` prints about it, where keepalived is installed
+    pub said: Option<&'a str>,
+    /// This host; without it, its rules are left out
+    pub host: Option<&'a Host>,
+}
 
 /// Why keepalived does not run a program.
 #[derive(Clone, Debug, PartialEq, Eq)]

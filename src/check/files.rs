@@ -9,8 +9,8 @@ use crate::config::Vip;
 use crate::keepalived_conf::meaning::{self, Block, Conf, Service};
 use crate::model::{Family, ServiceKey};
 
+use super::facts::{File, Input};
 use super::rules::{Findings, Rule};
-use super::{File, Input};
 
 pub fn check(input: Input<'_>, found: &mut Findings) {
     for (index, file) in input.files.iter().enumerate() {

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use crate::model::{Family, Forward};
 
 use super::facts::Host;
+use super::facts::{File, Input};
 use super::rules::{Findings, Rule};
-use super::{File, Input};
 
 pub fn check(input: Input<'_>, found: &mut Findings) {
     let Some(host) = input.host else { return };

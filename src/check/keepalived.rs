@@ -12,7 +12,7 @@ use crate::keepalived_conf::meaning::{Block, Call, Conf, NOTIFY, Notify};
 use crate::model::{Family, Forward, Role};
 use crate::text::did_you_mean;
 
-use super::Input;
+use super::facts::Input;
 use super::facts::{Fault, Host};
 use super::rules::{Findings, Rule};
 

@@ -1,7 +1,7 @@
 //! The command `check`: mistakes in desired-state files, keepalived.conf and this host, each with its consequence.
 //!
 //! Owns which files and whether the host are looked at, and the order of findings. `rules` is the table; `keepalived`,
-//! `files` and `host` decide what breaks a rule, and read nothing: what there is comes in as [`Input`], of this host from
+//! `files` and `host` decide what breaks a rule, and read nothing: what there is comes in as [`Input`] from
 //! `facts`. Leaves the words around findings to `report::check`. Changes nothing. Called by `lib`.
 
 pub mod facts;
@@ -14,7 +14,6 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use serde::Serialize;
 
 use crate::config::Config;
 use crate::config::source::Source;
@@ -23,33 +22,12 @@ use crate::keepalived_conf::{self, meaning::Conf};
 
 use facts::Host;
 use rules::Findings;
+
+pub use facts::{File, Input};
 pub use rules::{Finding, Rule, Severity};
 
 /// Where keepalived looks.
 const KEEPALIVED_CONF: &str = "/etc/keepalived/keepalived.conf";
-
-/// A valid desired-state file.
-#[derive(Debug, Serialize)]
-pub struct File {
-    #[serde(rename = "file")]
-    pub path: String,
-    pub instance: String,
-    #[serde(skip)]
-    pub config: Config,
-}
-
-/// Everything that is looked at.
-#[derive(Clone, Copy, Default)]
-pub struct Input<'a> {
-    pub files: &'a [File],
-    /// These are all there are on this host, so that a missing one is missed
-    pub complete: bool,
-    pub conf: Option<&'a Conf<'a>>,
-    /// What `keepalived -t` prints about it, where keepalived is installed
-    pub said: Option<&'a str>,
-    /// This host; without it, its rules are left out
-    pub host: Option<&'a Host>,
-}
 
 /// Everything that was checked, and what came of it.
 #[derive(Debug, Default)]

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::File;
+use super::facts::File;
 use crate::keepalived_conf::Statement;
 
 /// How bad a finding is.

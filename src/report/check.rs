@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use crate::check::{Checked, Finding, Severity};
-use crate::text::shown as escaped;
+use crate::text::shown;
 
 use super::Exit;
 
@@ -27,16 +27,16 @@ pub fn text(checked: &Checked) -> String {
     for finding in &checked.findings {
         let _ = writeln!(text, "{} {}", finding.rule.id, headline(finding));
         let _ = writeln!(text, "    effect: {}", finding.rule.effect);
-        let _ = writeln!(text, "    fix:    {}", escaped(&finding.remedy));
+        let _ = writeln!(text, "    fix:    {}", shown(&finding.remedy));
     }
     if !checked.findings.is_empty() {
         text.push('\n');
     }
     for file in &checked.files {
         let (vips, services) = (file.config.vips.len(), file.config.services.len());
-        let _ = writeln!(text, "{}: valid; VIPs: {vips}, services: {services}", escaped(&file.path));
+        let _ = writeln!(text, "{}: valid; VIPs: {vips}, services: {services}", shown(&file.path));
     }
-    let mut looked: Vec<String> = checked.conf.iter().map(|path| escaped(path)).collect();
+    let mut looked: Vec<String> = checked.conf.iter().map(|path| shown(path)).collect();
     let mut left = Vec::new();
     match checked.host {
         true => looked.push("this host".to_owned()),
@@ -81,10 +81,10 @@ pub fn as_json(checked: &Checked) -> String {
 /// Where it is, and which objects it is about.
 fn headline(finding: &Finding) -> String {
     let place = match (&finding.file, finding.line) {
-        (Some(file), Some(line)) => format!("{}:{line}", escaped(file)),
-        (Some(file), None) => escaped(file),
+        (Some(file), Some(line)) => format!("{}:{line}", shown(file)),
+        (Some(file), None) => shown(file),
         (None, _) => "this host".to_owned(),
     };
-    let what = if finding.what.is_empty() { String::new() } else { format!(": {}", escaped(&finding.what)) };
+    let what = if finding.what.is_empty() { String::new() } else { format!(": {}", shown(&finding.what)) };
     format!("{place}: {}{what}", finding.rule.title)
 }
