@@ -160,14 +160,12 @@ impl<'a> Line<'a> {
         if self.words.next_if_eq(&"-A").is_some() {
             let key = self.service_key()?;
             let settings = self.service(key.family())?;
-            self.end()?;
             if services.insert(key, WantedService { settings, servers: Servers::new() }).is_some() {
                 bail!("the service {key} is there already");
             }
         } else if self.words.next_if_eq(&"-a").is_some() {
             let key = self.service_key()?;
             let (server, settings) = self.server(key)?;
-            self.end()?;
             let service = services.get_mut(&key).with_context(|| format!("there is no service {key} yet"))?;
             if service.servers.insert(server, settings).is_some() {
                 bail!("the real server {server} of {key} is there already");
@@ -175,7 +173,10 @@ impl<'a> Line<'a> {
         } else {
             return Err(self.other_than("-A or -a"));
         }
-        Ok(())
+        match self.words.next() {
+            Some(word) => bail!("`{}` is not what `ipvsadm -S` writes there", shown(word)),
+            None => Ok(()),
+        }
     }
 
     /// The value of an option, if that comes next.
@@ -193,13 +194,6 @@ impl<'a> Line<'a> {
         match self.words.peek() {
             Some(word) => anyhow!("`{}` stands where `ipvsadm -S` writes {expected}", shown(word)),
             None => anyhow!("the line ends where `ipvsadm -S` writes {expected}"),
-        }
-    }
-
-    fn end(&mut self) -> anyhow::Result<()> {
-        match self.words.peek() {
-            Some(word) => bail!("`{}` is not what `ipvsadm -S` writes there", shown(word)),
-            None => Ok(()),
         }
     }
 

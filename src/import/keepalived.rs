@@ -36,16 +36,12 @@ pub fn read(name: &str, text: &str, hosts: &Hosts) -> Table {
         troubles.map(|trouble| format!("{}:{}: {}", trouble.file.display(), trouble.line, trouble.message)),
     );
     for line in tree.globals("lvs_timeouts") {
-        match timeouts(line) {
-            Ok(timeouts) => table.timeouts = timeouts,
-            Err(why) => table.notes.push(why.to_string()),
-        }
+        let mut seconds = |word| after(line, word, &mut table.notes).unwrap_or(0);
+        table.timeouts = Timeouts { tcp: seconds("tcp"), tcp_fin: seconds("tcpfin"), udp: seconds("udp") };
     }
     for line in tree.globals("lvs_sync_daemon") {
-        match sync_daemon(line, &conf) {
-            Ok(daemon) => drop(table.daemons.insert(DaemonState::Master, daemon)),
-            Err(why) => table.notes.push(why.to_string()),
-        }
+        let daemon = sync_daemon(line, &conf, &mut table.notes);
+        table.daemons.insert(DaemonState::Master, daemon);
     }
     for server in &conf.servers {
         if let Err(why) = virtual_server(&mut table, server, hosts) {
@@ -64,35 +60,36 @@ pub fn read(name: &str, text: &str, hosts: &Hosts) -> Table {
     table
 }
 
-fn timeouts(line: &Statement) -> anyhow::Result<Timeouts> {
-    let seconds = |word| Ok::<u32, anyhow::Error>(after(line, word)?.unwrap_or(0));
-    Ok(Timeouts { tcp: seconds("tcp")?, tcp_fin: seconds("tcpfin")?, udp: seconds("udp")? })
-}
-
-fn sync_daemon(line: &Statement, conf: &Conf<'_>) -> anyhow::Result<SyncDaemon> {
+fn sync_daemon(line: &Statement, conf: &Conf<'_>, notes: &mut Vec<String>) -> SyncDaemon {
     // Without an id keepalived takes the virtual_router_id of the instance, which older files name without `inst`.
     let instance = line.values().skip(1).find(|word| *word != "inst");
     let block = conf.instances().find(|block| Some(block.name) == instance);
     let id = block.and_then(|block| block.at.last("virtual_router_id")?.value(1).parse().ok());
-    Ok(SyncDaemon {
+    SyncDaemon {
         interface: line.value(1).to_owned(),
-        id: after(line, "id")?.or(id).unwrap_or(0),
-        max_len: after(line, "maxlen")?,
-        group: after(line, "group")?,
-        port: after(line, "port")?,
-        ttl: after(line, "ttl")?,
-    })
+        id: after(line, "id", notes).or(id).unwrap_or(0),
+        max_len: after(line, "maxlen", notes),
+        group: after(line, "group", notes),
+        port: after(line, "port", notes),
+        ttl: after(line, "ttl", notes),
+    }
 }
 
 /// What follows a word of a line, where that word is.
-fn after<T: FromStr>(line: &Statement, word: &str) -> anyhow::Result<Option<T>> {
-    let value = line.values().skip_while(|found| *found != word).nth(1);
-    value.map(|value| value.parse().map_err(|_| anyhow!(not_understood(line)))).transpose()
+fn after<T: FromStr>(line: &Statement, word: &str, notes: &mut Vec<String>) -> Option<T> {
+    let value = line.values().skip_while(|found| *found != word).nth(1)?;
+    value.parse().map_err(|_| notes.push(not_understood(line))).ok()
 }
 
 /// Adds the services that a block stands for: one, or those of its group and its ranges.
 fn virtual_server(table: &mut Table, server: &VirtualServer<'_>, hosts: &Hosts) -> anyhow::Result<()> {
-    let (protocol, mut keys) = (protocol(server.at)?, Vec::new());
+    let known = [Protocol::TCP, Protocol::UDP, Protocol::SCTP];
+    let named = |line: &Statement| {
+        let named = known.iter().find(|known| known.to_string() == line.value(1).to_ascii_lowercase());
+        named.copied().with_context(|| not_understood(line))
+    };
+    let protocol = server.at.last("protocol").map_or(Ok(Protocol::TCP), named)?;
+    let mut keys = Vec::new();
     for service in &server.services {
         match service.as_ref().map_err(|why| anyhow!("{why}"))? {
             meaning::Service::Mark(mark, family) => {
@@ -118,13 +115,6 @@ fn virtual_server(table: &mut Table, server: &VirtualServer<'_>, hosts: &Hosts) 
         }
     }
     Ok(())
-}
-
-fn protocol(block: &Statement) -> anyhow::Result<Protocol> {
-    let Some(line) = block.last("protocol") else { return Ok(Protocol::TCP) };
-    let known = [Protocol::TCP, Protocol::UDP, Protocol::SCTP].into_iter();
-    let mut named = known.filter(|known| known.to_string() == line.value(1).to_ascii_lowercase());
-    named.next().with_context(|| not_understood(line))
 }
 
 /// The family of a mark that names none: that of the block's granularity, or of its real servers.
