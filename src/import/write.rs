@@ -1,21 +1,21 @@
 //! The desired-state file's text: what of a table it can say, and in comments the rest and why.
 //!
-//! Owns layout, short forms, quotes and comments; a serialiser writes no comments. Owns no rule: the file is written whole
-//! and read as `check` reads it, and what is refused there leaves the table, until nothing is. So the writer cannot
-//! disagree with the reader. Called by `import`.
+//! Owns layout, short forms, quotes and comments; a serialiser writes no comments. Owns no rule: a file is written of each
+//! thing alone and read as `check` reads it; what is refused there is told, and in the end the whole file is read. So the
+//! writer cannot disagree with the reader. Called by `import`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
 
 use anyhow::bail;
-use serde_yaml::Value;
 
 use super::table::{Table, vip_of};
-use crate::config::source::{Problem, Source};
+use crate::config::document::ShortOr;
+use crate::config::source::Source;
 use crate::config::{Config, WantedService};
 use crate::model::service_flag::ONE_PACKET;
 use crate::model::{
-    Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Service, ServiceKey, SyncDaemon, Timeouts,
+    Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Servers, Service, ServiceKey, Timeouts,
     Tunnel,
 };
 use crate::text::{clean_json, shown};
@@ -25,8 +25,8 @@ const WIDTH: usize = 110;
 
 const NOT_WRITTEN: &str = "Not written, because a desired-state file refuses it. Where the service's VIP or mark is declared above, `plan` shows the removal of what is missing there.";
 
-/// What is not written, with ipvsadm's commands for it, and why.
-type Refused = BTreeMap<String, (Vec<String>, BTreeSet<String>)>;
+/// What is not written, ipvsadm's commands for it, and why.
+type Refused = Vec<(String, Vec<String>, BTreeSet<String>)>;
 
 /// A key with its value, when it is to be written.
 type Key<'a> = Option<(&'a str, String)>;
@@ -36,107 +36,99 @@ type Key<'a> = Option<(&'a str, String)>;
 /// # Errors
 /// When the reader of the file does not read back what was written, which would be a mistake in this program.
 pub fn write(table: &Table) -> anyhow::Result<String> {
-    let (mut table, mut refused) = (table.clone(), Refused::new());
-    loop {
-        let text = document(&table, &refused);
-        let problems = judge(&table, &text)?;
-        if problems.is_empty() {
-            return Ok(text);
-        }
-        let before = table.clone();
-        for Problem { location, message } in &problems {
-            // A problem that is nowhere comes with another: services that are refused leave none.
-            for (what, commands) in leave_out(location, &before, &mut table).unwrap_or_default() {
-                refused.entry(what).or_insert((commands, BTreeSet::new())).1.insert(message.clone());
-            }
-        }
-        if table == before {
-            bail!("the file written would not be valid; please report this input: {problems:?}");
+    let (mut kept, mut refused, none) = (table.clone(), Refused::new(), Table::default);
+    // Nothing is, mostly.
+    if judge(table)?.is_empty() {
+        return Ok(document(table, &refused));
+    }
+    // Whether a thing is refused, which is then told.
+    let mut refuses = |what: String, commands: Vec<String>, alone: Table| -> anyhow::Result<bool> {
+        let why = judge(&alone)?;
+        let is_refused = !why.is_empty();
+        refused.extend(is_refused.then_some((what, commands, why)));
+        Ok(is_refused)
+    };
+    let Timeouts { tcp, tcp_fin, udp } = table.timeouts;
+    let what = format!("the timeouts (ipvsadm --set {tcp} {tcp_fin} {udp})");
+    if refuses(what, Vec::new(), Table { timeouts: table.timeouts, ..none() })? {
+        kept.timeouts = Timeouts::default();
+    }
+    for (name, value) in &table.parameters {
+        let parameters = [(name.clone(), value.clone())].into();
+        if refuses(format!("net.ipv4.vs.{name} = {value}"), Vec::new(), Table { parameters, ..none() })? {
+            kept.parameters.remove(name);
         }
     }
+    for (state, daemon) in &table.daemons {
+        let what = format!("sync daemon {state} ({})", daemon.ipvsadm());
+        if refuses(what, Vec::new(), Table { daemons: table.daemons.clone(), ..none() })? {
+            kept.daemons.remove(state);
+        }
+    }
+    for (key, wanted) in &table.services {
+        // Whether servers may be of the other family depends on the daemon.
+        let daemons = kept.daemons.clone();
+        let with = |servers| {
+            let service = WantedService { settings: wanted.settings.clone(), servers };
+            Table { daemons: daemons.clone(), services: [(*key, service)].into(), ..none() }
+        };
+        if judge(&with(wanted.servers.clone()))?.is_empty() {
+            continue;
+        }
+        if refuses(key.to_string(), commands(key, wanted), with(Servers::new()))? {
+            kept.services.remove(key);
+            continue;
+        }
+        for (server, settings) in &wanted.servers {
+            let (what, command) =
+                (format!("real server {server} of {key}"), add_server(key, server, settings));
+            if refuses(what, vec![command], with([(*server, *settings)].into()))? {
+                kept.services.get_mut(key).map(|service| service.servers.remove(server));
+            }
+        }
+    }
+    for (vip, place) in &table.places {
+        let service = kept.services.iter().find(|(key, _)| vip_of(key) == Some(*vip));
+        let services = service.into_iter().map(|(key, wanted)| (*key, wanted.clone())).collect();
+        let places = [(*vip, place.clone())].into();
+        if refuses(format!("where {vip} stands"), Vec::new(), Table { places, services, ..none() })? {
+            kept.places.remove(vip);
+        }
+    }
+    let why = judge(&kept)?;
+    if !why.is_empty() {
+        bail!("the file written would not be valid; please report this input: {why:?}");
+    }
+    Ok(document(&kept, &refused))
 }
 
-/// What the reader of the file refuses, or reads as something else than was written.
-fn judge(table: &Table, text: &str) -> anyhow::Result<Vec<Problem>> {
-    let problem = |way: &[&str], message: &str| Problem {
-        location: way.iter().map(|key| (*key).to_owned()).collect(),
-        message: message.to_owned(),
-    };
+/// Why the reader of the file refuses a table, or would read something else than was written.
+fn judge(table: &Table) -> anyhow::Result<BTreeSet<String>> {
     if table.daemons.len() > 1 {
         let why =
             "`sync_daemon` is one daemon that follows the role, and two run here; they stay as they are";
-        return Ok(vec![problem(&["ipvs", "sync_daemon"], why)]);
+        return Ok([why.to_owned()].into());
     }
-    let document = Source { name: "import".to_owned(), text: text.to_owned() }.document()?;
-    let config = match Config::try_from(&document) {
-        Ok(config) => config,
+    let source = Source { name: "import".to_owned(), text: document(table, &Refused::new()) };
+    Ok(match Config::try_from(&source.document()?) {
+        Ok(config)
+            if config.services == table.services
+                && config.timeouts == table.timeouts
+                && config.ipvs_parameters == table.parameters
+                && config.daemon.iter().eq(table.daemons.values()) =>
+        {
+            BTreeSet::new()
+        }
+        Ok(_) => {
+            let flags = table.services.values().map(|wanted| format!("{:#x}", wanted.settings.flags));
+            let why = "a desired-state file has no words for these settings; flags:";
+            [format!("{why} {}", flags.collect::<Vec<_>>().join(", "))].into()
+        }
+        // Without what that means for the file as a whole.
         Err(mut problems) => {
-            // These first: a service may be refused only because of a sync daemon, which is refused itself.
-            let of_ipvs = |problem: &Problem| problem.location.first().is_some_and(|key| key == "ipvs");
-            if problems.iter().any(of_ipvs) {
-                problems.retain(of_ipvs);
-            }
-            return Ok(problems);
+            problems.retain(|problem| problem.location.len() > 1);
+            problems.into_iter().map(|problem| problem.message).collect()
         }
-    };
-    let same = config.timeouts == table.timeouts && config.ipvs_parameters == table.parameters;
-    if !same || !config.daemon.iter().eq(table.daemons.values()) {
-        bail!("the settings written would not be those that were read; please report this input");
-    }
-    let services = table.services.iter().enumerate();
-    let other = services.filter(|(_, (key, wanted))| config.services.get(key) != Some(wanted));
-    let problems = other.map(|(index, (_, WantedService { settings, .. }))| {
-        let why = "a desired-state file has no words for these settings, whose flags are";
-        problem(&["virtual_services", &index.to_string()], &format!("{why} {:#x}", settings.flags))
-    });
-    Ok(problems.collect())
-}
-
-/// Takes out of the table what is at a place of its file; `before` is the table of which the file was written. Gives
-/// what it was, with ipvsadm's commands for it.
-fn leave_out(location: &[String], before: &Table, table: &mut Table) -> Option<Vec<(String, Vec<String>)>> {
-    let way: Vec<&str> = location.iter().map(String::as_str).collect();
-    let vip = |index: &str| before.vips().into_iter().nth(index.parse().ok()?);
-    let service = |index: &str| before.services.iter().nth(index.parse().ok()?);
-    let alone = |what: String| vec![(what, Vec::new())];
-    Some(match way.as_slice() {
-        ["vips", index, "label" | "interface"] => {
-            table.places.remove(&vip(index)?);
-            alone(format!("where {} stands", vip(index)?))
-        }
-        ["vips", index, ..] => {
-            let vip = vip(index)?;
-            table.services.retain(|key, _| vip_of(key) != Some(vip));
-            let services = before.services.iter().filter(|(key, _)| vip_of(key) == Some(vip));
-            services.map(|(key, wanted)| (key.to_string(), commands(key, wanted))).collect()
-        }
-        ["ipvs", "timeouts", ..] => {
-            table.timeouts = Timeouts::default();
-            let Timeouts { tcp, tcp_fin, udp } = before.timeouts;
-            alone(format!("the timeouts (ipvsadm --set {tcp} {tcp_fin} {udp})"))
-        }
-        ["ipvs", "sysctl", name] => {
-            table.parameters.remove(*name);
-            alone(format!("net.ipv4.vs.{name} = {}", before.parameters.get(*name)?))
-        }
-        ["ipvs", "sync_daemon", ..] => {
-            table.daemons.clear();
-            let name =
-                |(state, daemon): (_, &SyncDaemon)| format!("sync daemon {state} ({})", daemon.ipvsadm());
-            before.daemons.iter().map(|daemon| (name(daemon), Vec::new())).collect()
-        }
-        ["virtual_services", index, "real_servers", server, ..] => {
-            let (key, wanted) = service(index)?;
-            let (server, settings) = wanted.servers.iter().nth(server.parse().ok()?)?;
-            table.services.get_mut(key).map(|service| service.servers.remove(server));
-            vec![(format!("real server {server} of {key}"), vec![add_server(key, server, settings)])]
-        }
-        ["virtual_services", index, ..] => {
-            let (key, wanted) = service(index)?;
-            table.services.remove(key);
-            vec![(key.to_string(), commands(key, wanted))]
-        }
-        _ => return None,
     })
 }
 
@@ -184,7 +176,7 @@ fn document(table: &Table, refused: &Refused) -> String {
         text.push('\n');
         comment(&mut text, "# ", NOT_WRITTEN);
     }
-    for (what, (commands, reasons)) in refused {
+    for (what, commands, reasons) in refused {
         let reasons: Vec<&str> = reasons.iter().map(String::as_str).collect();
         comment(&mut text, "#  * ", &format!("{what}: {}", reasons.join("; ")));
         commands.iter().for_each(|command| comment(&mut text, "#      ", command));
@@ -217,10 +209,7 @@ fn ipvs(text: &mut String, table: &Table) {
     let Timeouts { tcp, tcp_fin, udp } = table.timeouts;
     let timeouts = [("tcp", tcp), ("tcp_fin", tcp_fin), ("udp", udp)]
         .map(|(name, seconds)| (seconds != 0).then(|| (name, format!("{seconds}s"))));
-    let parameters = table.parameters.iter().map(|(name, value)| {
-        let number = value.parse::<u32>().map(|number| number.to_string());
-        Some((name.as_str(), number.unwrap_or_else(|_| scalar(value))))
-    });
+    let parameters = table.parameters.iter().map(|(name, value)| Some((name.as_str(), scalar(value))));
     let daemon = table.daemons.values().next().map(|daemon| {
         mapping([
             Some(("interface", scalar(&daemon.interface))),
@@ -319,12 +308,14 @@ fn mapping<'a>(keys: impl IntoIterator<Item = Key<'a>>) -> String {
     format!("{{{}}}", pairs.join(", "))
 }
 
-/// A scalar, in quotes where YAML would take it for something else.
+/// A scalar, in quotes where the reader of the file would take it for something else.
 fn scalar(text: &str) -> String {
-    let read = serde_yaml::from_str::<Vec<Value>>(&format!("[{text}]")).unwrap_or_default();
-    match read == [Value::from(text)] && text.is_ascii() {
-        true => text.to_owned(),
-        false => clean_json(&serde_json::Value::from(text).to_string()),
+    // `arp` may be any scalar, as far as the file's shape goes.
+    let file = format!("{{version: 1, vips: [], virtual_services: [], arp: {text}}}");
+    let read = Source { name: String::new(), text: file }.document().ok().and_then(|document| document.arp);
+    match read {
+        Some(ShortOr::Short(read)) if read == text && text.is_ascii() => read,
+        _ => clean_json(&serde_json::Value::from(text).to_string()),
     }
 }
 

@@ -232,7 +232,7 @@ fn what_is_refused_is_told_and_the_rest_is_written() {
         "net.ipv4.vs.sync_port = 1: there is no parameter net.ipv4.vs.sync_port; did you mean `sync_ports`?",
         "sync daemon backup (--mcast-interface eth0/1 --syncid 3 --sync-maxlen 500): 500 is out of range: 1024 to 65535; not an interface name",
         "real server 203.0.113.2:80 of tcp 192.0.2.1:80: the lower threshold must not be above the upper one",
-        "tcp 192.0.2.3:80: a desired-state file has no words for these settings, whose flags are 0x40",
+        "tcp 192.0.2.3:80: a desired-state file has no words for these settings; flags: 0x40",
         "ipvsadm -A -t 192.0.2.3:80 -s rr",
         "where 192.0.2.1 stands: a label is `lo` or begins with `lo:`",
         "where 192.0.2.2 stands: `default` cannot face clients",
