@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use crate::model::Protocol;
 use crate::text::shown;
@@ -57,9 +57,14 @@ impl Hosts {
         Self { ask, known: RefCell::default() }
     }
 
-    fn ask(&self, database: &str, key: &str) -> String {
-        let mut known = self.known.borrow_mut();
-        known.entry(format!("{database} {key}")).or_insert_with(|| (self.ask)(database, key)).clone()
+    /// What there is to a name; nothing where it is none, such as a number, which ipvsadm takes for no host.
+    fn ask(&self, database: &str, name: &str, end: &str) -> String {
+        let odd = |c: char| !c.is_ascii_alphanumeric() && !"._-+".contains(c);
+        if name.contains(odd) || !name.contains(|c: char| c.is_ascii_alphabetic()) {
+            return String::new();
+        }
+        let (key, mut known) = (format!("{name}{end}"), self.known.borrow_mut());
+        known.entry(format!("{database} {key}")).or_insert_with(|| (self.ask)(database, &key)).clone()
     }
 
     /// Reads an address or a host's name. `ipv6` asks for an IPv6 address of the name, which otherwise is IPv4, as with
@@ -68,22 +73,13 @@ impl Hosts {
     /// # Errors
     /// What is wrong with it.
     pub fn address(&self, text: &str, ipv6: bool) -> anyhow::Result<IpAddr> {
-        if let Ok(address) = text.parse() {
-            return Ok(address);
-        }
-        // ipvsadm: a number alone is no host.
-        if !is_name(text) || text.chars().all(|c| c.is_ascii_digit()) {
-            bail!("`{}` is not an address", shown(text));
-        }
         // One line for each address and kind of socket, the address first, perhaps with its interface.
-        let lines = self.ask("ahosts", text);
-        let mut found =
-            lines.lines().filter_map(|line| line.split_whitespace().next()?.parse::<IpAddr>().ok());
-        found.find(|address| address.is_ipv6() == ipv6).with_context(|| {
-            let kind = if ipv6 { "IPv6" } else { "IPv4" };
-            format!(
-                "the host `{text}` has no {kind} address here; write the address, or save with `ipvsadm -Sn`"
-            )
+        let lines = self.ask("ahosts", text, "");
+        let first = |line: &str| line.split_whitespace().next()?.parse::<IpAddr>().ok();
+        let found = lines.lines().filter_map(first).find(|address| address.is_ipv6() == ipv6);
+        text.parse().ok().or(found).with_context(|| {
+            let (kind, text) = (if ipv6 { "IPv6" } else { "IPv4" }, shown(text));
+            format!("`{text}` is no address, nor a host with an {kind} address here; write the address, or save with `ipvsadm -Sn`")
         })
     }
 
@@ -92,28 +88,18 @@ impl Hosts {
     /// # Errors
     /// What is wrong with it.
     pub fn port(&self, text: &str, protocol: Protocol) -> anyhow::Result<u16> {
-        if let Ok(port) = text.parse() {
-            return Ok(port);
-        }
-        let lines = is_name(text).then(|| self.ask("services", &format!("{text}/{protocol}")));
         // The first entry counts, as with getservbyname(3).
-        let port = lines.unwrap_or_default().lines().find_map(|line| {
+        let named = self.ask("services", text, &format!("/{protocol}")).lines().find_map(|line| {
             let mut words = line.split('#').next()?.split_whitespace();
             let (name, place) = (words.next()?, words.next()?);
             let port = place.strip_suffix(&format!("/{protocol}"))?.parse().ok()?;
             std::iter::once(name).chain(words).any(|name| name == text).then_some(port)
         });
-        port.with_context(|| {
-            format!(
-                "`{}` is neither a port nor a {protocol} service in /etc/services; write the number, or save with `ipvsadm -Sn`",
-                shown(text)
-            )
+        text.parse().ok().or(named).with_context(|| {
+            let text = shown(text);
+            format!("`{text}` is neither a port nor a {protocol} service in /etc/services; write the number, or save with `ipvsadm -Sn`")
         })
     }
-}
-
-fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-+".contains(c))
 }
 
 #[cfg(test)]

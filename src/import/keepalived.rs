@@ -35,8 +35,14 @@ pub fn read(name: &str, text: &str, hosts: &Hosts) -> Table {
     table.notes.extend(
         troubles.map(|trouble| format!("{}:{}: {}", trouble.file.display(), trouble.line, trouble.message)),
     );
-    tree.globals("lvs_timeouts").for_each(|line| timeouts(&mut table, line));
-    tree.globals("lvs_sync_daemon").for_each(|line| sync_daemon(&mut table, line, &conf));
+    for line in tree.globals("lvs_timeouts") {
+        let mut seconds = |word| after(line, word, &mut table.notes).unwrap_or(0);
+        table.timeouts = Timeouts { tcp: seconds("tcp"), tcp_fin: seconds("tcpfin"), udp: seconds("udp") };
+    }
+    for line in tree.globals("lvs_sync_daemon") {
+        let daemon = sync_daemon(line, &conf, &mut table.notes);
+        table.daemons.insert(DaemonState::Master, daemon);
+    }
     for server in &conf.servers {
         if let Err(why) = virtual_server(&mut table, server, hosts) {
             table.notes.push(note(server.at, &format!("not written, {}", shown(&why.to_string()))));
@@ -54,57 +60,40 @@ pub fn read(name: &str, text: &str, hosts: &Hosts) -> Table {
     table
 }
 
-fn timeouts(table: &mut Table, line: &Statement) {
-    for (name, value) in pairs(line.values()) {
-        let Timeouts { tcp, tcp_fin, udp } = &mut table.timeouts;
-        match (name, value.parse()) {
-            ("tcp", Ok(seconds)) => *tcp = seconds,
-            ("tcpfin", Ok(seconds)) => *tcp_fin = seconds,
-            ("udp", Ok(seconds)) => *udp = seconds,
-            _ => table.notes.push(not_understood(line)),
-        }
+fn sync_daemon(line: &Statement, conf: &Conf<'_>, notes: &mut Vec<String>) -> SyncDaemon {
+    // Without an id keepalived takes the virtual_router_id of the instance, which older files name without `inst`.
+    let instance = line.values().skip(1).find(|word| *word != "inst");
+    let block = conf.instances().find(|block| Some(block.name) == instance);
+    let id = block.and_then(|block| block.at.last("virtual_router_id")?.value(1).parse().ok());
+    SyncDaemon {
+        interface: line.value(1).to_owned(),
+        id: after(line, "id", notes).or(id).unwrap_or(0),
+        max_len: after(line, "maxlen", notes),
+        group: after(line, "group", notes),
+        port: after(line, "port", notes),
+        ttl: after(line, "ttl", notes),
     }
 }
 
-fn sync_daemon(table: &mut Table, line: &Statement, conf: &Conf<'_>) {
-    let mut words = line.values().peekable();
-    let interface = words.next().unwrap_or_default().to_owned();
-    let mut daemon = SyncDaemon { interface, id: 0, max_len: None, group: None, port: None, ttl: None };
-    words.next_if_eq(&"inst");
-    if let Some(instance) = words.next_if(|word| !["id", "maxlen", "port", "ttl", "group"].contains(word)) {
-        // Without an id keepalived takes the instance's virtual_router_id.
-        let found = conf.instances().find(|block| block.name == instance);
-        let id = found.and_then(|block| block.at.last("virtual_router_id"));
-        daemon.id = id.and_then(|id| id.value(1).parse().ok()).unwrap_or(0);
-    }
-    let understood = pairs(words).into_iter().map(|(name, value)| match name {
-        "id" => value.parse().map(|id| daemon.id = id).is_ok(),
-        "maxlen" => set(&mut daemon.max_len, value),
-        "port" => set(&mut daemon.port, value),
-        "ttl" => set(&mut daemon.ttl, value),
-        "group" => set(&mut daemon.group, value),
-        _ => false,
-    });
-    if understood.filter(|understood| !understood).count() > 0 {
-        table.notes.push(note(line, "not understood in part"));
-    }
-    table.daemons.insert(DaemonState::Master, daemon);
-}
-
-fn set<T: FromStr>(setting: &mut Option<T>, value: &str) -> bool {
-    *setting = value.parse().ok();
-    setting.is_some()
+/// What follows a word of a line, where that word is.
+fn after<T: FromStr>(line: &Statement, word: &str, notes: &mut Vec<String>) -> Option<T> {
+    let value = line.values().skip_while(|found| *found != word).nth(1)?;
+    value.parse().map_err(|_| notes.push(not_understood(line))).ok()
 }
 
 /// Adds the services that a block stands for: one, or those of its group and its ranges.
 fn virtual_server(table: &mut Table, server: &VirtualServer<'_>, hosts: &Hosts) -> anyhow::Result<()> {
-    let mut lost = Vec::new();
-    let common = Common::of(server.at, hosts, &mut lost)?;
-    let (protocol, mut keys) = (common.protocol, Vec::new());
+    let known = [Protocol::TCP, Protocol::UDP, Protocol::SCTP];
+    let named = |line: &Statement| {
+        let named = known.iter().find(|known| known.to_string() == line.value(1).to_ascii_lowercase());
+        named.copied().with_context(|| not_understood(line))
+    };
+    let protocol = server.at.last("protocol").map_or(Ok(Protocol::TCP), named)?;
+    let mut keys = Vec::new();
     for service in &server.services {
         match service.as_ref().map_err(|why| anyhow!("{why}"))? {
             meaning::Service::Mark(mark, family) => {
-                keys.push(ServiceKey::Fwmark { mark: *mark, family: family.unwrap_or(common.family) });
+                keys.push(ServiceKey::Fwmark { mark: *mark, family: family.unwrap_or(family_of(server.at)) });
             }
             meaning::Service::Addresses(range, port) => {
                 let port = if port.is_empty() { 0 } else { hosts.port(port, protocol)? };
@@ -119,8 +108,8 @@ fn virtual_server(table: &mut Table, server: &VirtualServer<'_>, hosts: &Hosts) 
             table.notes.push(note(server.at, &why));
             continue;
         }
-        let mut lost = lost.clone();
-        table.services.insert(key, common.wanted(key, &mut lost));
+        let mut lost = Vec::new();
+        table.services.insert(key, wanted(server.at, key, hosts, &mut lost)?);
         if !lost.is_empty() {
             table.remarks.insert(key, format!("No counterpart here: {}", lost.join("; ")));
         }
@@ -128,118 +117,105 @@ fn virtual_server(table: &mut Table, server: &VirtualServer<'_>, hosts: &Hosts) 
     Ok(())
 }
 
-/// A `virtual_server` block as far as it does not depend on the address.
-struct Common<'a> {
-    block: &'a Statement,
-    hosts: &'a Hosts,
-    settings: Service,
-    granularity: Option<&'a str>,
-    protocol: Protocol,
-    /// What its real servers have, unless they say otherwise
-    server: RealServer,
-    /// The family of a mark that names none
-    family: Family,
+/// The family of a mark that names none: that of the block's granularity, or of its real servers.
+fn family_of(block: &Statement) -> Family {
+    let mut servers = block.all("real_server").peekable();
+    let ipv6 = match (block.last("ip_family"), block.last("persistence_granularity")) {
+        (Some(line), _) if line.value(1) == "inet6" => true,
+        (_, Some(line)) => !line.value(1).contains('.'),
+        _ => servers.peek().is_some() && servers.all(|server| server.value(1).contains(':')),
+    };
+    if ipv6 { Family::Ipv6 } else { Family::Ipv4 }
 }
 
-impl<'a> Common<'a> {
-    fn of(block: &'a Statement, hosts: &'a Hosts, lost: &mut Vec<String>) -> anyhow::Result<Self> {
-        let mut settings =
-            Service { scheduler: "wlc".to_owned(), flags: 0, timeout: 0, netmask: 0, engine: String::new() };
-        let (forward, tunnel) = (Forward::NAT, Tunnel::default());
-        let mut server = RealServer { forward, weight: 1, upper_threshold: 0, lower_threshold: 0, tunnel };
-        let (mut protocol, mut granularity, mut timeout, mut ipv6) = (Protocol::TCP, None, None, false);
-        for line in &block.children {
-            let value = line.value(1);
-            match line.keyword() {
-                _ if sets_server(line, &mut server)? => {}
-                "lvs_sched" | "lb_algo" => value.clone_into(&mut settings.scheduler),
-                "protocol" => {
-                    let known = [Protocol::TCP, Protocol::UDP, Protocol::SCTP];
-                    let named = |known: &Protocol| known.to_string() == value.to_ascii_lowercase();
-                    protocol = known.into_iter().find(named).with_context(|| not_understood(line))?;
-                }
-                "ops" => settings.flags |= service_flag::ONE_PACKET,
-                "persistence_timeout" if value.is_empty() => timeout = Some(DEFAULT_PERSISTENCE),
-                "persistence_timeout" => timeout = Some(number(line)?),
-                "persistence_engine" => value.clone_into(&mut settings.engine),
-                "persistence_granularity" => granularity = Some(value),
-                "ip_family" => ipv6 = value == "inet6",
-                "real_server" => {}
-                // keepalived ignores flags of another scheduler than the one named before.
-                keyword => match settings.scheduler_flag(keyword) {
-                    Some(bit) => settings.flags |= bit,
+/// What a block makes of one of its services, and what of it has no counterpart.
+fn wanted(
+    block: &Statement,
+    key: ServiceKey,
+    hosts: &Hosts,
+    lost: &mut Vec<String>,
+) -> anyhow::Result<WantedService> {
+    let (scheduler, netmask) = ("wlc".to_owned(), Service::full_netmask(key.family()));
+    let mut settings = Service { scheduler, flags: 0, timeout: 0, netmask, engine: String::new() };
+    let (forward, tunnel) = (Forward::NAT, Tunnel::default());
+    // What real servers have, unless they say otherwise.
+    let mut usual = RealServer { forward, weight: 1, upper_threshold: 0, lower_threshold: 0, tunnel };
+    for line in &block.children {
+        let value = line.value(1);
+        match line.keyword() {
+            _ if sets_server(line, &mut usual)? => {}
+            "protocol" | "ip_family" | "real_server" => {}
+            "lvs_sched" | "lb_algo" => value.clone_into(&mut settings.scheduler),
+            "ops" => settings.flags |= service_flag::ONE_PACKET,
+            "persistence_timeout" if value.is_empty() => settings.timeout = DEFAULT_PERSISTENCE,
+            "persistence_timeout" => settings.timeout = number(line)?,
+            "persistence_engine" => value.clone_into(&mut settings.engine),
+            "persistence_granularity" => {
+                // A netmask, or for IPv6 a prefix length.
+                let mask = match key.family() {
+                    Family::Ipv6 => value.parse().ok(),
+                    Family::Ipv4 => value.parse::<Ipv4Addr>().ok().map(u32::from),
+                };
+                match mask {
+                    Some(mask) => settings.netmask = mask,
                     None => lost.push(without(line)),
-                },
-            }
-        }
-        // Either of them makes a service persistent.
-        let implied = granularity.is_some() || !settings.engine.is_empty();
-        settings.timeout = timeout.unwrap_or(if implied { DEFAULT_PERSISTENCE } else { 0 });
-        if settings.timeout > 0 {
-            settings.flags |= service_flag::PERSISTENT;
-        }
-        // A mark's family is that of its granularity, or of its real servers.
-        let mut servers = block.all("real_server").peekable();
-        ipv6 |= match granularity {
-            Some(text) => !text.contains('.'),
-            None => servers.peek().is_some() && servers.all(|server| server.value(1).contains(':')),
-        };
-        let family = if ipv6 { Family::Ipv6 } else { Family::Ipv4 };
-        Ok(Self { block, hosts, settings, granularity, protocol, server, family })
-    }
-
-    fn wanted(&self, key: ServiceKey, lost: &mut Vec<String>) -> WantedService {
-        let netmask = Service::full_netmask(key.family());
-        let mut settings = Service { netmask, ..self.settings.clone() };
-        if let Some(text) = self.granularity {
-            // A netmask, or for IPv6 a prefix length.
-            let mask = match key.family() {
-                Family::Ipv6 => text.parse().ok().filter(|prefix| (1..=128).contains(prefix)),
-                Family::Ipv4 => text.parse::<Ipv4Addr>().ok().map(u32::from),
-            };
-            match mask {
-                Some(mask) => settings.netmask = mask,
-                None => lost.push(format!("persistence_granularity {}", shown(text))),
-            }
-        }
-        let mut servers = Servers::new();
-        for line in self.block.all("real_server") {
-            match self.real_server(line, key, lost) {
-                Ok((server, _)) if servers.contains_key(&server) => {
-                    lost.push(format!("{} a second real server {server}", line.place()));
                 }
-                Ok((server, settings)) => drop(servers.insert(server, settings)),
-                Err(why) => lost.push(format!("{} NOT WRITTEN, {why}", line.place())),
             }
+            // keepalived ignores flags of another scheduler than the one named before.
+            keyword => match settings.scheduler_flag(keyword) {
+                Some(bit) => settings.flags |= bit,
+                None => lost.push(without(line)),
+            },
         }
-        WantedService { settings, servers }
     }
+    // Either of them makes a service persistent.
+    let implied = block.last("persistence_granularity").is_some() || !settings.engine.is_empty();
+    if implied && block.last("persistence_timeout").is_none() {
+        settings.timeout = DEFAULT_PERSISTENCE;
+    }
+    if settings.timeout > 0 {
+        settings.flags |= service_flag::PERSISTENT;
+    }
+    let mut servers = Servers::new();
+    for line in block.all("real_server") {
+        match real_server(line, usual, key, hosts, lost) {
+            Ok((server, settings)) if servers.insert(server, settings).is_some() => {
+                lost.push(format!("{} a second real server {server}, which counts", line.place()));
+            }
+            Ok(_) => {}
+            Err(why) => lost.push(format!("{} NOT WRITTEN, {why}", line.place())),
+        }
+    }
+    Ok(WantedService { settings, servers })
+}
 
-    fn real_server(
-        &self,
-        block: &Statement,
-        key: ServiceKey,
-        lost: &mut Vec<String>,
-    ) -> anyhow::Result<(ServerKey, RealServer)> {
-        let address = self.hosts.address(block.value(1), block.value(1).contains(':'))?;
-        let mut server = self.server;
-        for line in &block.children {
-            match line.keyword() {
-                _ if sets_server(line, &mut server)? => {}
-                "uthreshold" => server.upper_threshold = number(line)?,
-                "lthreshold" => server.lower_threshold = number(line)?,
-                _ => lost.push(format!("{} of {address}", without(line))),
-            }
+fn real_server(
+    block: &Statement,
+    mut server: RealServer,
+    service: ServiceKey,
+    hosts: &Hosts,
+    lost: &mut Vec<String>,
+) -> anyhow::Result<(ServerKey, RealServer)> {
+    let address = hosts.address(block.value(1), block.value(1).contains(':'))?;
+    for line in &block.children {
+        match line.keyword() {
+            _ if sets_server(line, &mut server)? => {}
+            "uthreshold" => server.upper_threshold = number(line)?,
+            "lthreshold" => server.lower_threshold = number(line)?,
+            _ => lost.push(format!("{} of {address}", without(line))),
         }
-        let port = match (key, block.value(2)) {
-            // As keepalived does: such a packet keeps its port.
-            (ServiceKey::Endpoint { port, .. }, _) if server.forward != Forward::NAT => port,
-            (ServiceKey::Endpoint { port, .. }, "") => port,
-            (ServiceKey::Fwmark { .. }, "") => 0,
-            (_, text) => self.hosts.port(text, self.protocol)?,
-        };
-        Ok((Endpoint { address, port }, server))
     }
+    let (service_port, protocol) = match service {
+        ServiceKey::Endpoint { port, protocol, .. } => (Some(port), protocol),
+        ServiceKey::Fwmark { .. } => (None, Protocol::TCP),
+    };
+    let port = match (service_port, block.value(2)) {
+        // As keepalived does: such a packet keeps its port.
+        (Some(port), _) if server.forward != Forward::NAT => port,
+        (port, "") => port.unwrap_or(0),
+        (_, text) => hosts.port(text, protocol)?,
+    };
+    Ok((Endpoint { address, port }, server))
 }
 
 /// Whether a line sets what a `virtual_server` gives to its real servers, or one of them to itself.
@@ -269,9 +245,4 @@ fn not_understood(line: &Statement) -> String {
 /// A statement for the list of what has no counterpart.
 fn without(line: &Statement) -> String {
     format!("{} {}", line.place(), shown(&line.raw).trim_end_matches(['{', ' ']))
-}
-
-fn pairs<'w>(words: impl Iterator<Item = &'w str>) -> Vec<(&'w str, &'w str)> {
-    let words: Vec<&str> = words.collect();
-    words.chunks(2).filter_map(|pair| Some((*pair.first()?, pair.get(1).copied().unwrap_or("")))).collect()
 }

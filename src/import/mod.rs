@@ -20,8 +20,7 @@ use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 
 use crate::config::source::MAX_BYTES;
-use crate::ipvsadm::Rules;
-use crate::kernel::Linux;
+use crate::ipvsadm;
 use crate::text::shown;
 
 pub use crate::names::Hosts;
@@ -48,7 +47,7 @@ pub enum Origin {
 /// When the source cannot be read or, of `ipvsadm-save`, when a line is not understood.
 pub fn run(origin: Origin, file: Option<&Path>) -> anyhow::Result<String> {
     if origin == Origin::Kernel {
-        return write(&kernel::read(&mut Linux::open()?, &Linux::interfaces()?)?);
+        return write(&kernel::read()?);
     }
     let (name, text) = input(file)?;
     write(&parse(origin, &name, &text, &Hosts::system())?)
@@ -71,10 +70,10 @@ pub fn parse(origin: Origin, name: &str, text: &str, hosts: &Hosts) -> anyhow::R
     match origin {
         Origin::Kernel | Origin::Script => bail!("this is not read as text"),
         Origin::IpvsadmSave => {
-            let Rules { services, timeouts, daemons } = Rules::read(name, text, hosts)?;
+            let services = ipvsadm::read(name, text, hosts)?;
             let lost = "ipvsadm does not save thresholds (-x, -y), timeouts (--set) and sync daemons; `--from kernel` reads them.";
             let (origin, notes) = (format!("ipvsadm-save text, {name}"), vec![lost.to_owned()]);
-            Ok(Table { origin, services, timeouts, daemons, notes, ..Table::default() })
+            Ok(Table { origin, services, notes, ..Table::default() })
         }
         Origin::KeepalivedConf => Ok(keepalived::read(name, text, hosts)),
     }

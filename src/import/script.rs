@@ -36,9 +36,9 @@ pub fn read(words: &[OsString], limit: Duration) -> anyhow::Result<(Table, Optio
     }
     namespace::enter()?;
     let mut kernel = Linux::open()?;
-    let before = kernel.observe(&kernel::scope(&Linux::interfaces()?))?;
+    let before = kernel.observe(&kernel::scope()?)?;
     let problem = execute(&script, arguments, limit)?;
-    let after = kernel.observe(&kernel::scope(&Linux::interfaces()?))?;
+    let after = kernel.observe(&kernel::scope()?)?;
     let mut table = made(&before, after);
     table.origin = format!("what {} made in private namespaces of this kernel", script.display());
     if let Some(problem) = &problem {

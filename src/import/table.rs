@@ -9,7 +9,7 @@ use crate::config::WantedService;
 use crate::model::{DaemonState, ServiceKey, SyncDaemon, Timeouts};
 
 /// What a source says, in the terms of the model.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
     /// Where it comes from, for the first line of the file
     pub origin: String,

@@ -1,4 +1,4 @@
-//! `ipvsadm --save` texts: any text is refused with a reason, or becomes a file that
+//! What `ipvsadm -S` writes: any text is refused with a reason, or becomes a file that
 //! the file's own reader takes.
 #![no_main]
 
