@@ -1,8 +1,8 @@
-//! Writes what follows from the command line's definitions: shell completions and lvs-notify(8).
+//! Writes what follows from the program's definitions: shell completions, lvs-notify(8), and the JSON Schemas (`schema`).
 //!
 //! Owns the form of the generated files; their words are those of `cli`, so that `--help`, manual and
 //! completions cannot disagree; the manual's list of symptoms is the README's, its other sections stand in
-//! `man/lvs-notify.8.in`. Run by hand after a change of `cli` or of that list (`cargo run --example generate`);
+//! `man/lvs-notify.8.in`. Run by hand after a change (`cargo run --features schema --example generate`);
 //! `tests/suite/anywhere/packaging.rs` compares.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -14,14 +14,20 @@ use clap_mangen::Man;
 use lvs_notify::cli::Cli;
 use lvs_notify::report::EXIT_STATUS;
 
+#[cfg(feature = "schema")]
+mod schema;
+
 /// Every generated file below packaging/, with its content.
 pub fn files() -> Vec<(&'static str, String)> {
-    vec![
+    let files = vec![
         ("completions/lvs-notify.bash", completion(Shell::Bash)),
         ("completions/_lvs-notify", completion(Shell::Zsh)),
         ("completions/lvs-notify.fish", completion(Shell::Fish)),
         ("man/lvs-notify.8", manual()),
-    ]
+    ];
+    #[cfg(feature = "schema")]
+    let files = [files, schema::files()].concat();
+    files
 }
 
 const ORIGIN: &str = "from the program's own definitions by packaging/generate.rs; do not edit.";

@@ -20,6 +20,7 @@ pub const DEFAULT_PERSISTENCE: u32 = 360;
 
 /// The state of a VRRP instance, as keepalived names it in its notifications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Role {
     /// This director serves the VIPs.
@@ -67,6 +68,7 @@ impl FromStr for Role {
 
 /// Address family of a service or an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(inline, description = ""))]
 #[serde(rename_all = "lowercase")]
 pub enum Family {
     Ipv4,
@@ -90,6 +92,7 @@ impl Family {
 /// IP protocol number of a virtual service. The kernel accepts any number over netlink; files
 /// may name tcp, udp and sctp only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Protocol(pub u16);
 
@@ -113,6 +116,7 @@ impl fmt::Display for Protocol {
 /// What makes a virtual service that service: the kernel's key (`ip_vs_ctl.c`,
 /// `ip_vs_genl_parse_service`). The order of values is the order of every output: firewall marks last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ServiceKey {
     /// Protocol, virtual address and port. Port 0 means every port and needs persistence.
@@ -149,6 +153,7 @@ impl fmt::Display for ServiceKey {
 /// An address and a port: the identity of a real server within its service, and the text form
 /// of both ends (`192.0.2.1:80`, `[2001:db8::1]:80`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Endpoint {
     pub address: IpAddr,
     /// Port; 0 keeps the client's port
@@ -183,6 +188,7 @@ pub mod service_flag {
 /// The settings of a virtual service, in the kernel's terms and normalised: without persistence,
 /// timeout is 0 and the mask is full, so that two services compare equal when they act alike.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Service {
     /// Scheduler name; `none` when the kernel has none bound.
     pub scheduler: String,
@@ -263,6 +269,7 @@ fn differences<const N: usize>(
 /// How packets reach a real server (`linux/ip_vs.h`, `IP_VS_CONN_F_FWD_MASK`). Files may name
 /// nat, dr and tun; the others are seen only in foreign services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Forward(pub u32);
 
@@ -291,6 +298,7 @@ impl fmt::Display for Forward {
 /// How packets to a tunnelled real server are wrapped. The default is what every other
 /// forwarding method has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Tunnel {
     /// 0 ipip, 1 gue (Linux 5.2), 2 gre (Linux 5.3): `IP_VS_CONN_F_TUNNEL_TYPE_*`
     pub kind: u8,
@@ -331,6 +339,7 @@ impl fmt::Display for Tunnel {
 
 /// The settings of a real server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RealServer {
     pub forward: Forward,
     /// Share of new connections; 0 drains.

@@ -94,6 +94,7 @@ pub struct ObservedService {
 
 /// Connections of a real server (`IPVS_DEST_ATTR_ACTIVE_CONNS` and its kin).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Counters {
     pub active: u32,
     /// Not established: closing, or UDP
@@ -129,6 +130,7 @@ impl std::iter::Sum for Counters {
 /// What passed a real server in a second, as the kernel estimates it every two seconds
 /// (`IPVS_STATS_ATTR_*`, `ip_vs_est.c`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Rates {
     pub connections: u64,
     pub bytes_in: u64,

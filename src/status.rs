@@ -20,6 +20,7 @@ use crate::state::record::LastRun;
 /// The state of an instance. Its JSON form is `status --json`, version 1
 /// (packaging/schema/status.schema.json): fields are added, never renamed or removed.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Status {
     pub version: u32,
     /// Name of the VRRP instance
@@ -59,6 +60,7 @@ pub struct Status {
 
 /// A change that is due.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Difference {
     pub sign: char,
     /// To what, and from what to what
@@ -67,6 +69,7 @@ pub struct Difference {
 
 /// A virtual address.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Vip {
     pub address: IpAddr,
     /// The client-side interface; none when it is reached by routing
@@ -87,6 +90,7 @@ pub struct Vip {
 
 /// A parameter's value, and the one that it should have.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ParameterValue {
     /// Found; none when it does not exist
     pub value: Option<String>,
@@ -97,6 +101,7 @@ pub struct ParameterValue {
 
 /// A virtual service with what differs about it.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VirtualService {
     pub key: ServiceKey,
     /// The other instance of this host that has made it, by its record
@@ -113,6 +118,7 @@ pub struct VirtualService {
 
 /// A real server with what differs about it.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Server {
     pub key: ServerKey,
     /// Settings: as found, or as wanted when it is missing

@@ -46,7 +46,7 @@ stop() { # PROCESS: and wait for it, unseen, because bash would report how it en
 # shellcheck disable=SC2034  # read by those who source this, or by their names
 build_tests() {
     local built
-    built=$(packaging/build-static test --no-run --lib --test suite --message-format=json-render-diagnostics |
+    built=$(packaging/build-static test --no-run --features schema --lib --test suite --message-format=json-render-diagnostics |
         grep '"test":true},"features"')
     suite=$(grep '"name":"suite"' <<<"$built" | sed 's/.*"executable":"\([^"]*\)".*/\1/')
     unit=$(grep -v '"name":"suite"' <<<"$built" | sed 's/.*"executable":"\([^"]*\)".*/\1/')

@@ -15,6 +15,7 @@ use crate::model::Family;
 /// The file, word for word. Numbers and texts with a meaning of their own stay as they are until `rules` reads them, so
 /// that all errors of meaning can be told together.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, expecting = "a mapping with `version`, `vips` and `virtual_services`")]
 pub struct Document {
     /// Version of the format: 1
@@ -38,6 +39,7 @@ pub struct Document {
 
 /// Long form of a VIP
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Vip {
     /// Address, with or without its host prefix
@@ -50,6 +52,7 @@ pub struct Vip {
 
 /// ARP parameters
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Arp {
     pub arp_ignore: Option<u32>,
@@ -62,6 +65,7 @@ pub struct Arp {
 
 /// Announcement of the VIPs
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, expecting = "a mapping")]
 pub struct Announce {
     pub count: Option<u32>,
@@ -70,6 +74,7 @@ pub struct Announce {
 
 /// What stays while not MASTER
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, expecting = "a mapping")]
 pub struct Backup {
     pub vips: Option<Word<Leaving>>,
@@ -80,6 +85,7 @@ pub struct Backup {
 
 /// Settings of IPVS as a whole
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, expecting = "a mapping")]
 pub struct Ipvs {
     /// The whole table belongs to this file
@@ -91,6 +97,7 @@ pub struct Ipvs {
 
 /// Timeouts of idle connections
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, expecting = "a mapping")]
 pub struct Timeouts {
     pub tcp: Option<Text>,
@@ -100,6 +107,7 @@ pub struct Timeouts {
 
 /// Connection synchronisation
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, expecting = "a mapping")]
 pub struct SyncDaemon {
     pub interface: String,
@@ -112,6 +120,7 @@ pub struct SyncDaemon {
 
 /// A virtual service
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, expecting = "a mapping with `real_servers` and `address` or `fwmark`")]
 pub struct VirtualService {
     pub address: Option<String>,
@@ -130,6 +139,7 @@ pub struct VirtualService {
 
 /// Long form of persistence
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Persistence {
     /// How long a client stays with its real server
@@ -141,6 +151,7 @@ pub struct Persistence {
 
 /// Long form of a real server
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RealServer {
     pub address: String,
@@ -153,6 +164,7 @@ pub struct RealServer {
 
 /// Tunnel encapsulation
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, expecting = "a mapping")]
 pub struct Tunnel {
     #[serde(rename = "type")]
@@ -163,8 +175,10 @@ pub struct Tunnel {
 
 /// A word of the list that `T` is. Read by the rules: a wrong one is told together with all the other errors.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(inline, description = ""))]
 #[serde(transparent)]
 pub struct Word<T> {
+    #[cfg_attr(feature = "schema", schemars(with = "T"))]
     pub text: String,
     list: PhantomData<T>,
 }
@@ -173,6 +187,7 @@ macro_rules! words {
     ($($(#[$doc:meta])* $list:ident: $($word:ident = $number:literal),*;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(inline, description = ""))]
         #[serde(rename_all = "lowercase")]
         pub enum $list { $($word = $number),* }
     )*};
@@ -195,14 +210,17 @@ words! {
 
 /// A scalar in its text form, whatever YAML takes it for.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(inline, description = ""))]
 pub struct Text(pub String);
 
 /// Parameters by name. Not a plain map, in which the last of two equal keys would win.
 #[derive(Clone, Debug, Default, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Parameters(pub BTreeMap<String, String>);
 
 /// A scalar (the short form) or a mapping (the long one).
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(inline, description = ""))]
 #[serde(untagged)]
 pub enum ShortOr<T> {
     Short(String),

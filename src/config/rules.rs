@@ -63,10 +63,10 @@ struct At<'a> {
 const PLACEHOLDER: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// What real servers' numbers may be: kernel ints, in which larger values are negative.
-const COUNT: RangeInclusive<u32> = 0..=i32::MAX.unsigned_abs();
+pub const COUNT: RangeInclusive<u32> = 0..=i32::MAX.unsigned_abs();
 
 /// Scheduler flags: word, the scheduler that it belongs to, and bit.
-const SCHEDULER_FLAGS: [(&str, Option<&str>, u32); 7] = [
+pub const SCHEDULER_FLAGS: [(&str, Option<&str>, u32); 7] = [
     ("sh-port", Some("sh"), service_flag::SCHED2),
     ("sh-fallback", Some("sh"), service_flag::SCHED1),
     ("mh-port", Some("mh"), service_flag::SCHED2),

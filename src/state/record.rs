@@ -42,6 +42,7 @@ pub struct Record {
 
 /// A run in figures.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct LastRun {
     /// Its end, in seconds since 1970
