@@ -440,7 +440,7 @@ fn probe(kind: Kind, name: &str) -> Writer {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use std::net::Ipv4Addr;
 
