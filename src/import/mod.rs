@@ -21,7 +21,7 @@ use clap::ValueEnum;
 
 use crate::config::source::MAX_BYTES;
 use crate::ipvsadm::Rules;
-use crate::kernel::Linux;
+use crate::kernel::{Linux, names};
 use crate::text::shown;
 
 pub use crate::names::Hosts;
@@ -48,7 +48,7 @@ pub enum Origin {
 /// When the source cannot be read or, of `ipvsadm-save`, when a line is not understood.
 pub fn run(origin: Origin, file: Option<&Path>) -> anyhow::Result<String> {
     if origin == Origin::Kernel {
-        return write(&kernel::read(&mut Linux::open()?, &Linux::interfaces()?)?);
+        return write(&kernel::read(&mut Linux::default(), &names()?)?);
     }
     let (name, text) = input(file)?;
     write(&parse(origin, &name, &text, &Hosts::system())?)

@@ -18,7 +18,7 @@ use nix::sched::{CloneFlags, unshare};
 use super::kernel;
 use super::sandbox::INSIDE;
 use super::table::Table;
-use crate::kernel::{Kernel as _, Linux, namespace};
+use crate::kernel::{Kernel as _, Linux, names, namespace};
 use crate::observed::Observed;
 use crate::plan::Needs;
 
@@ -31,14 +31,14 @@ pub fn read(words: &[OsString], limit: Duration) -> anyhow::Result<(Table, Optio
     let (name, arguments) = words.split_first().context("no script is named")?;
     let script = find(name)?;
     // Without IPVS it can make nothing.
-    if let Some(error) = Linux::open()?.prepare(&Needs::default()).pop() {
+    if let Some(error) = Linux::default().prepare(&Needs::default()).pop() {
         return Err(error.into());
     }
     namespace::enter()?;
-    let mut kernel = Linux::open()?;
-    let before = kernel.observe(&kernel::scope(&Linux::interfaces()?))?;
+    let mut kernel = Linux::default();
+    let before = kernel.observe(&kernel::scope(&names()?))?;
     let problem = execute(&script, arguments, limit)?;
-    let after = kernel.observe(&kernel::scope(&Linux::interfaces()?))?;
+    let after = kernel.observe(&kernel::scope(&names()?))?;
     let mut table = made(&before, after);
     table.origin = format!("what {} made in private namespaces of this kernel", script.display());
     if let Some(problem) = &problem {
