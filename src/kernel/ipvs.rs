@@ -158,16 +158,17 @@ impl Ipvs {
 
     /// Carries out changes of IPVS, in order, in batches. Any other change is passed over as done.
     pub(super) fn apply(&mut self, changes: &[Change]) -> Vec<Result<()>> {
-        let (mut batch, mut sent) = (Batch::default(), Vec::new());
-        for (place, change) in changes.iter().enumerate() {
-            for request in requests(change) {
-                request.encode(&mut batch, self.family);
-                sent.push((place, request));
-            }
-        }
+        let sent = || {
+            let of = |(place, change)| requests(change).into_iter().map(move |request| (place, request));
+            changes.iter().enumerate().flat_map(of)
+        };
+        let mut batch = Batch::default();
+        sent().for_each(|(_, request)| request.encode(&mut batch, self.family));
+        let failures = self.socket.batch(batch);
+        let sent: Vec<(usize, Request<'_>)> = if failures.is_empty() { Vec::new() } else { sent().collect() };
         // The messages of each change that failed.
         let mut failed = vec![Vec::new(); changes.len()];
-        for (index, failure) in self.socket.batch(batch) {
+        for (index, failure) in failures {
             let Some((place, request)) = sent.get(index) else { continue };
             if let Some(failed) = failed.get_mut(*place).filter(|_| !request.is_done(&failure)) {
                 failed.push((*request, failure));

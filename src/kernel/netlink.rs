@@ -7,7 +7,7 @@
 //! does not lend its descriptor as a type that nix sets options by.
 
 use std::fmt::Display;
-use std::io::Cursor;
+use std::io::{Cursor, IoSlice};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -17,8 +17,8 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::sockopt::{RcvBufForce, ReceiveTimeout};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send, setsockopt,
-    socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, sendmsg,
+    setsockopt, socket,
 };
 use nix::sys::time::TimeVal;
 use nix::{setsockopt_impl, sockopt_impl};
@@ -215,15 +215,18 @@ impl Socket {
     /// message is its success. Not the last message itself, because an operation that ends with EINTR is never
     /// answered at all: so it is when a sync daemon is stopped before its thread first ran (`kthread_stop`).
     pub(super) fn batch(&mut self, batch: Batch) -> Vec<(usize, Failure)> {
-        let mut ends = Vec::new();
+        let (mut failures, mut first) = (Vec::new(), 0);
         for mut datagram in batch.0 {
             datagram.push(Nlmsg::Noop, NlmF::ACK, &[], |_| ());
             let mut answers: Vec<_> = (0..datagram.count).map(|_| None).collect();
             let whole = self.exchange(&datagram, &mut answers, |_, _| Ok(()));
             answers.pop();
-            ends.extend(answers.into_iter().map(|answer| answer.unwrap_or_else(|| whole.clone())));
+            let next = first + answers.len();
+            let ends = answers.into_iter().map(|answer| answer.unwrap_or_else(|| whole.clone()));
+            failures.extend((first..).zip(ends).filter_map(|(index, end)| Some((index, end.err()?))));
+            first = next;
         }
-        ends.into_iter().enumerate().filter_map(|(index, end)| Some((index, end.err()?))).collect()
+        failures
     }
 
     /// Sends a datagram and waits for the answer to its last message. `answers` takes those that come; a message without
@@ -235,7 +238,8 @@ impl Socket {
         mut each: impl FnMut(&Reply<'_>, bool) -> Answer<()>,
     ) -> Answer<()> {
         let socket = self.socket.take().map_or_else(|| open(self.protocol), Ok)?;
-        send(socket.as_raw_fd(), &datagram.bytes.0, MsgFlags::empty())
+        let parts = [IoSlice::new(&datagram.bytes.0)];
+        sendmsg::<()>(socket.as_raw_fd(), &parts, &[], MsgFlags::empty(), None)
             .map_err(|errno| Failure::system("sending the request", errno))?;
         let mut buffer = vec![0; RECEIVE];
         let mut lost = Ok(());
