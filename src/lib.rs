@@ -157,7 +157,7 @@ fn carry_out(instance: Instance, role: Option<Role>, command: &str, started: Ins
     process::log_for(&instance.name);
     let instance = process::drop_privileges_and_cwd(instance);
     let request = Request { instance, role, command: command.to_owned(), started, stamp: None };
-    let mut kernel = Linux::open()?;
+    let mut kernel = Linux::default();
     let outcome = reconcile::run(&mut kernel, &request)?;
     print_text(&report::outcome(&request.instance.name, &outcome));
     // Told before, because it takes a second in which somebody may look for the log line.
@@ -198,7 +198,7 @@ fn plan(instance: Instance, role: Option<Role>, json: bool, current: Option<&Pat
         }
         None => {
             let instance = process::drop_privileges_and_cwd(instance);
-            let preview = Preview::of(&mut Linux::open()?, &instance, role, false)?;
+            let preview = Preview::of(&mut Linux::default(), &instance, role, false)?;
             if let Some(why) = preview.basis.problem() {
                 return Err(Invalid(why.to_owned()).into());
             }
@@ -214,12 +214,12 @@ fn plan(instance: Instance, role: Option<Role>, json: bool, current: Option<&Pat
 
 fn status(instance: Instance, args: &StatusArgs) -> Result<Exit> {
     let instance = process::drop_privileges_and_cwd(instance);
-    let mut kernel = Linux::open()?;
+    let mut kernel = Linux::default();
     loop {
         let preview = Preview::of(&mut kernel, &instance, None, true)?;
         let persisted = preview.record.is_none() || sysctl_d::is_current(&instance.name, &preview.desired);
         let client_side = preview.desired.interface.iter().chain(&preview.desired.off_interface);
-        let claims = args.probe.then(|| kernel.probe(&client_side.cloned().collect()));
+        let claims = args.probe.then(|| kernel::probe(&client_side.cloned().collect()));
         let status = Status::of(&instance.name, &preview, persisted, claims.as_ref());
         if args.watch.is_some() {
             report::clear_terminal();

@@ -24,7 +24,7 @@ const TIMEOUTS: Timeouts = Timeouts { tcp: 15 * 60, tcp_fin: 2 * 60, udp: 5 * 60
 /// # Errors
 /// When it has no IPVS, or cannot be read.
 pub fn read() -> anyhow::Result<Table> {
-    let observed = Linux::open()?.observe(&scope()?)?;
+    let observed = Linux::default().observe(&scope()?)?;
     let ipvs = observed.ipvs.as_ref().context(
         "this kernel has no IPVS, so there is nothing to import; on the director itself, `modprobe ip_vs`, or use --from with a file",
     )?;
@@ -36,7 +36,7 @@ pub fn read() -> anyhow::Result<Table> {
 /// # Errors
 /// When the links, on which a VIP may stand, cannot be listed.
 pub fn scope() -> anyhow::Result<Scope> {
-    let interfaces = Linux::interfaces()?;
+    let interfaces = crate::kernel::names()?;
     let arp = interfaces.iter().map(String::as_str).chain(["all"]);
     let arp =
         arp.flat_map(|name| [Parameter::ArpIgnore(name.to_owned()), Parameter::ArpAnnounce(name.to_owned())]);

@@ -31,11 +31,11 @@ pub fn read(words: &[OsString], limit: Duration) -> anyhow::Result<(Table, Optio
     let (name, arguments) = words.split_first().context("no script is named")?;
     let script = find(name)?;
     // Without IPVS it can make nothing.
-    if let Some(error) = Linux::open()?.prepare(&Needs::default()).pop() {
+    if let Some(error) = Linux::default().prepare(&Needs::default()).pop() {
         return Err(error.into());
     }
     namespace::enter()?;
-    let mut kernel = Linux::open()?;
+    let mut kernel = Linux::default();
     let before = kernel.observe(&kernel::scope()?)?;
     let problem = execute(&script, arguments, limit)?;
     let after = kernel.observe(&kernel::scope()?)?;

@@ -65,16 +65,11 @@ macro_rules! operations {
 operations! {
     MakeNetwork: "making a private network namespace",
     AddLink: "making the stand-in for interface",
-    ReadLink: "reading interface",
-    ReadAddresses: "reading the addresses",
+    Read: "reading",
     AddAddress: "adding address",
     RemoveAddress: "removing address",
     FindIpvs: "looking for IPVS",
-    Probe: "looking for the kernel's",
-    ReadServices: "reading the virtual services",
-    ReadServers: "reading the real servers of",
-    ReadDaemons: "reading the sync daemons",
-    ReadTimeouts: "reading the IPVS timeouts",
+    Probe: "looking for schedulers and persistence engines",
     AddService: "adding service",
     SetService: "changing service",
     DeleteService: "removing service",
@@ -84,7 +79,6 @@ operations! {
     SetTimeouts: "setting the IPVS timeouts",
     StartDaemon: "starting sync daemon",
     StopDaemon: "stopping sync daemon",
-    ReadParameter: "reading",
     SetParameter: "setting",
     Announce: "announcing",
     Probing: "asking the network for",
@@ -102,39 +96,38 @@ impl Operation {
         use Operation::*;
         const RERUN: &str = "run again";
         const LINKS: &str = "see `ip link`";
-        const MODULES: &str = "install the kernel's modules package";
         Some(match (self, errno) {
-            (ReadParameter, EPERM | EACCES) => ("not permitted", "run as root"),
-            (MakeNetwork, EPERM) | (SetParameter, EPERM | EACCES) => {
+            (MakeNetwork, EPERM) | (Read, EACCES) | (SetParameter, EPERM | EACCES) => {
                 ("not permitted", "run as root, outside of containers")
             }
             (Announce | Probing, EPERM) => ("not permitted", "run as root or with CAP_NET_RAW"),
             // Generic netlink asks for the capability in the initial user namespace (GENL_ADMIN_PERM).
             (_, EPERM) => ("not permitted", "run as root or with CAP_NET_ADMIN"),
-            (_, ENOMEM) => ("the kernel has no memory for it", ""),
-            (_, EBUSY) => ("the kernel is busy with another reader", RERUN),
 
-            (AddLink, EOPNOTSUPP) => ("this kernel has no dummy interfaces", MODULES),
-            (AddAddress | RemoveAddress | Announce | Probing | ReadLink, ENODEV | ENXIO)
-            | (StartDaemon, ENODEV) => ("there is no such interface", LINKS),
-            (AddAddress, EACCES) => ("IPv6 is disabled on the interface", "see sysctl disable_ipv6"),
+            (AddLink, EOPNOTSUPP) => {
+                ("this kernel has no dummy interfaces", "install the kernel's modules package")
+            }
+            (AddAddress | Announce | Probing | StartDaemon, ENODEV | ENXIO) => {
+                ("there is no such interface", LINKS)
+            }
+            // addrconf.c, inet6_addr_add
+            (AddAddress, EACCES) => {
+                ("IPv6 is disabled on the interface", "`sysctl -w net/ipv6/conf/INTERFACE/disable_ipv6=0`")
+            }
             (AddAddress, EAFNOSUPPORT | EOPNOTSUPP) => {
                 ("this kernel has no IPv6", "remove IPv6 VIPs from the file")
             }
-            (AddAddress, EADDRNOTAVAIL) => ("not an address that an interface can have", ""),
             (AddAddress, EINVAL | ERANGE) => {
                 ("address or label is not valid here", "labels have at most 15 characters")
             }
             (Announce | Probing, ENETDOWN) => ("the interface is down", "`ip link set INTERFACE up`"),
-            (Announce, EMSGSIZE) => ("the interface's MTU is too small for it", LINKS),
             (Probing, EADDRNOTAVAIL) => {
                 ("the interface has no address of its own to ask with", "see `ip address`")
             }
 
-            (ReadParameter | SetParameter, ENOENT) => {
+            (SetParameter, ENOENT) => {
                 ("there is no such parameter", "check the name; net.ipv4.vs needs the module ip_vs")
             }
-            (ReadParameter | SetParameter, EISDIR) => ("that is a directory, not a parameter", ""),
             (SetParameter, EROFS) => ("/proc/sys is read-only", "set it on the host: containers may not"),
             (SetParameter, EINVAL | ERANGE) => ("the kernel does not take this value", ""),
 
@@ -142,20 +135,13 @@ impl Operation {
                 "this kernel has no IPVS: its module ip_vs is neither built in nor installed",
                 "install the kernel's modules package, then `modprobe ip_vs`",
             ),
-            (Probe, ENOENT) => ("not found", MODULES),
-            (ReadServices | ReadDaemons | ReadTimeouts | ReadServers, EOPNOTSUPP) => {
-                ("this kernel's IPVS cannot do that", "Linux 4.2 or later is needed")
-            }
             (AddService | AddServer, EEXIST) => ("already exists, made by someone else meanwhile", RERUN),
-            (AddService | SetService, ENOENT) => {
-                ("its scheduler or persistence engine is not in this kernel", MODULES)
-            }
             (AddService | SetService, EINVAL) => (
                 "the kernel refuses these settings: name of the scheduler, or more real servers than mh has places",
                 "",
             ),
             (AddService, ENOPROTOOPT) => ("the module ip_vs is being unloaded", RERUN),
-            (SetService | DeleteService | AddServer | SetServer | DeleteServer, ESRCH) => {
+            (SetService | AddServer | SetServer, ESRCH) => {
                 ("the service is gone, removed by someone else meanwhile", RERUN)
             }
             (AddService | SetService | AddServer | SetServer, EAFNOSUPPORT) => {
@@ -190,23 +176,17 @@ impl Error {
     /// An error of the kernel's.
     pub(super) fn new(operation: Operation, object: impl fmt::Display, errno: Errno) -> Self {
         let (meaning, remedy) = operation.explain(errno).unwrap_or((errno.desc(), ""));
-        let remedy = Some(remedy).filter(|remedy| !remedy.is_empty());
         Self { errno: Some(errno), ..Self::own(operation, object, meaning, remedy) }
     }
 
     /// An error that is not the kernel's: there is no number, only what went wrong and what helps.
-    pub(super) fn own(
-        operation: Operation,
-        object: impl fmt::Display,
-        detail: &str,
-        remedy: Option<&str>,
-    ) -> Self {
+    pub(super) fn own(operation: Operation, object: impl fmt::Display, detail: &str, remedy: &str) -> Self {
         Self {
             operation: operation.words().to_owned(),
             object: object.to_string(),
             errno: None,
             detail: detail.to_owned(),
-            remedy: remedy.map(str::to_owned),
+            remedy: Some(remedy.to_owned()).filter(|remedy| !remedy.is_empty()),
         }
     }
 
@@ -221,7 +201,7 @@ impl Error {
             Failure::Broken { errno, text } => {
                 let remedy =
                     if operation.reads() { "run again" } else { "whether it was done is unknown: run again" };
-                Self { errno: *errno, ..Self::own(operation, object, text, Some(remedy)) }
+                Self { errno: *errno, ..Self::own(operation, object, text, remedy) }
             }
         }
     }

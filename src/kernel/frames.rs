@@ -1,12 +1,12 @@
 //! Ethernet frames of ARP and neighbour discovery, as bytes.
 //!
 //! Owns what announces an address, what asks for one, and what claims one. Sends and receives nothing:
-//! that is `announce`'s and `probe`'s, which call this.
+//! that is `neighbours`', which calls this.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
-const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+const ETHERTYPE_ARP: &[u8] = &[0x08, 0x06];
+const ETHERTYPE_IPV6: &[u8] = &[0x86, 0xdd];
 
 const ICMPV6: u8 = 58;
 const SOLICITATION: u8 = 135;
@@ -22,7 +22,7 @@ pub(super) fn arp_request(mac: [u8; 6], sender: Ipv4Addr, target: Ipv4Addr) -> V
     [
         &[0xff; 6][..], // to every station
         &mac,
-        &ETHERTYPE_ARP,
+        ETHERTYPE_ARP,
         &[0, 1], // hardware: Ethernet
         &[8, 0], // protocol: IPv4
         &[6, 4], // lengths of their addresses
@@ -69,7 +69,7 @@ fn neighbour_message(mac: [u8; 6], from: Ipv6Addr, to: Ipv6Addr, kind: u8, body:
     [
         &[0x33, 0x33, a, b, c, d][..],
         &mac,
-        &ETHERTYPE_IPV6,
+        ETHERTYPE_IPV6,
         &[0x60, 0, 0, 0],
         &[0, LENGTH, ICMPV6, HOP_LIMIT],
         &from.octets(),
@@ -84,28 +84,19 @@ fn neighbour_message(mac: [u8; 6], from: Ipv6Addr, to: Ipv6Addr, kind: u8, body:
 /// Who says in this frame that an address is its own, and which: an ARP packet's sender, or the target of a
 /// neighbour advertisement. `None` for every other frame.
 pub(super) fn claim(frame: &[u8]) -> Option<(IpAddr, [u8; 6])> {
-    let (header, packet) = frame.split_first_chunk::<14>()?;
-    let [.., e0, e1] = *header;
-    match [e0, e1] {
-        ETHERTYPE_ARP => {
-            let (arp, _) = packet.split_first_chunk::<28>()?;
-            let [0, 1, 8, 0, 6, 4, 0, 1 | 2, m0, m1, m2, m3, m4, m5, a, b, c, d, ..] = *arp else {
-                return None;
-            };
-            Some((Ipv4Addr::new(a, b, c, d).into(), [m0, m1, m2, m3, m4, m5]))
+    match (frame.get(12..14)?, frame.get(14..)?) {
+        (ETHERTYPE_ARP, [0, 1, 8, 0, 6, 4, 0, 1 | 2, pairs @ ..]) if pairs.len() >= 20 => {
+            let (mac, rest) = pairs.split_first_chunk()?;
+            let (address, _) = rest.split_first_chunk::<4>()?;
+            Some(((*address).into(), *mac))
         }
-        ETHERTYPE_IPV6 => {
-            let (ip, message) = packet.split_first_chunk::<40>()?;
-            let ([_, _, _, _, _, _, ICMPV6, 255, ..], [ADVERTISEMENT, 0, ..]) = (ip, message) else {
-                return None;
-            };
+        (ETHERTYPE_IPV6, [_, _, _, _, _, _, ICMPV6, 255, ..]) => {
+            let message = frame.get(54..).filter(|message| message.starts_with(&[ADVERTISEMENT, 0]))?;
             let target: [u8; 16] = message.get(8..24)?.try_into().ok()?;
             // Without the option the sender's own address counts (RFC 4861 §4.4).
-            let mac = match message.get(24..32) {
-                Some([2, 1, mac @ ..]) => mac.try_into().ok()?,
-                _ => header.get(6..12)?.try_into().ok()?,
-            };
-            Some((Ipv6Addr::from(target).into(), mac))
+            let option = message.get(24..32).filter(|option| option.starts_with(&[2, 1]));
+            let mac = option.map_or(frame.get(6..12), |option| option.get(2..))?;
+            Some((target.into(), mac.try_into().ok()?))
         }
         _ => None,
     }

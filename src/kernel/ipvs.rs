@@ -6,55 +6,33 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use neli::consts::genl::{CtrlAttr, CtrlCmd};
-use neli::consts::nl::GenlId;
+use neli::consts::nl::{GenlId, NlmF};
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
-use nix::sys::utsname::uname;
 
 use super::error::{Error, Operation, Result};
-use super::ipvs_abi::{FAMILY, command};
 use super::ipvs_sockopt::Table;
 use super::ipvs_wire::{
-    Decoded, NO_SCHEDULER, decode_daemon, decode_server, decode_service, decode_timeouts, family_id,
-    put_daemon, put_server, put_service, put_timeouts, service_key,
+    FAMILY, NO_SCHEDULER, command, decode_daemon, decode_server, decode_service, decode_timeouts, put_daemon,
+    put_server, put_service, put_timeouts,
 };
-use super::netlink::{Batch, Failure, Malformed, Message, Socket, Writer};
+use super::netlink::{Answer, Batch, Failure, Socket, Writer, generic, generic_attributes};
 use crate::model::{
-    DaemonState, Family, Protocol, RealServer, ServerKey, Service, ServiceKey, SyncDaemon, Timeouts,
-    service_flag,
+    DaemonState, Protocol, RealServer, ServerKey, Service, ServiceKey, SyncDaemon, Timeouts, service_flag,
 };
 use crate::observed::{Counters, ObservedIpvs, ObservedService, ServerScope};
 use crate::plan::{Change, Needs};
 
-/// Longest name of a scheduler (`IP_VS_SCHEDNAME_MAXLEN` without its NUL).
-const NAME_MAX: usize = 15;
-
-/// What a service needs beside IPVS itself: its name, and how those of its modules begin (`ip_vs_sched.c`, `ip_vs_pe.c`).
-type Kind = (&'static str, &'static str);
-const SCHEDULER: Kind = ("scheduler", "ip_vs_");
-const ENGINE: Kind = ("persistence engine", "ip_vs_pe_");
-
-type Answer<T> = std::result::Result<T, Failure>;
-
-/// The error for a kernel without IPVS.
-pub(super) fn no_ipvs_error() -> Error {
-    Error::new(Operation::FindIpvs, "", Errno::ENOENT)
-}
-
 /// How long modprobe is waited for: less than keepalived gives a stop script.
 const LOADING: Duration = Duration::from_millis(600);
 
-/// Runs modprobe as the kernel itself would (`kmod.c`, `call_modprobe`), and as ipvsadm does; once, and a disk that hangs
-/// holds nobody up. The path is empty where that is forbidden. Whether it helped is seen by asking again.
+/// Runs modprobe as the kernel itself would (`kmod.c`, `call_modprobe`), and as ipvsadm does; a disk that hangs holds
+/// nobody up. The path is empty where that is forbidden. Whether it helped is seen by asking again.
 fn load_module() {
-    static TRIED: AtomicBool = AtomicBool::new(false);
-    if TRIED.swap(true, Ordering::Relaxed) {
-        return;
-    }
     let program = std::fs::read_to_string("/proc/sys/kernel/modprobe").unwrap_or_default();
     let mut command = Command::new(program.trim_end());
     command
@@ -83,125 +61,96 @@ pub(super) struct Ipvs {
 
 impl Ipvs {
     /// Finds the family, which loads the module ip_vs where it is installed (`genetlink.c`,
-    /// `genl_get_cmd` with MODULE_ALIAS_GENL_FAMILY); before 5.16 it had none, and is loaded by its name.
-    /// `None` when the kernel has none.
-    pub(super) fn open() -> Result<Option<Self>> {
+    /// `genl_get_cmd` with MODULE_ALIAS_GENL_FAMILY); before 5.16 it had none, and is loaded by its name, once.
+    /// Fails with ENOENT when the kernel has none.
+    pub(super) fn open() -> Result<Self> {
+        static LOADED: Once = Once::new();
         let mut found = Self::find();
         if found.as_ref().is_err_and(|failure| failure.is(Errno::ENOENT)) {
-            load_module();
+            LOADED.call_once(load_module);
             found = Self::find();
         }
-        match found {
-            Ok(ipvs) => Ok(Some(ipvs)),
-            Err(failure) if failure.is(Errno::ENOENT) => Ok(None),
-            Err(failure) => Err(Error::netlink(Operation::FindIpvs, "", &failure)),
-        }
+        found.map_err(|failure| Error::netlink(Operation::FindIpvs, "", &failure))
     }
 
     fn find() -> Answer<Self> {
-        let mut socket = Socket::open(SockProtocol::NetlinkGeneric)?;
-        let mut attributes = Writer::default();
-        attributes.put_text(CtrlAttr::FamilyName.into(), FAMILY);
-        let message = Message::generic(GenlId::Ctrl.into(), CtrlCmd::Getfamily.into(), attributes);
-        let family = family_id(&socket.request(&message)?.ok_or(Malformed)?)?;
+        let mut socket = Socket::new(SockProtocol::NetlinkGeneric);
+        let reply = socket.request(GenlId::Ctrl, NlmF::empty(), &generic(CtrlCmd::Getfamily), |to| {
+            to.put_text(CtrlAttr::FamilyName, FAMILY);
+        })?;
+        let family = generic_attributes(&reply)?.need(CtrlAttr::FamilyId)?;
         Ok(Self { socket, family })
     }
 
     /// Reads every service, the real servers of those in `scope`, the timeouts and the sync daemons.
     pub(super) fn observe(&mut self, scope: &ServerScope) -> Result<ObservedIpvs> {
-        let nothing = Writer::default;
-        let services =
-            self.dump(command::GET_SERVICE, Operation::ReadServices, "", nothing(), decode_service)?;
+        let services = self.dump(command::GET_SERVICE, "the virtual services", |_| (), decode_service)?;
         let mut observed = ObservedIpvs::default();
-        let asked = |key: &ServiceKey| match scope {
-            ServerScope::All => true,
-            ServerScope::Owned(ownership) => ownership.owns(key),
-            ServerScope::Nothing => false,
-        };
-        let shown = |(key, _): &(ServiceKey, Service)| key.family() == Family::Ipv4 && asked(key);
-        let mut table = if services.iter().any(shown) { Table::read() } else { None };
+        let table = if services.is_empty() { None } else { Table::open() };
         // The dump's cursor is a position, so that a change between two of its datagrams can show an entry
         // twice: the map keeps one.
         for (key, settings) in services {
-            let list = match table.as_mut().and_then(|table| table.servers(&key)) {
-                _ if !asked(&key) => Vec::new(),
+            let asked = match scope {
+                ServerScope::All => true,
+                ServerScope::Owned(ownership) => ownership.owns(&key),
+                ServerScope::Nothing => false,
+            };
+            let list = match table.as_ref().filter(|_| asked).and_then(|table| table.servers(&key)) {
                 Some(list) => list,
                 // Of a service that is gone meanwhile this is an empty list, not an error.
-                None => self.servers(&key)?,
+                None if asked => self.servers(&key)?,
+                None => Vec::new(),
             };
             let pairs = list.into_iter().map(|(server, found, counted)| ((server, found), (server, counted)));
             let (servers, counters) = pairs.unzip();
             observed.services.insert(key, ObservedService { settings, servers, counters });
         }
-        let daemons = self.dump(command::GET_DAEMON, Operation::ReadDaemons, "", nothing(), decode_daemon)?;
+        let daemons = self.dump(command::GET_DAEMON, "the sync daemons", |_| (), decode_daemon)?;
         observed.daemons = daemons.into_iter().collect();
         observed.timeouts = self
-            .request(command::GET_CONFIG, nothing())
-            .and_then(|reply| Ok(decode_timeouts(&reply.ok_or(Malformed)?)?))
-            .map_err(|failure| Error::netlink(Operation::ReadTimeouts, "", &failure))?;
+            .request(command::GET_CONFIG, |_| ())
+            .and_then(|reply| decode_timeouts(&reply))
+            .map_err(|failure| Error::netlink(Operation::Read, "the IPVS timeouts", &failure))?;
         Ok(observed)
     }
 
     pub(super) fn servers(&mut self, key: &ServiceKey) -> Result<Vec<(ServerKey, RealServer, Counters)>> {
+        let of_service = |to: &mut Writer| put_service(to, key, None);
         let decode = |payload: &[u8]| decode_server(payload, key.family());
-        self.dump(command::GET_DEST, Operation::ReadServers, key, service_key(key), decode)
+        self.dump(command::GET_DEST, format_args!("the real servers of {key}"), of_service, decode)
     }
 
     fn dump<T>(
         &mut self,
         command: u8,
-        operation: Operation,
         object: impl fmt::Display,
-        attributes: Writer,
-        decode: impl FnMut(&[u8]) -> Decoded<Option<T>>,
+        fill: impl FnOnce(&mut Writer),
+        decode: impl FnMut(&[u8]) -> Answer<Option<T>>,
     ) -> Result<Vec<T>> {
-        let list = self.socket.dump(&Message::generic(self.family, command, attributes), decode);
-        list.map_err(|failure| Error::netlink(operation, object, &failure))
+        let list = self.socket.dump(self.family, &generic(command), fill, decode);
+        list.map_err(|failure| Error::netlink(Operation::Read, object, &failure))
     }
 
-    fn request(&mut self, command: u8, attributes: Writer) -> Answer<Option<Vec<u8>>> {
-        self.socket.request(&Message::generic(self.family, command, attributes))
+    fn request(&mut self, command: u8, fill: impl FnOnce(&mut Writer)) -> Answer<Vec<u8>> {
+        self.socket.request(self.family, NlmF::empty(), &generic(command), fill)
     }
 
     /// Looks for what the services need, and loads the modules for it.
     pub(super) fn prepare(&mut self, needs: &Needs) -> Vec<Error> {
+        let schedulers = needs.schedulers.iter().map(|name| (name.as_str(), ""));
+        let engines = needs.engines.iter().map(|name| (NO_SCHEDULER, name.as_str()));
         let mut errors = Vec::new();
-        let schedulers = needs.schedulers.iter().map(|name| (SCHEDULER, name));
-        for (kind, name) in schedulers.chain(needs.engines.iter().map(|name| (ENGINE, name))) {
-            let answer = match (1..=NAME_MAX).contains(&name.len()) {
-                true => self.request(command::NEW_SERVICE, probe(kind, name)),
-                // Not even asked: the kernel's EINVAL for a long name would look like the EINVAL of what exists.
-                false => Err(Failure::Refused { errno: Errno::ENOENT, text: None }),
-            };
-            match answer {
+        for (scheduler, engine) in schedulers.chain(engines) {
+            match self.request(command::NEW_SERVICE, |to| put_probe(to, scheduler, engine)) {
                 Err(Failure::Refused {
                     errno: Errno::EINVAL | Errno::EEXIST | Errno::EAFNOSUPPORT, ..
                 }) => {}
                 // A kernel that takes this prefix has what was asked for; undone at once.
-                Ok(_) => {
-                    let undone = self.request(command::DEL_SERVICE, service_key(&PROBE)).err();
-                    errors.extend(undone.map(|why| Error::netlink(Operation::DeleteService, PROBE, &why)));
-                }
-                Err(failure) if failure.is(Errno::EPERM) => {
-                    return vec![Error::netlink(Operation::Probe, "schedulers", &failure)];
-                }
+                Ok(_) => _ = self.request(command::DEL_SERVICE, |to| put_service(to, &PROBE, None)),
                 Err(failure) => {
-                    let mut error = Error::netlink(Operation::Probe, format!("{} {name}", kind.0), &failure);
-                    if failure.is(Errno::ENOENT) {
-                        missing_module_error(&mut error, &[(kind, name)]);
-                    }
-                    errors.push(error);
+                    let error = Error::netlink(Operation::Probe, "", &failure);
+                    errors.push(name_modules(error, scheduler, engine));
                 }
-            }
-        }
-        // Older kernels ignore the attribute and would make an ipip tunnel of it, without a word.
-        let release = uname().map(|name| name.release().to_string_lossy().into_owned()).unwrap_or_default();
-        for (needed, kind, least) in [(needs.gue, "gue", (5, 2)), (needs.gre, "gre", (5, 3))] {
-            if needed && version(&release).is_some_and(|found| found < least) {
-                let (major, minor) = least;
-                let detail = format!("needs Linux {major}.{minor}, and this is {release}");
-                let remedy = Some("use tunnels of type ipip, or a newer kernel");
-                errors.push(Error::own(Operation::Probe, format!("tunnels of type {kind}"), &detail, remedy));
             }
         }
         errors
@@ -209,32 +158,17 @@ impl Ipvs {
 
     /// Carries out changes of IPVS, in order, in batches. Any other change is passed over as done.
     pub(super) fn apply(&mut self, changes: &[Change]) -> Vec<Result<()>> {
-        let mut results = Vec::with_capacity(changes.len());
-        // What fills a datagram is sent before the next one is written, in the same memory.
+        let sent = || {
+            let of = |(place, change)| requests(change).into_iter().map(move |request| (place, request));
+            changes.iter().enumerate().flat_map(of)
+        };
         let mut batch = Batch::default();
-        while let Some(rest) = changes.get(results.len()..).filter(|rest| !rest.is_empty()) {
-            results.extend(self.apply_first(rest, &mut batch));
-        }
-        results
-    }
-
-    /// Carries out as many of the first changes as fill a datagram.
-    fn apply_first(&mut self, changes: &[Change], batch: &mut Batch) -> Vec<Result<()>> {
-        // The messages of each change that failed, and each message sent with the place of its change.
-        let (mut failed, mut sent) = (Vec::new(), Vec::new());
-        for (place, change) in changes.iter().enumerate() {
-            let requests = requests(change);
-            let refused = reject_mark_zero(&requests);
-            if refused.is_none() {
-                requests.iter().for_each(|request| request.encode(batch, self.family));
-                sent.extend(requests.into_iter().map(|request| (place, request)));
-            }
-            failed.push(Vec::from_iter(refused));
-            if batch.is_full() {
-                break;
-            }
-        }
-        for (index, failure) in self.socket.batch(batch) {
+        sent().for_each(|(_, request)| request.encode(&mut batch, self.family));
+        let failures = self.socket.batch(batch);
+        let sent: Vec<(usize, Request<'_>)> = if failures.is_empty() { Vec::new() } else { sent().collect() };
+        // The messages of each change that failed.
+        let mut failed = vec![Vec::new(); changes.len()];
+        for (index, failure) in failures {
             let Some((place, request)) = sent.get(index) else { continue };
             if let Some(failed) = failed.get_mut(*place).filter(|_| !request.is_done(&failure)) {
                 failed.push((*request, failure));
@@ -252,7 +186,7 @@ impl Ipvs {
         if let (Body::Service(key, _), true, Failure::Refused { .. }) =
             (request.body, request.schedules(), failure)
         {
-            error.detail += match self.request(command::DEL_SERVICE, service_key(key)) {
+            error.detail += match self.request(command::DEL_SERVICE, |to| put_service(to, key, None)) {
                 Err(failure) if !failure.is(Errno::ESRCH) => {
                     "; the service stands without a scheduler and refuses connections"
                 }
@@ -268,8 +202,6 @@ impl Ipvs {
 struct Request<'a> {
     command: u8,
     operation: Operation,
-    /// It completes the new service of the message before it.
-    joined: bool,
     body: Body<'a>,
 }
 
@@ -284,48 +216,46 @@ enum Body<'a> {
 }
 
 /// The messages that carry out a change, in their order.
-fn requests(change: &Change) -> Vec<Request<'_>> {
+fn requests<'a>(change: &'a Change) -> Vec<Request<'a>> {
     use Operation as Op;
     use command::{DEL_DAEMON, DEL_DEST, DEL_SERVICE, NEW_DAEMON, NEW_DEST, NEW_SERVICE, SET_CONFIG};
     use command::{SET_DEST, SET_SERVICE};
-    let joined = |command, operation, body| Request { command, operation, joined: true, body };
-    let one = |command, operation, body| vec![Request { command, operation, joined: false, body }];
-    match change {
+    let whole = |key, new: &'a Service| Body::Service(key, Some((new, &new.scheduler)));
+    let (command, operation, body) = match change {
         // First without a scheduler, which then builds its tables once and from the complete list: for mh a
         // factor of forty, and no client meets half a service. SET_SERVICE from `none` waits for no RCU grace
         // period (ip_vs_ctl.c, ip_vs_edit_service). It replaces everything, so everything is in it.
         Change::Service { key, old: None, new: Some(new), servers, .. } => {
-            let mut list = one(NEW_SERVICE, Op::AddService, Body::Service(key, Some((new, NO_SCHEDULER))));
             // The kernel puts each at the head of its list (ip_vs_ctl.c, ip_vs_add_dest), and sh and mh go by
             // the list's order: descending here is ascending there, on every director.
-            list.extend(servers.iter().rev().map(|(server, settings)| {
-                joined(NEW_DEST, Op::AddServer, Body::Server(key, server, Some(settings)))
-            }));
-            let whole = Body::Service(key, Some((new, &new.scheduler)));
-            list.push(joined(SET_SERVICE, Op::AddService, whole));
-            list
+            let servers = servers.iter().rev().map(|(server, settings)| {
+                (NEW_DEST, Op::AddServer, Body::Server(key, server, Some(settings)))
+            });
+            let empty = (NEW_SERVICE, Op::AddService, Body::Service(key, Some((new, NO_SCHEDULER))));
+            let list = [empty].into_iter().chain(servers);
+            let list = list.chain([(SET_SERVICE, Op::AddService, whole(key, new))]);
+            return list.map(|(command, operation, body)| Request { command, operation, body }).collect();
         }
-        Change::Service { key, new: Some(new), .. } => {
-            one(SET_SERVICE, Op::SetService, Body::Service(key, Some((new, &new.scheduler))))
-        }
-        Change::Service { key, .. } => one(DEL_SERVICE, Op::DeleteService, Body::Service(key, None)),
+        Change::Service { key, new: Some(new), .. } => (SET_SERVICE, Op::SetService, whole(key, new)),
+        Change::Service { key, .. } => (DEL_SERVICE, Op::DeleteService, Body::Service(key, None)),
         Change::Server { service, key, old, new, .. } => {
             let (command, operation) = match (old, new) {
                 (None, _) => (NEW_DEST, Op::AddServer),
                 (_, Some(_)) => (SET_DEST, Op::SetServer),
                 (_, None) => (DEL_DEST, Op::DeleteServer),
             };
-            one(command, operation, Body::Server(service, key, new.as_ref()))
+            (command, operation, Body::Server(service, key, new.as_ref()))
         }
-        Change::Timeouts { new, .. } => one(SET_CONFIG, Op::SetTimeouts, Body::Timeouts(*new)),
+        Change::Timeouts { new, .. } => (SET_CONFIG, Op::SetTimeouts, Body::Timeouts(*new)),
         Change::Daemon { state, new: Some(new), .. } => {
-            one(NEW_DAEMON, Op::StartDaemon, Body::Daemon(*state, new))
+            (NEW_DAEMON, Op::StartDaemon, Body::Daemon(*state, new))
         }
         Change::Daemon { state, old: Some(old), .. } => {
-            one(DEL_DAEMON, Op::StopDaemon, Body::Daemon(*state, old))
+            (DEL_DAEMON, Op::StopDaemon, Body::Daemon(*state, old))
         }
-        Change::Daemon { .. } | Change::Parameter { .. } | Change::Address { .. } => Vec::new(),
-    }
+        Change::Daemon { .. } | Change::Parameter { .. } | Change::Address { .. } => return Vec::new(),
+    };
+    vec![Request { command, operation, body }]
 }
 
 impl Request<'_> {
@@ -353,7 +283,7 @@ impl Request<'_> {
 
     /// Whether it gives a new service its scheduler.
     fn schedules(&self) -> bool {
-        self.joined && matches!(self.body, Body::Service(..))
+        (self.command, self.operation) == (command::SET_SERVICE, Operation::AddService)
     }
 
     /// Whether the kernel's refusal says that what was wanted is so already.
@@ -366,15 +296,6 @@ impl Request<'_> {
     }
 }
 
-/// What the kernel would take for something else is not sent: mark 0 makes a service of TCP 0.0.0.0:0.
-fn reject_mark_zero<'a>(requests: &[Request<'a>]) -> Option<(Request<'a>, Failure)> {
-    let request = requests.first()?;
-    let (Body::Service(key, _) | Body::Server(key, ..)) = request.body else { return None };
-    let failure =
-        Failure::Refused { errno: Errno::EINVAL, text: Some("there is no firewall mark 0".to_owned()) };
-    matches!(key, ServiceKey::Fwmark { mark: 0, .. }).then_some((*request, failure))
-}
-
 /// The message of a change whose failure is the change's, from all that failed, and the error.
 fn change_error<'a>(failed: &'a [(Request<'a>, Failure)]) -> Option<(&'a Request<'a>, &'a Failure, Error)> {
     // Of a service that somebody else made only that is told.
@@ -383,8 +304,8 @@ fn change_error<'a>(failed: &'a [(Request<'a>, Failure)]) -> Option<(&'a Request
     let unscheduled = failed.iter().find(|(request, _)| created && request.schedules());
     let (request, failure) = unscheduled.or(failed.first())?;
     let mut error = Error::netlink(request.operation, request.object(), failure);
-    if let (Body::Service(_, Some((service, _))), true) = (request.body, failure.is(Errno::ENOENT)) {
-        missing_module_error(&mut error, &[(SCHEDULER, &service.scheduler), (ENGINE, &service.engine)]);
+    if let Body::Service(_, Some((new, _))) = request.body {
+        error = name_modules(error, &new.scheduler, &new.engine);
     }
     if matches!(request.body, Body::Server(..)) && failed.len() > 1 {
         error.detail += &format!(" (and {} more of its real servers failed)", failed.len() - 1);
@@ -392,23 +313,22 @@ fn change_error<'a>(failed: &'a [(Request<'a>, Failure)]) -> Option<(&'a Request
     Some((request, failure, error))
 }
 
-/// Meaning and remedy of ENOENT, which says that one of these is missing.
-fn missing_module_error(error: &mut Error, names: &[(Kind, &str)]) {
-    let names = names.iter().filter(|(_, name)| !name.is_empty());
-    let (missing, remedies): (Vec<_>, Vec<_>) = names
-        .map(|((kind, module), name)| {
-            let remedy = format!("`modprobe {module}{name}`, or install the kernel's modules package");
-            (format!("no {kind} `{name}`"), remedy)
-        })
-        .unzip();
-    error.detail = format!("this kernel has {}", missing.join(", or "));
-    error.remedy = Some(remedies.join(", and "));
-}
-
-/// Major and minor number of a kernel release such as `6.1.0-56-cloud-amd64`.
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+/// The same error, which with ENOENT says that the scheduler is missing, or the engine, which is empty for none.
+fn name_modules(error: Error, scheduler: &str, engine: &str) -> Error {
+    if error.errno != Some(Errno::ENOENT) {
+        return error;
+    }
+    // Names of modules: ip_vs_sched.c, ip_vs_pe.c
+    let (what, modules) = match (scheduler, engine) {
+        (_, "") => (format!("scheduler `{scheduler}`"), format!("ip_vs_{scheduler}")),
+        (NO_SCHEDULER, _) => (format!("persistence engine `{engine}`"), format!("ip_vs_pe_{engine}")),
+        _ => (
+            format!("scheduler `{scheduler}`, or no persistence engine `{engine}`"),
+            format!("-a ip_vs_{scheduler} ip_vs_pe_{engine}"),
+        ),
+    };
+    let remedy = format!("`modprobe {modules}`, or install the kernel's modules package");
+    Error { detail: format!("this kernel has no {what}"), remedy: Some(remedy), ..error }
 }
 
 /// An address of the discard prefix (RFC 6666), on which nobody has a service.
@@ -425,18 +345,10 @@ const PROBE: ServiceKey = ServiceKey::Endpoint {
 /// length, of which 0 is EINVAL, and only then does it make anything. Without IPv6 in IPVS the address family is
 /// refused before all that (`ip_vs_genl_parse_service`, EAFNOSUPPORT): then nothing is known and the best is
 /// assumed, since the batch would tell.
-fn probe(kind: Kind, name: &str) -> Writer {
-    let (scheduler, engine) = if kind == SCHEDULER { (name, "") } else { (NO_SCHEDULER, name) };
-    let settings = Service {
-        scheduler: scheduler.to_owned(),
-        flags: service_flag::PERSISTENT,
-        timeout: 1,
-        netmask: 0,
-        engine: engine.to_owned(),
-    };
-    let mut attributes = Writer::default();
-    put_service(&mut attributes, &PROBE, Some((&settings, scheduler)));
-    attributes
+fn put_probe(to: &mut Writer, scheduler: &str, engine: &str) {
+    let (scheduler, engine) = (scheduler.to_owned(), engine.to_owned());
+    let settings = Service { scheduler, flags: service_flag::PERSISTENT, timeout: 1, netmask: 0, engine };
+    put_service(to, &PROBE, Some((&settings, &settings.scheduler)));
 }
 
 #[cfg(test)]
@@ -445,7 +357,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::model::{Endpoint, Forward, Servers, Tunnel};
+    use crate::model::{Endpoint, Family, Forward, Servers, Tunnel};
 
     fn vip() -> ServiceKey {
         ServiceKey::Endpoint {
@@ -489,16 +401,15 @@ mod tests {
         let change = new_service();
         let mut batch = Batch::default();
         requests(&change).iter().for_each(|request| request.encode(&mut batch, 30));
-        assert_eq!(batch.len(), 5);
+        let payloads: Vec<&[u8]> = batch.payloads().collect();
+        assert_eq!(payloads.len(), 5);
         let commands: Vec<u8> = requests(&change).iter().map(|request| request.command).collect();
         let new_dest = command::NEW_DEST;
         assert_eq!(commands, [command::NEW_SERVICE, new_dest, new_dest, new_dest, command::SET_SERVICE]);
-        let scheduler =
-            |index: usize| decode_service(&batch.messages[index].body).unwrap().unwrap().1.scheduler;
+        let scheduler = |index: usize| decode_service(payloads[index]).unwrap().unwrap().1.scheduler;
         assert_eq!((scheduler(0).as_str(), scheduler(4).as_str()), ("none", "rr"));
         for (index, last) in [(1, 13), (2, 12), (3, 11)] {
-            let (key, settings, _) =
-                decode_server(&batch.messages[index].body, Family::Ipv4).unwrap().unwrap();
+            let (key, settings, _) = decode_server(payloads[index], Family::Ipv4).unwrap().unwrap();
             assert_eq!((key, settings), (server(last), nat()));
         }
     }
@@ -587,7 +498,7 @@ mod tests {
     fn what_is_gone_is_done() {
         let is_done = |operation, errno| {
             let (command, body) = (command::DEL_DEST, Body::Timeouts(Timeouts::default()));
-            Request { command, operation, joined: false, body }.is_done(&refused(errno).unwrap())
+            Request { command, operation, body }.is_done(&refused(errno).unwrap())
         };
         assert!(is_done(Operation::DeleteServer, Errno::ENOENT));
         assert!(is_done(Operation::DeleteServer, Errno::ESRCH));
@@ -598,28 +509,10 @@ mod tests {
     }
 
     #[test]
-    fn mark_0_is_never_sent() {
-        let key = ServiceKey::Fwmark { mark: 0, family: Family::Ipv4 };
-        let (old, servers) = (Some(settings("rr")), Servers::new());
-        let change = Change::Service { key, old, new: None, servers, connections: 0 };
-        let failed = [reject_mark_zero(&requests(&change)).unwrap()];
-        let (.., error) = change_error(&failed).unwrap();
-        assert_eq!(error.to_string(), "removing service fwmark 0: there is no firewall mark 0 (EINVAL)");
-        assert!(reject_mark_zero(&requests(&new_service())).is_none());
-    }
-
-    #[test]
     fn the_probe_s_prefix_length_is_one_that_the_kernel_refuses() {
-        let payload = Message::generic(30, 1, probe(SCHEDULER, "wlc")).body;
-        let (key, settings) = decode_service(&payload).unwrap().unwrap();
+        let mut payload = Writer(generic(1).to_vec());
+        put_probe(&mut payload, "wlc", "");
+        let (key, settings) = decode_service(&payload.0).unwrap().unwrap();
         assert_eq!((key.family(), settings.netmask), (Family::Ipv6, 0));
-    }
-
-    #[test]
-    fn kernel_releases_compare_by_number() {
-        assert_eq!(version("6.1.0-56-cloud-amd64"), Some((6, 1)));
-        assert_eq!(version("5.10-rc1"), Some((5, 10)));
-        assert!(version("5.10.0").unwrap() > (5, 2));
-        assert_eq!(version("unknown"), None);
     }
 }

@@ -1,15 +1,14 @@
-//! Reading IPv4 real servers by IPVS's socket options, which takes one system call per service.
+//! Reading IPv4 real servers by IPVS's socket options, which takes two system calls per service.
 //!
 //! By generic netlink every service costs a dump: a request, two answers, and 32 KiB of memory in the kernel for each,
 //! together nearly three times what adding the service costs. The older interface copies the same lists in a twentieth
-//! of that. It cannot show everything, so it is trusted only when the number of real servers that the kernel counts and
-//! the list agree, and none of them is a tunnel. In every other case, and on a kernel that refuses, the answer is
+//! of that: structures instead of attributes, and all real servers of a service in one answer. It knows IPv4 only, and
+//! neither tunnels nor persistence engines, so it is trusted only when the number of real servers that the kernel counts
+//! and the list agree, and none of them is a tunnel. In every other case, and on a kernel that refuses, the answer is
 //! `None` and `ipvs` asks again by netlink.
 //!
-//! Owns how questions and answers look; services themselves, whose persistence engine does not appear here, and
-//! everything of IPv6 are `ipvs`'s. Called by `ipvs`.
+//! Owns how questions and answers look; services themselves and everything of IPv6 are `ipvs`'s, which calls this.
 
-use std::collections::BTreeMap;
 use std::mem::{offset_of, size_of};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -17,75 +16,90 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-use super::ipvs_abi::FORWARD_MASK;
-use super::ipvs_abi::sockopt::{
-    GET_DESTS, GET_INFO, GET_SERVICES, Info, Server, Servers, Service, Services, Statistics,
-};
-use super::netlink::get_option;
-use crate::model::{Endpoint, Family, Forward, Protocol, RealServer, ServerKey, ServiceKey, Tunnel};
+use super::ipvs_wire::FORWARD_MASK;
+use crate::model::{Endpoint, Family, Forward, RealServer, ServerKey, ServiceKey, Tunnel};
 use crate::observed::{Counters, Rates};
 
-/// The IPv4 services of the network namespace, each with the number of its real servers.
-pub(super) struct Table {
-    socket: OwnedFd,
-    counts: BTreeMap<ServiceKey, usize>,
-    buffer: Vec<u8>,
+/// `IP_VS_SO_GET_SERVICE`: [`Service`] is question and answer.
+const GET_SERVICE: i32 = 1155;
+/// `IP_VS_SO_GET_DESTS`: [`Servers`] is the question; so many [`Server`]s behind it are the answer.
+const GET_DESTS: i32 = 1156;
+
+/// The kernel's layouts (`linux/ip_vs.h`), of which places and sizes are needed.
+macro_rules! structures {
+    ($($(#[$comment:meta])* $name:ident { $($field:ident: $kind:ty),+ $(,)? })+) => {
+        $($(#[$comment])* #[repr(C)] struct $name { $($field: $kind),+ })+
+    };
 }
 
-impl Table {
-    /// Counts; `None` when the kernel does not answer as it should.
-    pub(super) fn read() -> Option<Self> {
-        // Which socket it is does not matter: the netfilter hook of IPVS has its own range of options.
-        let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).ok()?;
-        let mut info = vec![0; size_of::<Info>()];
-        ask(&socket, GET_INFO, &mut info)?;
-        let services = usize::try_from(u32_at(&info, offset_of!(Info, services))?).ok()?;
+structures! {
+    /// `struct ip_vs_service_entry`; address, port and netmask in network order
+    Service {
+        protocol: u16, address: u32, port: u16, fwmark: u32, scheduler: [u8; 16], flags: u32,
+        timeout: u32, netmask: u32, servers: u32, statistics: Statistics,
+    }
 
-        let first = offset_of!(Services, entries);
-        let mut buffer = vec![0; first.checked_add(services.checked_mul(size_of::<Service>())?)?];
-        put(&mut buffer, offset_of!(Services, count), &u32::try_from(services).ok()?.to_ne_bytes());
-        ask(&socket, GET_SERVICES, &mut buffer)?;
-        let mut counts = BTreeMap::new();
-        for entry in buffer.get(first..)?.chunks_exact(size_of::<Service>()) {
-            let key = match u32_at(entry, offset_of!(Service, fwmark))? {
-                0 => ServiceKey::Endpoint {
-                    address: address_at(entry, offset_of!(Service, address))?,
-                    port: port_at(entry, offset_of!(Service, port))?,
-                    protocol: Protocol(u16::from_ne_bytes(bytes_at(entry, offset_of!(Service, protocol))?)),
-                },
-                mark => ServiceKey::Fwmark { mark, family: Family::Ipv4 },
-            };
-            counts.insert(key, usize::try_from(u32_at(entry, offset_of!(Service, servers))?).ok()?);
-        }
-        Some(Self { socket, counts, buffer })
+    /// `struct ip_vs_get_dests`, which begins as a service does
+    Servers { protocol: u16, address: u32, port: u16, fwmark: u32, count: u32, entries: [Server; 0] }
+
+    /// `struct ip_vs_dest_entry`
+    Server {
+        address: u32, port: u16, flags: u32, weight: i32, upper_threshold: u32, lower_threshold: u32,
+        active: u32, inactive: u32, persistent: u32, statistics: Statistics,
+    }
+
+    /// `struct ip_vs_stats_user`; rates are connections, packets in and out, bytes in and out, each in a second
+    Statistics { packets: [u32; 3], bytes: [u64; 2], rates: [u32; 5] }
+}
+
+/// Access to the older interface in the network namespace in which this was opened.
+pub(super) struct Table(OwnedFd);
+
+impl Table {
+    /// Opens a socket; which one does not matter: the netfilter hook of IPVS has its own range of options.
+    pub(super) fn open() -> Option<Self> {
+        socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).ok().map(Self)
     }
 
     /// The real servers of a service; `None` when this interface cannot tell all about all of them.
-    pub(super) fn servers(&mut self, key: &ServiceKey) -> Option<Vec<(ServerKey, RealServer, Counters)>> {
-        let count = *self.counts.get(key)?;
+    pub(super) fn servers(&self, key: &ServiceKey) -> Option<Vec<(ServerKey, RealServer, Counters)>> {
+        let (protocol, address, port, mark) = match *key {
+            ServiceKey::Endpoint { address: IpAddr::V4(address), port, protocol } => {
+                (protocol.0, address, port, 0)
+            }
+            ServiceKey::Fwmark { mark, family: Family::Ipv4 } => (0, Ipv4Addr::UNSPECIFIED, 0, mark),
+            _ => return None,
+        };
+        // As both questions begin. Each number has four bytes.
+        let [p0, p1, q0, q1] = [protocol.to_ne_bytes(), port.to_be_bytes()].as_flattened().try_into().ok()?;
+        let key = [[p0, p1, 0, 0], address.octets(), [q0, q1, 0, 0], mark.to_ne_bytes()];
+        let mut service = key.as_flattened().to_vec();
+        service.resize(size_of::<Service>(), 0);
+        self.ask(GET_SERVICE, &mut service)?;
+        let count = u32_at(&service, offset_of!(Service, servers))?;
         // Room for one more: that it stays empty shows that the list ends where the count says.
         let asked = count.checked_add(1)?;
+        let mut list = [key.as_flattened(), &asked.to_ne_bytes()].concat();
         let first = offset_of!(Servers, entries);
-        self.buffer.clear();
-        self.buffer.resize(first.checked_add(asked.checked_mul(size_of::<Server>())?)?, 0);
-        match key {
-            ServiceKey::Endpoint { address: IpAddr::V4(address), port, protocol } => {
-                put(&mut self.buffer, offset_of!(Servers, protocol), &protocol.0.to_ne_bytes());
-                put(&mut self.buffer, offset_of!(Servers, address), &address.octets());
-                put(&mut self.buffer, offset_of!(Servers, port), &port.to_be_bytes());
-            }
-            ServiceKey::Fwmark { mark, family: Family::Ipv4 } => {
-                put(&mut self.buffer, offset_of!(Servers, fwmark), &mark.to_ne_bytes());
-            }
-            _ => return None,
-        }
-        put(&mut self.buffer, offset_of!(Servers, count), &u32::try_from(asked).ok()?.to_ne_bytes());
-        ask(&self.socket, GET_DESTS, &mut self.buffer)?;
-        let mut entries = self.buffer.get(first..)?.chunks_exact(size_of::<Server>());
-        let list = entries.by_ref().take(count).map(server).collect::<Option<_>>()?;
+        list.resize(first.checked_add(usize::try_from(asked).ok()?.checked_mul(size_of::<Server>())?)?, 0);
+        self.ask(GET_DESTS, &mut list)?;
+        let mut entries = list.get(first..)?.chunks_exact(size_of::<Server>());
+        let servers =
+            entries.by_ref().take(usize::try_from(count).ok()?).map(server).collect::<Option<_>>()?;
         // No real server has the address 0.0.0.0: `ip_vs_new_dest` refuses it.
-        let ended = entries.all(|entry| entry.iter().all(|byte| *byte == 0));
-        ended.then_some(list)
+        entries.all(|entry| entry.iter().all(|byte| *byte == 0)).then_some(servers)
+    }
+
+    /// Reads a socket option whose value is also the question; nix has no type for those of IPVS.
+    fn ask(&self, name: i32, value: &mut [u8]) -> Option<()> {
+        let asked = libc::socklen_t::try_from(value.len()).ok()?;
+        let mut length = asked;
+        let to = value.as_mut_ptr().cast();
+        // SAFETY: address and length are those of one exclusively borrowed slice, beyond which the kernel neither
+        // reads nor writes, and any bytes that it writes are bytes. `length` lives on this stack for the call.
+        #[allow(unsafe_code)]
+        let result = unsafe { libc::getsockopt(self.0.as_raw_fd(), libc::IPPROTO_IP, name, to, &mut length) };
+        (result == 0 && length == asked).then_some(())
     }
 }
 
@@ -93,7 +107,7 @@ impl Table {
 /// and for a tunnel, whose type is not shown.
 fn server(entry: &[u8]) -> Option<(ServerKey, RealServer, Counters)> {
     let field = |offset: usize| u32_at(entry, offset);
-    let address = address_at(entry, offset_of!(Server, address))?;
+    let address = Ipv4Addr::from(bytes_at::<4>(entry, offset_of!(Server, address))?);
     let forward = Forward(field(offset_of!(Server, flags))? & FORWARD_MASK);
     if address.is_unspecified() || forward == Forward::TUN {
         return None;
@@ -113,16 +127,8 @@ fn server(entry: &[u8]) -> Option<(ServerKey, RealServer, Counters)> {
         persistent: field(offset_of!(Server, persistent))?,
         rates: Rates { connections: rate(0)?, bytes_in: rate(3)?, bytes_out: rate(4)? },
     };
-    let port = port_at(entry, offset_of!(Server, port))?;
-    Some((Endpoint { address, port }, settings, counters))
-}
-
-fn ask(socket: &OwnedFd, name: i32, value: &mut [u8]) -> Option<()> {
-    get_option(socket.as_raw_fd(), libc::IPPROTO_IP, name, value).ok()
-}
-
-fn put(to: &mut [u8], offset: usize, value: &[u8]) {
-    to.iter_mut().skip(offset).zip(value).for_each(|(to, from)| *to = *from);
+    let port = u16::from_be_bytes(bytes_at(entry, offset_of!(Server, port))?);
+    Some((Endpoint { address: address.into(), port }, settings, counters))
 }
 
 fn bytes_at<const LENGTH: usize>(bytes: &[u8], offset: usize) -> Option<[u8; LENGTH]> {
@@ -133,26 +139,22 @@ fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     bytes_at(bytes, offset).map(u32::from_ne_bytes)
 }
 
-fn port_at(bytes: &[u8], offset: usize) -> Option<u16> {
-    bytes_at(bytes, offset).map(u16::from_be_bytes)
-}
-
-fn address_at(bytes: &[u8], offset: usize) -> Option<IpAddr> {
-    bytes_at::<4>(bytes, offset).map(|octets| Ipv4Addr::from(octets).into())
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
+    fn put(to: &mut [u8], offset: usize, value: &[u8]) {
+        to.iter_mut().skip(offset).zip(value).for_each(|(to, from)| *to = *from);
+    }
+
     /// Sizes and places as a C compiler has them on x86-64 for `linux/ip_vs.h`.
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn layouts_are_the_kernel_s() {
-        assert_eq!((size_of::<Info>(), offset_of!(Info, services)), (12, 8));
-        assert_eq!((size_of::<Service>(), offset_of!(Services, entries)), (104, 8));
-        assert_eq!((offset_of!(Service, fwmark), offset_of!(Service, servers)), (12, 44));
+        assert_eq!((size_of::<Service>(), offset_of!(Service, servers)), (104, 44));
+        assert_eq!((offset_of!(Service, address), offset_of!(Service, port)), (4, 8));
+        assert_eq!((offset_of!(Service, fwmark), offset_of!(Service, scheduler)), (12, 16));
         assert_eq!((size_of::<Server>(), offset_of!(Servers, entries)), (96, 24));
         assert_eq!((offset_of!(Servers, fwmark), offset_of!(Servers, count)), (12, 16));
         assert_eq!((offset_of!(Server, weight), offset_of!(Server, persistent)), (12, 32));

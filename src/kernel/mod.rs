@@ -4,34 +4,31 @@
 //! one. Decides nothing: what to read comes as a [`Scope`], what to change as a list of [`Change`]s, in the
 //! order in which to do it. Called by `reconcile`, `status`, `check` and `import`.
 
-mod announce;
 mod error;
 mod frames;
 mod ipvs;
-mod ipvs_abi;
 mod ipvs_sockopt;
 mod ipvs_wire;
 mod link;
 #[cfg(test)]
 mod live;
 pub mod namespace;
+mod neighbours;
 mod netlink;
-mod probe;
 mod sysctl;
 
-use std::collections::BTreeSet;
-use std::fmt::Display;
+use nix::errno::Errno;
 
-use crate::model::{AddressKey, Claims};
+use crate::model::AddressKey;
 use crate::observed::{Observed, Scope, ServerScope};
 use crate::plan::{Change, Needs};
 
-use error::Operation;
 use ipvs::Ipvs;
 use link::Addresses;
 
 pub use error::{Error, Result};
-pub use link::{Bound, interfaces};
+pub use link::{Bound, interfaces, names};
+pub use neighbours::probe;
 pub use sysctl::read_parts as read_parameter;
 
 /// A kernel, as far as this program needs one.
@@ -56,47 +53,21 @@ pub trait Kernel {
     fn announce(&mut self, addresses: &[AddressKey]) -> Vec<Result<()>>;
 }
 
-/// The kernel that runs this process, in the network namespace of the calling thread.
+/// The kernel that runs this process, in the network namespace of the calling thread. Its sockets are opened when they
+/// are first needed: what cannot be opened is told there.
 #[derive(Default)]
 pub struct Linux {
-    addresses: Option<Addresses>,
+    addresses: Addresses,
     ipvs: Option<Ipvs>,
 }
 
 impl Linux {
-    /// A handle. Its sockets are opened when they are first needed: what cannot be opened is told there.
-    pub fn open() -> Result<Self> {
-        Ok(Self::default())
-    }
-
-    /// Asks the network who else answers for these addresses; takes about a second for each interface.
-    pub fn probe(&self, addresses: &BTreeSet<AddressKey>) -> Claims {
-        probe::probe(addresses)
-    }
-
-    /// Names of the links of this network namespace.
-    pub fn interfaces() -> Result<BTreeSet<String>> {
-        link::names()
-    }
-
-    fn addresses(&mut self, operation: Operation, object: impl Display) -> Result<&mut Addresses> {
-        let open = || Addresses::open().map_err(|failure| Error::netlink(operation, object, &failure));
-        match &mut self.addresses {
-            Some(addresses) => Ok(addresses),
-            none => Ok(none.insert(open()?)),
-        }
-    }
-
-    /// IPVS, when the kernel has it. Its absence is not remembered: the module may be loaded meanwhile.
-    fn ipvs(&mut self) -> Result<Option<&mut Ipvs>> {
+    /// IPVS, which must be there. Its absence is not remembered: the module may be loaded meanwhile.
+    fn ipvs(&mut self) -> Result<&mut Ipvs> {
         match &mut self.ipvs {
-            Some(ipvs) => Ok(Some(ipvs)),
-            none => Ok(Ipvs::open()?.map(|ipvs| none.insert(ipvs))),
+            Some(ipvs) => Ok(ipvs),
+            none => Ok(none.insert(Ipvs::open()?)),
         }
-    }
-
-    fn need_ipvs(&mut self) -> Result<&mut Ipvs> {
-        self.ipvs()?.ok_or_else(ipvs::no_ipvs_error)
     }
 
     /// Carries out a change that is not IPVS's.
@@ -104,35 +75,35 @@ impl Linux {
         match change {
             Change::Parameter { parameter, new, .. } => sysctl::write(parameter, new),
             Change::Address { key, new: Some(prefix), label, .. } => {
-                self.addresses(Operation::AddAddress, key)?.add(key, *prefix, label.as_deref())
+                self.addresses.add(key, *prefix, label.as_deref())
             }
-            Change::Address { key, old: Some(prefix), .. } => {
-                self.addresses(Operation::RemoveAddress, key)?.remove(key, *prefix)
-            }
+            Change::Address { key, old: Some(prefix), .. } => self.addresses.remove(key, *prefix),
             _ => Ok(()),
         }
     }
 }
 
-/// Reads any bytes as every kind of reply. For fuzzing: whatever they are, reading them ends.
-#[cfg(fuzzing)]
+/// Reads any bytes as every kind of reply: whatever they are, reading them ends.
+#[cfg(any(test, fuzzing))]
 pub fn read_anything(bytes: &[u8]) {
     netlink::read_all(bytes);
-    ipvs_wire::decode_all(bytes);
-    link::decode_all(bytes);
-    let _ = frames::claim(bytes);
+    let _ = (link::decode_link(bytes), link::decode_address(bytes), frames::claim(bytes));
+    let _ = (ipvs_wire::decode_service(bytes), ipvs_wire::decode_server(bytes, crate::model::Family::Ipv4));
+    let _ = (ipvs_wire::decode_daemon(bytes), ipvs_wire::decode_timeouts(bytes));
 }
 
 impl Kernel for Linux {
     fn observe(&mut self, scope: &Scope) -> Result<Observed> {
         let mut observed = Observed::default();
         if !scope.interfaces.is_empty() {
-            let addresses = self.addresses(Operation::ReadAddresses, "")?;
-            (observed.interfaces, observed.addresses) = addresses.observe(&scope.interfaces)?;
+            (observed.interfaces, observed.addresses) = self.addresses.observe(&scope.interfaces)?;
         }
         // Before the parameters: those of IPVS exist only once its module is loaded.
         if scope.servers != ServerScope::Nothing {
-            observed.ipvs = self.ipvs()?.map(|ipvs| ipvs.observe(&scope.servers)).transpose()?;
+            observed.ipvs = match self.ipvs() {
+                Err(error) if error.errno == Some(Errno::ENOENT) => None,
+                ipvs => Some(ipvs?.observe(&scope.servers)?),
+            };
         }
         for parameter in &scope.parameters {
             if let Some(value) = sysctl::read(parameter)? {
@@ -143,7 +114,7 @@ impl Kernel for Linux {
     }
 
     fn prepare(&mut self, needs: &Needs) -> Vec<Error> {
-        self.need_ipvs().map_or_else(|error| vec![error], |ipvs| ipvs.prepare(needs))
+        self.ipvs().map_or_else(|error| vec![error], |ipvs| ipvs.prepare(needs))
     }
 
     fn apply(&mut self, changes: &[Change]) -> Vec<Result<()>> {
@@ -151,7 +122,7 @@ impl Kernel for Linux {
         for run in changes.chunk_by(|left, right| left.is_ipvs() && right.is_ipvs()) {
             match run {
                 [change] if !change.is_ipvs() => results.push(self.apply_one(change)),
-                _ => match self.need_ipvs() {
+                _ => match self.ipvs() {
                     Ok(ipvs) => results.extend(ipvs.apply(run)),
                     Err(error) => results.extend(run.iter().map(|_| Err(error.clone()))),
                 },
@@ -161,7 +132,7 @@ impl Kernel for Linux {
     }
 
     fn announce(&mut self, addresses: &[AddressKey]) -> Vec<Result<()>> {
-        announce::announce(addresses)
+        neighbours::announce(addresses)
     }
 }
 
@@ -189,7 +160,7 @@ mod tests {
     #[ignore = "needs root: run tests/run"]
     fn changes_are_done_in_order_and_one_failure_stops_none() {
         in_namespace(|| {
-            let mut kernel = Linux::open().unwrap();
+            let mut kernel = Linux::default();
             let lo = || "lo".to_owned();
             let vip = AddressKey { interface: lo(), address: "192.0.2.1".parse().unwrap() };
             let parameter = Parameter::ArpIgnore(lo());

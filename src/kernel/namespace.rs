@@ -16,10 +16,9 @@ use crate::observed::ObservedAddress;
 /// # Errors
 /// When the namespace or something in it cannot be made, most of all for want of root's rights.
 pub fn enter() -> Result<()> {
-    let open = || Addresses::open().map_err(|failure| Error::netlink(Operation::ReadAddresses, "", &failure));
-    let (links, addresses) = open()?.observe(&names()?)?;
+    let (links, addresses) = Addresses::default().observe(&names()?)?;
     unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::new(Operation::MakeNetwork, "", errno))?;
-    let mut inside = open()?;
+    let mut inside = Addresses::default();
     for name in links.keys() {
         inside.stand_in(name)?;
     }

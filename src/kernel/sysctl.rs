@@ -2,7 +2,7 @@
 //!
 //! Owns the way to a parameter and the comparison of what was written with what the kernel made of it. Which
 //! value is wanted, and whether writing is needed at all, is the plan's. Called by `kernel` and, for the
-//! forwarding flag of an interface, by `announce`.
+//! forwarding flag of an interface, by `neighbours`.
 //!
 //! The `sysctl` crate sets what it can name. Reading is done by path: the crate would open each file twice for it.
 
@@ -21,7 +21,7 @@ pub(super) fn read(parameter: &Parameter) -> Result<Option<String>> {
     match read_parts(&parameter.parts()) {
         // Several numbers come with tabs between them; people and files have blanks.
         Ok(value) => Ok(value.map(|value| value.replace('\t', " "))),
-        Err(error) => Err(failed(Operation::ReadParameter, parameter, &error)),
+        Err(error) => Err(failed(Operation::Read, parameter, &error)),
     }
 }
 
@@ -30,61 +30,46 @@ pub(super) fn read(parameter: &Parameter) -> Result<Option<String>> {
 /// # Errors
 /// When it exists and cannot be read.
 pub fn read_parts(parts: &[&str]) -> io::Result<Option<String>> {
-    if !are_names(parts) {
-        return Ok(None);
-    }
-    match read_file(&path(parts)) {
-        Ok(value) => Ok(Some(value)),
+    match path(parts).and_then(fs::read_to_string) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+        value => Ok(Some(value?.trim().to_owned())),
     }
-}
-
-fn read_file(path: &Path) -> io::Result<String> {
-    fs::read_to_string(path).map(|value| value.trim().to_owned())
 }
 
 /// Sets a parameter and makes sure that the kernel has it: of `2 3` it would take the 2 and call it done.
 pub(super) fn write(parameter: &Parameter, value: &str) -> Result<()> {
     let object = || format!("{parameter} to {value}");
     let parts = parameter.parts();
-    if !are_names(&parts) {
-        return Err(Error::new(Operation::SetParameter, parameter, Errno::ENOENT));
-    }
-    let by_name = || Ctl::new(&parts.join("."))?.set_value_string(value);
-    let by_path = || {
-        let path = path(&parts);
-        fs::OpenOptions::new().write(true).open(&path)?.write_all(value.as_bytes())?;
-        read_file(&path)
+    let by_path = |path: &Path| {
+        fs::OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())?;
+        fs::read_to_string(path)
     };
     // The crate turns every dot into a slash, so that it cannot name eth0.100; and calls whatever cannot be opened
     // "not found", where the file tells why.
-    let dotted = parts.iter().any(|part| part.contains('.'));
-    let named = if dotted { None } else { by_name().ok() };
-    let found =
-        named.map_or_else(by_path, Ok).map_err(|error| failed(Operation::SetParameter, object(), &error))?;
+    let by_name = || Ctl::new(&parts.join("."))?.set_value_string(value);
+    let found = path(&parts).and_then(|path| by_name().or_else(|_| by_path(&path)));
+    let found = found.map_err(|error| failed(Operation::SetParameter, object(), &error))?;
     // The kernel separates several numbers with a tab, people with a space.
     if found.split_whitespace().eq(value.split_whitespace()) {
         return Ok(());
     }
-    let detail = format!("the kernel took it as `{found}`");
-    Err(Error::own(Operation::SetParameter, object(), &detail, None))
+    let detail = format!("the kernel took it as `{}`", found.trim());
+    Err(Error::own(Operation::SetParameter, object(), &detail, ""))
 }
 
-/// Whether these can be parts of a name: others must not become part of a path.
-fn are_names(parts: &[&str]) -> bool {
+/// The file of a parameter. There is none for parts that would lead elsewhere.
+fn path(parts: &[&str]) -> io::Result<PathBuf> {
     let odd = |part: &&str| matches!(*part, "" | "." | "..") || part.contains(['/', '\0']);
-    !parts.iter().any(odd)
-}
-
-fn path(parts: &[&str]) -> PathBuf {
-    ["/proc/sys"].iter().chain(parts).collect()
+    match parts.iter().any(odd) {
+        true => Err(Errno::ENOENT.into()),
+        false => Ok(["/proc/sys"].iter().chain(parts).collect()),
+    }
 }
 
 fn failed(operation: Operation, object: impl std::fmt::Display, error: &io::Error) -> Error {
     match error.raw_os_error() {
         Some(code) => Error::new(operation, object, Errno::from_raw(code)),
-        None => Error::own(operation, object, &error.to_string(), None),
+        None => Error::own(operation, object, &error.to_string(), ""),
     }
 }
 

@@ -1,0 +1,155 @@
+//! Neighbours on a link: telling them of an address, and asking them who has one, on packet sockets.
+//!
+//! Owns sending and listening; the bytes are in `frames`. When and how often to announce is decided elsewhere, and what
+//! an answer means is judged by `status`. Called by `kernel`; a role change asks nobody. A packet socket does not ask
+//! whether the address is assigned, so that the announcement does not depend on the kernel's own rules for sending ARP,
+//! which `arp_announce` and `arp_ignore` bend.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::socket::sockopt::{RcvBufForce, ReceiveTimeout};
+use nix::sys::socket::{
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt,
+    socket,
+};
+use nix::sys::time::TimeVal;
+
+use super::error::{Error, Operation, Result};
+use super::frames::{arp_request, claim, neighbour_advertisement, neighbour_solicitation};
+use super::link::{Station, stations};
+use super::sysctl;
+use crate::model::{AddressKey, Claims, Mac};
+
+/// Sends one announcement for each address on its interface, which can be missing, down, or not of a kind that has
+/// neighbours: one result per address.
+pub(super) fn announce(addresses: &[AddressKey]) -> Vec<Result<()>> {
+    if addresses.is_empty() {
+        return Vec::new();
+    }
+    // Without a protocol the socket receives nothing, which is all it is to receive.
+    let opened = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)
+        .and_then(|socket| Ok((socket, stations()?)));
+    let announce = |key| match &opened {
+        Ok((socket, stations)) => announce_one(socket, stations, key),
+        Err(errno) => Err(Error::new(Operation::Announce, key, *errno)),
+    };
+    let results = addresses.iter().map(announce).collect();
+    // Closing a packet socket waits for an RCU grace period, some ten milliseconds (af_packet.c,
+    // packet_release). The run has better things to do; at its end the wait is over.
+    let _ = std::thread::Builder::new().stack_size(64 * 1024).spawn(move || drop(opened));
+    results
+}
+
+fn announce_one(socket: &OwnedFd, stations: &BTreeMap<String, Station>, key: &AddressKey) -> Result<()> {
+    let fail = |errno| Error::new(Operation::Announce, key, errno);
+    let station = stations.get(&key.interface).ok_or_else(|| fail(Errno::ENODEV))?;
+    let mac = station.mac().ok_or_else(|| {
+        let detail = "the interface has no neighbours to tell: it is not an Ethernet link";
+        Error::own(Operation::Announce, key, detail, "set `interface` to the one that clients reach")
+    })?;
+    let frame = match key.address {
+        IpAddr::V4(address) => arp_request(mac, address, address),
+        IpAddr::V6(address) => neighbour_advertisement(mac, address, forwards(&key.interface)),
+    };
+    send(socket, &station.link, &frame).map_err(fail)
+}
+
+/// Whether the interface is a router's. A wrong R flag would make neighbours drop their routes over this node
+/// (RFC 4861 §7.2.5: an advertisement without it removes its sender from the lists of default routers).
+fn forwards(interface: &str) -> bool {
+    let value = sysctl::read_parts(&["net", "ipv6", "conf", interface, "forwarding"]);
+    matches!(value, Ok(Some(value)) if value != "0")
+}
+
+/// Sends one frame.
+fn send(socket: &OwnedFd, link: &LinkAddr, frame: &[u8]) -> nix::Result<()> {
+    sendto(socket.as_raw_fd(), frame, link, MsgFlags::empty()).map(|_| ())
+}
+
+/// How long answers are waited for; asked twice in that time.
+const PATIENCE: Duration = Duration::from_millis(1000);
+/// Room for what a busy link brings besides the answers.
+const RECEIVE_QUEUE: usize = 4 * 1024 * 1024;
+
+/// Asks who else answers for these addresses, each on its interface, about a second for each interface. Answers of this
+/// host are not among them.
+pub fn probe(addresses: &BTreeSet<AddressKey>) -> Claims {
+    let addresses: Vec<&AddressKey> = addresses.iter().collect();
+    let mut claims = Claims::new();
+    for keys in addresses.chunk_by(|left, right| left.interface == right.interface) {
+        let asked = ask(keys);
+        for key in keys {
+            let told = match &asked {
+                Ok(found) => Ok(found.get(&key.address).into_iter().flatten().copied().collect()),
+                Err(errno) => Err(Error::new(Operation::Probing, key, *errno).to_string()),
+            };
+            claims.insert((*key).clone(), told);
+        }
+    }
+    claims
+}
+
+/// Asks for addresses on one interface.
+///
+/// With an own address: from 0.0.0.0 it would be a duplicate's probe (RFC 5227 §2.1.1), on which a host that is just
+/// taking the address over would give up, and from :: as well (RFC 4862 §5.4.3). The VIP as sender would announce it.
+fn ask(keys: &[&AddressKey]) -> nix::Result<BTreeMap<IpAddr, BTreeSet<Mac>>> {
+    let interface = keys.first().map(|key| key.interface.as_str()).unwrap_or_default();
+    let station = stations()?.remove(interface).ok_or(Errno::ENODEV)?;
+    let mac = station.mac().ok_or(Errno::EPROTONOSUPPORT)?;
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
+    bind(socket.as_raw_fd(), &station.link)?;
+    let _ = setsockopt(&socket, RcvBufForce, &RECEIVE_QUEUE);
+    setsockopt(&socket, ReceiveTimeout, &TimeVal::new(0, 20_000))?;
+    let mut found = BTreeMap::<IpAddr, BTreeSet<Mac>>::new();
+    let mut frame = [0; 2048];
+    let begun = Instant::now();
+    for round in 1..=2 {
+        for key in keys {
+            let question = match key.address {
+                IpAddr::V4(target) => {
+                    station.v4.filter(|own| *own != target).map(|own| arp_request(mac, own, target))
+                }
+                IpAddr::V6(target) => station.link_local.map(|own| neighbour_solicitation(mac, own, target)),
+            };
+            send(&socket, &station.link, &question.ok_or(Errno::EADDRNOTAVAIL)?)?;
+        }
+        while begun.elapsed() < PATIENCE * round / 2 {
+            let length = match recv(socket.as_raw_fd(), &mut frame, MsgFlags::empty()) {
+                Err(Errno::EAGAIN | Errno::EINTR) => continue,
+                received => received?,
+            };
+            let Some((address, other)) = claim(frame.get(..length).unwrap_or_default()) else { continue };
+            if other != mac && keys.iter().any(|key| key.address == address) {
+                found.entry(address).or_default().insert(other);
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn what_has_no_neighbours_cannot_be_told() {
+        let lo = AddressKey { interface: "lo".to_owned(), address: Ipv4Addr::LOCALHOST.into() };
+        let missing = AddressKey { interface: "nosuch0".to_owned(), address: Ipv4Addr::LOCALHOST.into() };
+        let results = announce(&[lo, missing]);
+        let texts: Vec<String> = results.into_iter().map(|result| result.unwrap_err().to_string()).collect();
+        // Without CAP_NET_RAW it ends earlier.
+        if texts[0].contains("EPERM") {
+            return;
+        }
+        assert!(texts[0].contains("not an Ethernet link"), "{texts:?}");
+        assert!(texts[1].contains("no such interface (ENODEV)"), "{texts:?}");
+    }
+}
