@@ -1,7 +1,8 @@
-//! What a run goes by: the instance's file, the last good copy of it, or only the record.
+//! What a run goes by, and what it wants by that.
 //!
-//! Owns that choice and what is wanted in each case. Leaves reading a file to `config`, its meaning to `desired`, the
-//! copies to `state::record`. Called by `reconcile`, `preview` and `lib`.
+//! Owns the choice between the instance's file, the last good copy of it, and only the record; and the goal in a role:
+//! the same for `reconcile`, which works towards it, and for `preview`, which only looks. Leaves reading a file to
+//! `config`, its meaning to `desired`, what is kept to `state`.
 
 use std::collections::BTreeSet;
 
@@ -10,71 +11,50 @@ use crate::config::source::{Invalid, Source};
 use crate::desired::Desired;
 use crate::instance::Instance;
 use crate::model::{Owned, Role};
-use crate::state::record::Store;
+use crate::observed::{Observed, Scope};
+use crate::plan::Plan;
+use crate::state::record::{self, Record};
+use crate::state::stamp::seconds_now;
+use crate::state::{drain, last_good};
 
-/// Where the desired state came from.
+/// Where the desired state comes from.
 #[derive(Clone, Debug)]
-pub enum Basis {
-    File {
-        source: Source,
-        config: Config,
-        /// Known from the compiled copy
-        compiled: bool,
-    },
-    /// The file cannot be used
-    StandIn {
-        /// The last good copy; without one, only what the record says can be taken away
-        last_good: Option<Config>,
-        /// What is wrong with the file
-        why: String,
-    },
+pub struct Basis {
+    /// The instance's file, or what is wrong with it
+    pub file: Result<Source, String>,
+    /// What it means, or, when it cannot be used, its last good copy. Without either, only what the record says can be
+    /// taken away.
+    pub config: Option<Config>,
 }
 
 impl Basis {
     /// Reads the instance's file, or what can stand in for it.
-    pub fn read(instance: &Instance, store: &Store) -> Self {
-        let read = || -> anyhow::Result<Self> {
-            let source = Source::read(&instance.path)?;
-            Ok(match store.compiled(&source.text) {
-                Some(config) => Self::File { source, config, compiled: true },
-                None => Self::File { config: Config::parse(&source)?, source, compiled: false },
-            })
+    pub fn read(instance: &Instance) -> Self {
+        let read = |path| -> anyhow::Result<(Source, Config)> {
+            let source = Source::read(path)?;
+            let compiled = last_good::compiled(&instance.name, &source.text);
+            let config = compiled.map_or_else(|| Config::parse(&source), Ok)?;
+            Ok((source, config))
         };
-        read().unwrap_or_else(|error| Self::StandIn {
-            last_good: store.last_good().ok().and_then(|source| Config::parse(&source).ok()),
-            why: format!("{error:#}"),
-        })
+        match read(&instance.path) {
+            Ok((source, config)) => Self { file: Ok(source), config: Some(config) },
+            Err(error) => {
+                let config = read(&last_good::path(&instance.name)).ok().map(|(_, config)| config);
+                Self { file: Err(format!("{error:#}")), config }
+            }
+        }
     }
 
     /// What is wrong with the instance's file.
     pub fn problem(&self) -> Option<&str> {
-        match self {
-            Self::File { .. } => None,
-            Self::StandIn { why, .. } => Some(why),
-        }
+        self.file.as_ref().err().map(String::as_str)
     }
 
-    /// The meaning of the file that is used.
-    pub fn config(&self) -> Option<&Config> {
-        match self {
-            Self::File { config, .. } => Some(config),
-            Self::StandIn { last_good, .. } => last_good.as_ref(),
-        }
-    }
-
-    /// The file wants the values found before put back on leaving MASTER.
-    pub fn restores(&self) -> bool {
-        self.config().and_then(|config| config.arp).is_some_and(|arp| arp.restore)
-    }
-
-    /// The state wanted in a role.
-    ///
-    /// # Errors
-    /// [`Invalid`], when a MASTER has no file to go by: then nothing may be touched.
+    /// The state wanted in a role; none for a MASTER that has no file to go by: then nothing may be touched.
     pub fn desired(&self, role: Role, owned: &Owned) -> Result<Desired, Invalid> {
-        match (self.config(), self.problem()) {
+        match (&self.config, &self.file) {
             (Some(config), _) => Ok(Desired::for_role(config, role)),
-            (None, Some(why)) if role == Role::Master => {
+            (None, Err(why)) if role == Role::Master => {
                 Err(Invalid(format!("{why}\nnothing was changed: there is no last good copy either")))
             }
             (None, _) => Ok(desired_from_record(owned)),
@@ -91,5 +71,39 @@ fn desired_from_record(owned: &Owned) -> Desired {
         off_interface: interface,
         restore: !owned.originals.is_empty(),
         ..Desired::default()
+    }
+}
+
+/// What is wanted of an instance, and what of the kernel that concerns.
+#[derive(Debug)]
+pub struct Goal {
+    pub desired: Desired,
+    /// What earlier runs made, and the values found before that come back
+    pub owned: Owned,
+    pub scope: Scope,
+    /// Why real servers drained by hand are not
+    pub problem: Option<anyhow::Error>,
+}
+
+impl Goal {
+    /// What is wanted in a role, after what a record says.
+    pub fn of(name: &str, basis: &Basis, role: Role, record: Option<&Record>) -> Result<Self, Invalid> {
+        let mut owned = record.map(|record| record.owned.clone()).unwrap_or_default();
+        let mut desired = basis.desired(role, &owned)?;
+        let drained = drain::read(name).map(|list| drain::apply(&list, &mut desired, seconds_now()));
+        if desired.restore {
+            // What another instance wants set stays set; the last one to leave restores it.
+            let others = record::others(name);
+            owned
+                .originals
+                .retain(|name, _| !others.values().any(|other| other.owned.parameters.contains(name)));
+        }
+        let scope = Scope::of(&desired, &owned);
+        Ok(Self { desired, owned, scope, problem: drained.err() })
+    }
+
+    /// What differs from it.
+    pub fn plan(&self, observed: &Observed) -> Plan {
+        Plan::between(&self.desired, observed, &self.owned)
     }
 }

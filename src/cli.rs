@@ -13,6 +13,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use crate::config::notation::{parse_duration, parse_endpoint};
 use crate::import::Origin;
 use crate::report::EXIT_STATUS;
+use crate::state::drain::ServerWord;
 
 const EXAMPLES: &str = "\
 Examples, as keepalived.conf has them:
@@ -81,27 +82,28 @@ pub enum Command {
     #[command(after_help = "Example: lvs-notify drain 192.0.2.11 --for 10m")]
     Drain {
         /// Real server: ADDRESS or ADDRESS:PORT
-        server: String,
+        #[arg(value_parser = server)]
+        server: ServerWord,
         /// VRRP instance
         instance: Option<String>,
         /// Only in this service: VIP:PORT, tcp/VIP:PORT, udp/VIP:PORT, sctp/VIP:PORT or fwmark/MARK
         #[arg(long = "service", value_name = "SERVICE")]
         services: Vec<String>,
         /// Lift it by itself after this time, at the next run: a notification, or `apply` from a timer
-        #[arg(long = "for", value_name = "DURATION")]
-        period: Option<String>,
+        #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+        period: Option<Duration>,
     },
     /// Lift what `drain` has begun
     #[command(after_help = "Example: lvs-notify undrain 192.0.2.11")]
     Undrain {
         /// Real server: ADDRESS or ADDRESS:PORT
-        #[arg(required_unless_present = "all")]
-        server: Option<String>,
+        #[arg(value_parser = server, required_unless_present = "all", conflicts_with = "all")]
+        server: Option<ServerWord>,
         /// VRRP instance
         instance: Option<String>,
         /// Every real server
-        #[arg(long)]
-        all: bool,
+        #[arg(long, value_name = "INSTANCE", num_args = 0..=1)]
+        all: Option<Option<String>>,
     },
     /// Follow keepalived's notify FIFO: the same as the role commands, with events in their order
     #[command(
@@ -163,42 +165,33 @@ pub enum Command {
         #[arg(long, value_names = ["SCRIPT", "ARGUMENT"], num_args = 1.., allow_hyphen_values = true, conflicts_with_all = ["from", "file"])]
         run: Vec<OsString>,
         /// How long the script may run; stands before --run
-        #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = |text: &str| {
-            parse_duration(text).ok_or("not a duration, as in 2m or 30")
-        })]
+        #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
         limit: Duration,
     },
 }
 
 impl Cli {
-    /// Reads the command line.
-    ///
-    /// # Errors
-    /// What is wrong with it, as help and version are told.
+    /// Reads the command line; an error is what is wrong with it, and also how help and version are told.
     pub fn read() -> Result<Self, clap::Error> {
-        let mut cli = Self::try_parse()?;
-        let wrong = match &mut cli.command {
-            Command::Import { from: Origin::Kernel, file: Some(file), .. } => {
-                format!("{}: which format? Use --from ipvsadm-save or keepalived-conf", file.display())
-            }
-            Command::Import { from: Origin::Script, .. } => {
-                "a script is no longer read as text: `lvs-notify import --run SCRIPT [ARGUMENT…]` lets it run in private namespaces and reads what it has made"
-                    .to_owned()
-            }
-            // The only word after --all is the instance.
-            Command::Undrain { all: true, server: Some(word), instance }
-                if instance.is_some() || parse_endpoint(word).is_some() =>
-            {
-                format!("--all means every real server of the instance; leave out `{word}`, or --all")
-            }
-            Command::Undrain { all: true, server, instance } if server.is_some() => {
-                *instance = server.take();
-                return Ok(cli);
-            }
-            _ => return Ok(cli),
+        let cli = Self::try_parse()?;
+        let Command::Import { from: Origin::Kernel | Origin::Script, file: Some(file), .. } = &cli.command
+        else {
+            return Ok(cli);
         };
+        let wrong = format!(
+            "{}: which format? Use --from ipvsadm-save or keepalived-conf; for a script, --run",
+            file.display()
+        );
         Err(Self::command().error(ErrorKind::InvalidValue, wrong))
     }
+}
+
+fn server(text: &str) -> Result<ServerWord, &'static str> {
+    parse_endpoint(text).ok_or("not a real server, as in 192.0.2.11, 192.0.2.11:80 or \"[2001:db8::11]:80\"")
+}
+
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    parse_duration(text).filter(|period| !period.is_zero()).ok_or("not a duration, as in 10m or 300")
 }
 
 /// Arguments of `status`.

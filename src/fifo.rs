@@ -5,30 +5,22 @@
 //! in which they were started, as they do under keepalived's own scripts. Called by `lib`; keepalived starts it with the
 //! FIFO's path as last argument, sends it SIGTERM at reload and at stop, and starts it anew after a reload.
 
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Read as _};
-use std::os::fd::AsFd as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::Context as _;
-use nix::errno::Errno;
-use nix::libc::O_NONBLOCK;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 
 use crate::instance;
 use crate::model::Role;
 use crate::process;
 use crate::report::Exit;
 
-/// A line longer than this is none of keepalived's.
-const LONGEST: usize = 4096;
 /// As much as a pipe holds.
 const WAITING: usize = 64 << 10;
 /// keepalived ends its FIFO scripts with SIGTERM, then writes the STOP events, and kills after a second.
@@ -54,72 +46,40 @@ fn parse(line: &str) -> Option<Event> {
 }
 
 /// Follows the FIFO until every writer has closed it, or for a while after SIGTERM.
-///
-/// # Errors
-/// When the FIFO cannot be opened or read, or signals cannot be waited for.
 pub fn follow(path: &Path, config: Option<&Path>) -> anyhow::Result<Exit> {
     process::block_signals();
-    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD]);
-    signals.thread_block()?;
-    let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-    // Without waiting for a writer: keepalived opens it after it has started this process.
-    let mut fifo = OpenOptions::new()
-        .read(true)
-        .custom_flags(O_NONBLOCK)
-        .open(path)
-        .with_context(|| format!("opening keepalived's notify FIFO {}", path.display()))?;
+    let ends = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    thread::Builder::new().spawn(move || {
+        let _ = ends.wait();
+        thread::sleep(STOP_GRACE);
+        std::process::exit(Exit::Done as i32);
+    })?;
     let config = config.map(std::path::absolute).transpose()?;
+    log::info!("following {}", path.display());
+    // Waits for a writer: keepalived opens it after it has started this process.
+    let fifo =
+        File::open(path).with_context(|| format!("opening keepalived's notify FIFO {}", path.display()))?;
     // Its capabilities are those of the runs, which give up what they do not need.
     let _ = std::env::set_current_dir("/");
-    log::info!("following {}", path.display());
-    let mut line = Vec::new();
-    let mut buffer = vec![0; WAITING];
-    let mut end: Option<Instant> = None;
-    while end.is_none_or(|end| Instant::now() < end) {
-        let timeout = if end.is_some() { PollTimeout::from(50u8) } else { PollTimeout::NONE };
-        let mut polled =
-            [PollFd::new(fifo.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut polled, timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno).context("waiting for an event"),
-        }
-        let readable = polled.first().and_then(PollFd::any).unwrap_or_default();
-        while let Ok(Some(signal)) = signals.read_signal() {
-            if signal.ssi_signo != Signal::SIGCHLD as u32 {
-                end = end.or_else(|| Some(Instant::now() + STOP_GRACE));
-            }
-        }
-        // Runs that have ended.
-        while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|run| run != WaitStatus::StillAlive) {}
-        // Before the first writer there is nothing to read, which looks as it does after the last one.
-        if !readable {
-            continue;
-        }
-        match fifo.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(length) => {
-                let bytes = buffer.get(..length).unwrap_or_default();
-                events(&mut line, bytes).iter().for_each(|event| start(event, config.as_deref()));
-            }
-            Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
-            Err(error) => return Err(error).context("reading keepalived's notify FIFO"),
-        }
+    let mut fifo = BufReader::with_capacity(WAITING, fifo);
+    while let Some(events) = waiting(&mut fifo).context("reading keepalived's notify FIFO")? {
+        events.iter().for_each(|event| start(event, config.as_deref()));
     }
     Ok(Exit::Done)
 }
 
-/// The events whose lines end in these bytes, in order; of several of an instance only the last. `line` keeps the
-/// beginning of what has no end yet.
-fn events(line: &mut Vec<u8>, bytes: &[u8]) -> Vec<Event> {
+/// Waits for a line; gives the events of all lines that have come with it, in order, and of several of an instance only
+/// the last. `None` when every writer has closed the FIFO.
+fn waiting(fifo: &mut BufReader<impl Read>) -> io::Result<Option<Vec<Event>>> {
     let mut list: Vec<Event> = Vec::new();
-    for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-        // The rest of a line that is too long is passed over with it.
-        line.extend(piece.iter().take(LONGEST.saturating_sub(line.len())));
-        if !piece.ends_with(b"\n") {
-            continue;
+    let mut line = Vec::new();
+    while line.is_empty() || fifo.buffer().contains(&b'\n') {
+        line.clear();
+        fifo.read_until(b'\n', &mut line)?;
+        if !line.ends_with(b"\n") {
+            return Ok(None);
         }
-        let whole = std::mem::take(line);
-        let text = String::from_utf8_lossy(&whole);
+        let text = String::from_utf8_lossy(&line);
         let Some(event) = parse(&text) else {
             log::debug!("not for us: {text}");
             continue;
@@ -130,7 +90,7 @@ fn events(line: &mut Vec<u8>, bytes: &[u8]) -> Vec<Event> {
         }
         list.push(event);
     }
-    list
+    Ok(Some(list))
 }
 
 /// Starts the run of an event, and waits for nothing: what it does, and what went wrong, is in its own log lines.
@@ -147,7 +107,11 @@ fn start(event: &Event, config: Option<&Path>) {
         run.arg("--config").arg(config);
     }
     match run.args([role.command(), "--", name]).spawn() {
-        Ok(run) => log::info!("{name}: {role}: run by process {}", run.id()),
+        Ok(mut run) => {
+            log::info!("{name}: {role}: run by process {}", run.id());
+            // It leaves no zombie, and nobody is held up.
+            let _ = thread::Builder::new().spawn(move || run.wait());
+        }
         Err(error) => log::error!("{name}: {role}: lost, no process can be started: {error}"),
     }
 }
@@ -183,8 +147,8 @@ mod tests {
 
     /// What is carried out of these bytes, read in pieces of a size.
     fn carried_out(bytes: &[u8], size: usize) -> Vec<Event> {
-        let mut line = Vec::new();
-        bytes.chunks(size).flat_map(|piece| events(&mut line, piece)).collect()
+        let mut fifo = BufReader::with_capacity(size, bytes);
+        std::iter::from_fn(|| waiting(&mut fifo).unwrap()).flatten().collect()
     }
 
     #[test]
@@ -199,9 +163,9 @@ mod tests {
 
     #[test]
     fn noise_hides_no_event() {
-        let mut bytes = vec![b'x'; 3 * LONGEST];
+        let mut bytes = vec![b'x'; 3 * 4096];
         bytes.extend(b"\n\xff\xfe\n\0\nINSTANCE \"A\" MASTER 1\n\0INSTANCE \"B\" STOP 1\n");
-        for size in [1, 7, LONGEST, WAITING] {
+        for size in [1, 7, 4096, WAITING] {
             assert_eq!(carried_out(&bytes, size), [event("A", Role::Master), event("B", Role::Stop)]);
         }
         assert_eq!(

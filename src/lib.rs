@@ -51,9 +51,7 @@ use plan::Plan;
 use preview::Preview;
 use reconcile::Request;
 use report::{Exit, print_raw, print_text};
-use state::drain::{self, DrainRequest};
-use state::record::Store;
-use state::{lock, sysctl_d};
+use state::{drain, lock, record, sysctl_d};
 use status::Status;
 
 /// The whole process.
@@ -92,45 +90,45 @@ fn failed(error: &anyhow::Error) -> Exit {
 fn run(cli: Cli, started: Instant) -> Result<Exit> {
     let config = cli.config.or_else(|| std::env::var_os("LVS_NOTIFY_CONFIG").map(PathBuf::from));
     let config = config.as_deref();
-    let find = |name: &Option<String>| instance::find(config, name.as_deref());
-    let take = |role: Option<Role>, args: &RoleArgs| {
-        let instance = find(&args.instance)?;
+    let find = |name: Option<String>| instance::find(config, name.as_deref());
+    let take = |role: Option<Role>, args: RoleArgs| {
+        let instance = find(args.instance)?;
         match args.dry_run {
             true => plan(instance, role, false, None),
             false => carry_out(instance, role, role.map_or("apply", Role::command), started),
         }
     };
-    match &cli.command {
+    match cli.command {
         Command::Master(args) => take(Some(Role::Master), args),
         Command::Backup(args) => take(Some(Role::Backup), args),
         Command::Fault(args) => take(Some(Role::Fault), args),
         Command::Stop(args) => take(Some(Role::Stop), args),
         Command::Apply(args) => take(None, args),
         Command::Notify { kind, name, state, .. } => match state.parse() {
-            Ok(role) => carry_out(instance::find(config, Some(name))?, Some(role), "notify", started),
+            Ok(role) => carry_out(find(Some(name))?, Some(role), "notify", started),
             Err(()) => {
                 log::info!("{kind} {name}: nothing to do for {state}");
                 Ok(Exit::Done)
             }
         },
-        Command::Fifo { path } => fifo::follow(path, config),
+        Command::Fifo { path } => fifo::follow(&path, config),
         Command::Plan { words, json, current } => {
-            let (role, name) = instance::role_and_name(words)?;
-            plan(instance::find(config, name)?, role, *json, current.as_deref())
+            let (role, name) = instance::role_and_name(&words)?;
+            plan(instance::find(config, name)?, role, json, current.as_deref())
         }
-        Command::Status(args) => status(find(&args.instance)?, args),
+        Command::Status(args) => status(instance::find(config, args.instance.as_deref())?, &args),
         Command::Drain { server, instance, services, period } => {
-            let request = DrainRequest { server, services, period: period.as_deref() };
-            edit_drains(find(instance)?, started, |store, basis| {
-                let why = || Invalid(basis.problem().unwrap_or_default().to_owned());
-                drain::begin(store.instance(), basis.config().ok_or_else(why)?, &request)
-            })
+            let instance = find(instance)?;
+            let Basis { file, config } = Basis::read(&instance);
+            let config = config.ok_or_else(|| Invalid(file.err().unwrap_or_default()))?;
+            edit_drains(instance, started, |name| drain::begin(name, &config, server, &services, period))
         }
-        Command::Undrain { server, instance, .. } => {
-            edit_drains(find(instance)?, started, |store, _| drain::lift(store.instance(), server.as_deref()))
+        Command::Undrain { server, instance, all } => {
+            let instance = find(all.flatten().or(instance))?;
+            edit_drains(instance, started, |name| drain::lift(name, server))
         }
         Command::Check { files, keepalived_conf, host, json } => {
-            let checked = check::run(files, config, keepalived_conf.as_deref(), *host)?;
+            let checked = check::run(&files, config, keepalived_conf.as_deref(), host)?;
             match json {
                 true => print_raw(&report::check::as_json(&checked)),
                 false => print_text(&report::check::text(&checked)),
@@ -138,30 +136,33 @@ fn run(cli: Cli, started: Instant) -> Result<Exit> {
             Ok(report::check::exit(&checked))
         }
         Command::Import { run, .. } if import::sandbox::is_inside() => {
-            import::sandbox::run(run).map(|()| Exit::Done)
+            import::sandbox::run(&run).map(|()| Exit::Done)
         }
         Command::Import { run, limit, .. } if !run.is_empty() => {
-            let (text, problem) = import::run_script(run, *limit)?;
+            let (text, problem) = import::run_script(&run, limit)?;
             print_raw(&text);
             problem.map_or(Ok(Exit::Done), |why| Err(anyhow::Error::msg(why)))
         }
         Command::Import { from, file, .. } => {
-            print_raw(&import::run(*from, file.as_deref())?);
+            print_raw(&import::run(from, file.as_deref())?);
             Ok(Exit::Done)
         }
     }
 }
 
-fn carry_out(instance: Instance, role: Option<Role>, command: &str, started: Instant) -> Result<Exit> {
+fn carry_out(
+    instance: Instance,
+    role: Option<Role>,
+    command: &'static str,
+    started: Instant,
+) -> Result<Exit> {
     process::block_signals();
     process::log_for(&instance.name);
     let instance = process::drop_privileges_and_cwd(instance);
-    let request = Request { instance, role, command: command.to_owned(), started, stamp: None };
-    let mut kernel = Linux::default();
-    let outcome = reconcile::run(&mut kernel, &request)?;
-    print_text(&report::outcome(&request.instance.name, &outcome));
-    // Told before, because it takes a second in which somebody may look for the log line.
-    reconcile::repeat_announcement(&mut kernel, &request.instance, &outcome);
+    let request = Request { instance, role, command, started };
+    let outcome = reconcile::run(&mut Linux::default(), &request, |outcome| {
+        print_text(&report::outcome(&request.instance.name, outcome));
+    })?;
     Ok(report::exit_of(&outcome))
 }
 
@@ -169,17 +170,16 @@ fn carry_out(instance: Instance, role: Option<Role>, command: &str, started: Ins
 fn edit_drains(
     instance: Instance,
     started: Instant,
-    edit: impl FnOnce(&Store, &Basis) -> Result<String>,
+    edit: impl FnOnce(&str) -> Result<String>,
 ) -> Result<Exit> {
-    let store = Store::new(&instance.name);
     let told = {
         // Two who change the list at once would lose one's change.
         let _lock = lock::hold(&instance.name)?;
-        edit(&store, &Basis::read(&instance, &store))?
+        edit(&instance.name)?
     };
     log::info!("{}: {}", instance.name, told.trim_end());
     print_text(&told);
-    if store.record().is_none() {
+    if record::read(&instance.name).is_none() {
         print_text("no role recorded yet; takes effect at the next notification\n");
         return Ok(Exit::Done);
     }
@@ -198,7 +198,7 @@ fn plan(instance: Instance, role: Option<Role>, json: bool, current: Option<&Pat
         }
         None => {
             let instance = process::drop_privileges_and_cwd(instance);
-            let preview = Preview::of(&mut Linux::default(), &instance, role, false)?;
+            let preview = Preview::of(&mut Linux::default(), &instance, role)?;
             if let Some(why) = preview.basis.problem() {
                 return Err(Invalid(why.to_owned()).into());
             }
@@ -216,7 +216,7 @@ fn status(instance: Instance, args: &StatusArgs) -> Result<Exit> {
     let instance = process::drop_privileges_and_cwd(instance);
     let mut kernel = Linux::default();
     loop {
-        let preview = Preview::of(&mut kernel, &instance, None, true)?;
+        let preview = Preview::of(&mut kernel, &instance, None)?;
         let persisted = preview.record.is_none() || sysctl_d::is_current(&instance.name, &preview.desired);
         let client_side = preview.desired.interface.iter().chain(&preview.desired.off_interface);
         let claims = args.probe.then(|| kernel::probe(&client_side.cloned().collect()));

@@ -1,19 +1,18 @@
 //! The plan for a role, and all that it was made from, without changing anything.
 //!
-//! Owns the reading of what `plan` and `status` show. Decides nothing: the file or its copy is chosen by `basis`, the
-//! difference is `plan`'s, the verdict `status`'s. Called by `lib`.
+//! Owns the reading of what `plan` and `status` show. Decides nothing: the goal is `basis`'s, the difference `plan`'s, the
+//! verdict `status`'s. Called by `lib`.
 
 use std::collections::BTreeMap;
 
-use crate::basis::Basis;
+use crate::basis::{Basis, Goal};
 use crate::desired::Desired;
 use crate::instance::Instance;
 use crate::kernel::Kernel;
 use crate::model::{Parameter, Role, ServiceKey};
-use crate::observed::{Observed, Scope, ServerScope};
+use crate::observed::{Observed, ServerScope};
 use crate::plan::Plan;
-use crate::state::drain;
-use crate::state::record::{Record, Store};
+use crate::state::record::{self, Record};
 
 /// The plan for a role, and what it was made from.
 pub struct Preview {
@@ -29,39 +28,25 @@ pub struct Preview {
 }
 
 impl Preview {
-    /// Looks at the kernel for a role, or for the recorded one. `everything` also reads the real servers of foreign
-    /// services, and whose they are when another instance has made them.
-    ///
-    /// # Errors
-    /// When the file is invalid and nothing can stand in, or when the kernel cannot be read.
-    pub fn of(
-        kernel: &mut dyn Kernel,
-        instance: &Instance,
-        role: Option<Role>,
-        everything: bool,
-    ) -> anyhow::Result<Self> {
-        let store = Store::new(&instance.name);
-        let record = store.record();
-        let owned = record.as_ref().map(|record| record.owned.clone()).unwrap_or_default();
+    /// Looks at the kernel for a role, or for the recorded one: also at the real servers of foreign services.
+    pub fn of(kernel: &mut dyn Kernel, instance: &Instance, role: Option<Role>) -> anyhow::Result<Self> {
+        let record = record::read(&instance.name);
         let role = role.or(record.as_ref().map(|record| record.role)).unwrap_or(Role::Backup);
-        let basis = Basis::read(instance, &store);
-        let mut desired = basis.desired(role, &owned)?;
-        if let Err(error) = drain::apply_kept(&instance.name, &mut desired) {
+        let basis = Basis::read(instance);
+        let mut goal = Goal::of(&instance.name, &basis, role, record.as_ref())?;
+        if let Some(error) = &goal.problem {
             log::warn!("{error:#}");
         }
-        let mut scope = Scope::of(&desired, &owned);
+        goal.scope.servers = ServerScope::All;
+        // With `arp: off` nothing is wanted of it, and it decides who answers all the same.
+        let places = goal.scope.interfaces.iter().cloned().chain(["all".to_owned()]);
+        goal.scope.parameters.extend(places.map(Parameter::ArpIgnore));
         let mut others = BTreeMap::new();
-        if everything {
-            scope.servers = ServerScope::All;
-            // With `arp: off` nothing is wanted of it, and it decides who answers all the same.
-            let places = scope.interfaces.iter().cloned().chain(["all".to_owned()]);
-            scope.parameters.extend(places.map(Parameter::ArpIgnore));
-            for (name, record) in store.others() {
-                others.extend(record.owned.services.into_iter().map(|key| (key, name.clone())));
-            }
+        for (name, record) in record::others(&instance.name) {
+            others.extend(record.owned.services.into_iter().map(|key| (key, name.clone())));
         }
-        let observed = kernel.observe(&scope)?;
-        let plan = Plan::between(&desired, &observed, &owned);
-        Ok(Self { role, plan, observed, desired, record, basis, others })
+        let observed = kernel.observe(&goal.scope)?;
+        let plan = goal.plan(&observed);
+        Ok(Self { role, plan, observed, desired: goal.desired, record, basis, others })
     }
 }

@@ -23,15 +23,9 @@ pub fn begin() {
     // `fifo` hands over its blocked signals, and the name of the file it starts this program from, /proc/self/exe.
     let _ = SigSet::empty().thread_set_mask();
     let _ = prctl::set_name(c"lvs-notify");
-    let (backend, level): (&'static dyn Log, _) = if has_terminal() {
-        (&Messages { syslog: false }, LevelFilter::Warn)
-    } else {
-        let _ = openlog(Some(c"lvs-notify"), LogFlags::LOG_PID, Facility::LOG_DAEMON);
-        (&Messages { syslog: true }, LevelFilter::Info)
-    };
-    if log::set_logger(backend).is_ok() {
-        log::set_max_level(level);
-    }
+    let _ = openlog(Some(c"lvs-notify"), LogFlags::LOG_PID, Facility::LOG_DAEMON);
+    let _ = log::set_logger(&Messages);
+    log::set_max_level(if has_terminal() { LevelFilter::Warn } else { LevelFilter::Info });
 }
 
 /// Whether somebody reads what is printed as it comes. Scripts of keepalived have /dev/null for output.
@@ -56,13 +50,10 @@ fn drop_capabilities() {
     let Ok(held) = caps::read(None, CapSet::Permitted) else { return };
     let needed = CapsHashSet::from([Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW]);
     let kept: CapsHashSet = held.intersection(&needed).copied().collect();
-    let sets = [
-        // Effective first: it may never hold more than permitted.
-        (CapSet::Effective, &kept),
-        (CapSet::Permitted, &kept),
-        (CapSet::Inheritable, &CapsHashSet::new()),
-    ];
-    for (set, wanted) in sets {
+    // Effective first: it may never hold more than permitted.
+    for (set, wanted) in
+        [(CapSet::Effective, &kept), (CapSet::Permitted, &kept), (CapSet::Inheritable, &CapsHashSet::new())]
+    {
         if let Err(error) = caps::set(None, set, wanted) {
             log::debug!("keeping more capabilities than needed: {error}");
         }
@@ -83,10 +74,8 @@ pub fn log_for(instance: &str) {
     let _ = PREFIX.set(format!("{}: ", clean(instance)));
 }
 
-/// To syslog, or to the terminal.
-struct Messages {
-    syslog: bool,
-}
+/// To the terminal, when there is one, or to syslog.
+struct Messages;
 
 impl Log for Messages {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
@@ -94,7 +83,7 @@ impl Log for Messages {
     }
     fn log(&self, record: &Record<'_>) {
         let text = clean(&record.args().to_string());
-        if !self.syslog {
+        if has_terminal() {
             // A terminal that is gone ends nothing.
             let _ = writeln!(std::io::stderr(), "lvs-notify: {text}");
             return;

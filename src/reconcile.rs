@@ -2,7 +2,7 @@
 //!
 //! Owns the order of these and what happens when one of them fails. Decides nothing about values
 //! (`desired`) or differences (`plan`), touches the kernel only through [`Kernel`] and formats no
-//! output (`report`). Called by `lib` and `fifo`.
+//! output (`report`). Called by `lib`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
-use crate::basis::Basis;
+use crate::basis::{Basis, Goal};
 use crate::desired::Desired;
 use crate::instance::Instance;
 use crate::kernel::{self, Kernel};
@@ -18,9 +18,9 @@ use crate::model::{AddressKey, Owned, RealServer, Role, ServiceKey};
 use crate::observed::{Observed, ObservedService, Scope, ServerScope};
 use crate::plan::{Change, Phase, Plan, Step};
 use crate::state::lock::{self, Lock, LockOutcome, LockRequest};
-use crate::state::record::{LastRun, Record, Store};
+use crate::state::record::{self, LastRun, Record};
 use crate::state::stamp::{Stamp, seconds_now};
-use crate::state::{drain, sysctl_d};
+use crate::state::{last_good, sysctl_d};
 
 /// A newer notification can stop a long load between two groups of this many changes.
 const GROUP: usize = 256;
@@ -32,10 +32,8 @@ pub struct Request {
     /// The role to take, or `None` for the one recorded last
     pub role: Option<Role>,
     /// The command word, for the record
-    pub command: String,
+    pub command: &'static str,
     pub started: Instant,
-    /// When the notification came; none: when this process was started
-    pub stamp: Option<Stamp>,
 }
 
 /// How a run ended.
@@ -57,17 +55,6 @@ pub struct Outcome {
     /// Why the last good file, or none, was used
     pub fallback: Option<String>,
     pub run: LastRun,
-    /// The announcements that are still to come
-    pub repeat: Option<Repeat>,
-}
-
-/// Announcements after the first.
-#[derive(Debug)]
-pub struct Repeat {
-    addresses: Vec<AddressKey>,
-    times: u32,
-    interval: Duration,
-    stamp: Stamp,
 }
 
 impl Outcome {
@@ -90,31 +77,39 @@ impl Outcome {
     }
 }
 
-/// Carries out a role change, or repairs the recorded role's state.
+/// Carries out a role change, or repairs the recorded role's state, and lets `tell` say how it ended: before the last
+/// announcements, because they take a second in which somebody may look for the log line.
 ///
-/// # Errors
-/// When nothing could be done at all: no usable file while becoming MASTER, the lock is held by a
+/// Fails when nothing could be done at all: no usable file while becoming MASTER, the lock is held by a
 /// process that hangs, the kernel cannot be read or lacks what the file needs.
-pub fn run(kernel: &mut dyn Kernel, request: &Request) -> anyhow::Result<Outcome> {
+pub fn run(
+    kernel: &mut dyn Kernel,
+    request: &Request,
+    tell: impl FnOnce(&Outcome),
+) -> anyhow::Result<Outcome> {
     let mut run = Run::begin(kernel, request)?;
-    let Some(lock) = run.lock()? else { return Ok(run.outcome) };
-    let mut goal = run.goal()?;
+    let Some(lock) = run.lock()? else {
+        tell(&run.outcome);
+        return Ok(run.outcome);
+    };
+    let (goal, mut record) = run.goal()?;
     let observed = run.observe(&goal)?;
     let plan = goal.plan(&observed);
     run.prepare(&plan, &goal)?;
-    run.record_intent(&plan, &observed, &mut goal);
+    run.record_intent(&plan, &observed, &goal, &mut record);
     if run.carry_out(plan, &goal).and_then(|()| run.verify(&goal)).is_some() {
         run.persist(&goal);
-        run.record_result(goal);
+        run.record_result(&goal, record);
     }
     drop(lock);
+    tell(&run.outcome);
+    run.announce_again(&goal);
     Ok(run.outcome)
 }
 
 struct Run<'a> {
     kernel: &'a mut dyn Kernel,
     request: &'a Request,
-    store: Store,
     stamp: Stamp,
     basis: Basis,
     /// The record as it stands in /run
@@ -122,37 +117,26 @@ struct Run<'a> {
     outcome: Outcome,
 }
 
-/// What a run works towards.
-struct Goal {
-    desired: Desired,
-    scope: Scope,
-    /// The record to be: it owns all that the instance had, and all that the run is about to make
-    record: Record,
-}
-
-impl Goal {
-    fn plan(&self, observed: &Observed) -> Plan {
-        Plan::between(&self.desired, observed, &self.record.owned)
-    }
-}
-
 impl<'a> Run<'a> {
     /// Tells older runs of the instance to stop, and reads what this one goes by.
     fn begin(kernel: &'a mut dyn Kernel, request: &'a Request) -> anyhow::Result<Self> {
-        let store = Store::new(&request.instance.name);
-        let stamp = request.stamp.clone().map_or_else(Stamp::own, Ok)?;
+        let stamp = Stamp::own()?;
         let mut outcome = Outcome { role: request.role, ..Outcome::default() };
         if let Some(role) = request.role {
-            outcome.note(store.announce_role(&stamp, role));
+            outcome.note(stamp.announce(&request.instance.name, role));
         }
-        let basis = Basis::read(&request.instance, &store);
+        let basis = Basis::read(&request.instance);
         outcome.fallback = basis.problem().map(str::to_owned);
-        Ok(Self { kernel, request, store, stamp, basis, record: None, outcome })
+        Ok(Self { kernel, request, stamp, basis, record: None, outcome })
+    }
+
+    fn name(&self) -> &'a str {
+        &self.request.instance.name
     }
 
     /// `None` when a newer notification has taken over. Then so does every step, and the run ends.
     fn go_on(&mut self) -> Option<()> {
-        self.outcome.superseded = self.store.newer_than(&self.stamp);
+        self.outcome.superseded = self.stamp.superseded(self.name());
         self.outcome.superseded.is_none().then_some(())
     }
 
@@ -163,57 +147,44 @@ impl<'a> Run<'a> {
             Some(Role::Stop) => Duration::from_millis(400),
             _ => lock::PATIENCE,
         };
-        let (stamp, instance) = (&self.stamp, self.store.instance());
+        let (stamp, instance) = (&self.stamp, self.name());
         let may_kill_older = self.request.role.is_some();
         let request = LockRequest { stamp, instance, patience, may_kill_older };
-        let outcome = request.wait(|| self.store.newer_than(stamp).is_some())?;
-        self.record = self.store.record();
+        let outcome = request.wait(|| stamp.superseded(instance).is_some())?;
+        self.record = record::read(instance);
         Ok(match (outcome, self.go_on()) {
             (LockOutcome::Held(lock), Some(())) => Some(lock),
             _ => None,
         })
     }
 
-    /// The role that was asked for last, and what is wanted in it.
-    fn goal(&mut self) -> anyhow::Result<Goal> {
-        let before = self.record.as_ref();
-        let asked = self.request.role.map(|role| (self.stamp.clone(), role));
+    /// What is wanted in the role that was asked for last, and the record to be: it owns all that the instance had, and
+    /// all that the run is about to make.
+    fn goal(&mut self) -> anyhow::Result<(Goal, Record)> {
+        let (name, before) = (self.name(), self.record.as_ref());
         // A run that was killed has left its mark, and not always a record.
-        let marked = || self.store.latest(&self.stamp.boot);
-        let recorded = || before.map(|record| (record.stamp.clone(), record.role));
-        let (stamp, role) = asked.or_else(marked).or_else(recorded).with_context(|| {
-            let name = &self.request.instance.name;
+        let marked = || self.stamp.latest(name).map(|(_, role)| role);
+        let recorded = || before.map(|record| record.role);
+        let role = self.request.role.or_else(marked).or_else(recorded).with_context(|| {
             format!("no role is recorded for {name}: keepalived has not called lvs-notify since boot; see `lvs-notify plan backup {name}`")
         })?;
-        let mut owned = before.map(|record| record.owned.clone()).unwrap_or_default();
-        let mut desired = self.basis.desired(role, &owned)?;
+        let mut goal = Goal::of(name, &self.basis, role, before)?;
         if !before.is_some_and(|record| record.role == Role::Master) {
             // Who was not MASTER has no connections to wait for.
-            desired.drain = Duration::ZERO;
-        }
-        if desired.restore {
-            // What another instance wants set stays set; the last one to leave restores it.
-            let others = self.store.others();
-            owned
-                .originals
-                .retain(|name, _| !others.iter().any(|(_, other)| other.owned.parameters.contains(name)));
+            goal.desired.drain = Duration::ZERO;
         }
         let record = Record {
-            version: 1,
             role,
             since: before
                 .filter(|record| record.role == role)
                 .map_or_else(seconds_now, |record| record.since),
-            stamp,
             complete: false,
-            owned: with_objects(&desired, owned),
-            fallback: self.outcome.fallback.clone(),
+            owned: with_objects(&goal.desired, goal.owned.clone()),
             last: before.and_then(|record| record.last.clone()),
         };
         self.outcome.role = Some(role);
-        self.outcome.note(drain::apply_kept(self.store.instance(), &mut desired));
-        let scope = Scope::of(&desired, &record.owned);
-        Ok(Goal { desired, scope, record })
+        self.outcome.note(goal.problem.take().map_or(Ok(()), Err));
+        Ok((goal, record))
     }
 
     /// Observes; a director that leaves takes its VIPs down even when IPVS cannot be read.
@@ -240,46 +211,44 @@ impl<'a> Run<'a> {
     }
 
     /// Records before the first change what the run will own: when it is killed, it leaves nothing that nobody owns.
-    fn record_intent(&mut self, plan: &Plan, observed: &Observed, goal: &mut Goal) {
-        if self.basis.restores() {
-            let others = self.store.others();
+    fn record_intent(&mut self, plan: &Plan, observed: &Observed, goal: &Goal, record: &mut Record) {
+        if self.basis.config.as_ref().and_then(|config| config.arp).is_some_and(|arp| arp.restore) {
+            let others = record::others(self.name());
             for name in goal.desired.parameters.keys() {
                 // Found is what another instance has set, when it came first.
-                let before = others.iter().find_map(|(_, other)| other.owned.originals.get(name));
+                let before = others.values().find_map(|other| other.owned.originals.get(name));
                 if let Some(value) = before.or_else(|| observed.parameters.get(name)) {
-                    goal.record.owned.originals.entry(name.clone()).or_insert_with(|| value.clone());
+                    record.owned.originals.entry(name.clone()).or_insert_with(|| value.clone());
                 }
             }
         }
-        let to_be = (goal.record.role, &goal.record.owned);
-        let known = self.record.as_ref().is_some_and(|record| (record.role, &record.owned) == to_be);
-        if !known || !plan.is_empty() {
-            self.save(&goal.record);
-        }
+        let before = self.record.as_ref().filter(|before| before.role == record.role);
+        record.complete = plan.is_empty() && before.is_some_and(|before| before.complete);
+        self.save(record);
     }
 
-    /// Carries out the plan, and announces the VIPs once they stand.
-    fn carry_out(&mut self, plan: Plan, goal: &Goal) -> Option<()> {
+    /// Carries out the plan. Half-way, when all that clients meet is as it should be, a MASTER announces its VIPs, and who
+    /// leaves waits for the connections that are still open.
+    fn carry_out(&mut self, Plan { mut steps }: Plan, goal: &Goal) -> Option<()> {
+        let active = goal.desired.active;
         // A notification means that somebody else may have answered for the VIP until now, even
         // when it stands here already; `apply` announces only what it put up.
         let announces = self.request.role == Some(Role::Master)
-            || (goal.desired.active && plan.steps.iter().any(|step| step.phase == Phase::Interface));
-        let serves = |step: &Step| !matches!(step.phase, Phase::Daemon | Phase::Restore);
-        let mut steps = plan.steps;
-        let rest = steps.split_off(steps.iter().rposition(serves).map_or(0, |last| last + 1));
-        let mut quiesces = !goal.desired.drain.is_zero();
-        for (steps, then_announces) in [(steps, announces), (rest, false)] {
-            for step in steps {
-                if quiesces && step.phase != Phase::Interface {
-                    quiesces = false;
-                    self.quiesce(goal)?;
-                }
-                self.step(step, goal)?;
-            }
-            if then_announces {
-                self.announce(goal);
-            }
+            || (active && steps.iter().any(|step| step.phase == Phase::Interface));
+        let first = |step: &Step| match step.phase {
+            Phase::Interface => true,
+            Phase::Daemon | Phase::Restore => false,
+            _ => active,
+        };
+        let rest = steps.split_off(steps.iter().rposition(first).map_or(0, |last| last + 1));
+        self.steps(steps, goal)?;
+        if announces {
+            self.announce(goal);
         }
+        if !rest.is_empty() && !goal.desired.drain.is_zero() {
+            self.quiesce(goal)?;
+        }
+        self.steps(rest, goal)?;
         self.outcome.run.milliseconds = self.milliseconds();
         Some(())
     }
@@ -287,7 +256,7 @@ impl<'a> Run<'a> {
     /// Between the VIP's leaving the interface and the rest: no new connections, and those whose packets
     /// still come here live on until they end or the time is over.
     fn quiesce(&mut self, goal: &Goal) -> Option<()> {
-        let ours = goal.desired.ownership.with_record(&goal.record.owned);
+        let ours = goal.desired.ownership.with_record(&goal.owned);
         let deadline = Instant::now() + goal.desired.drain;
         loop {
             self.go_on()?;
@@ -303,7 +272,7 @@ impl<'a> Run<'a> {
                     changes.push(Change::Server { service: *service, key: *key, old, new, connections: 0 });
                 }
             }
-            self.apply(changes)?;
+            self.apply(&changes)?;
             let mut counters = table.services.values().flat_map(|found| found.counters.values());
             if counters.all(|counted| counted.active == 0) || Instant::now() >= deadline {
                 return Some(());
@@ -312,35 +281,34 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn step(&mut self, mut step: Step, goal: &Goal) -> Option<()> {
-        let begun = Instant::now();
-        let withheld = &self.outcome.withheld;
-        step.changes.retain(
-            |change| !matches!(change, Change::Address { key, new: Some(_), .. } if withheld.contains(&key.address)),
-        );
-        self.apply(step.changes)?;
-        if step.phase == Phase::Services && goal.desired.active && self.outcome.run.failed > 0 {
-            self.make_up_for_failures(goal)?;
+    fn steps(&mut self, steps: Vec<Step>, goal: &Goal) -> Option<()> {
+        for Step { phase, mut changes } in steps {
+            let begun = Instant::now();
+            let withheld = &self.outcome.withheld;
+            changes.retain(
+                |change| !matches!(change, Change::Address { key, new: Some(_), .. } if withheld.contains(&key.address)),
+            );
+            self.apply(&changes)?;
+            if phase == Phase::Services && goal.desired.active && self.outcome.run.failed > 0 {
+                self.make_up_for_failures(goal)?;
+            }
+            let took = begun.elapsed().as_secs_f64() * 1000.0;
+            self.outcome.run.phases.push((phase.to_string(), took));
         }
-        let took = begun.elapsed().as_secs_f64() * 1000.0;
-        self.outcome.run.phases.push((step.phase.to_string(), took));
         Some(())
     }
 
     /// Carries out changes in order.
-    fn apply(&mut self, changes: Vec<Change>) -> Option<()> {
+    fn apply(&mut self, changes: &[Change]) -> Option<()> {
         let told = self.outcome.failures();
-        let mut changes = changes.into_iter().peekable();
-        while changes.peek().is_some() {
+        for group in changes.chunks(GROUP) {
             self.go_on()?;
-            let group: Vec<Change> = changes.by_ref().take(GROUP).collect();
-            let results = self.kernel.apply(&group);
-            for (change, result) in group.into_iter().zip(results) {
+            for (change, result) in group.iter().zip(self.kernel.apply(group)) {
                 // What is tried once more and fails again is one failure.
                 if result.is_ok() || !told.contains(&change.to_string()) {
                     self.outcome.run.changes += usize::from(result.is_ok());
                     self.outcome.run.failed += usize::from(result.is_err());
-                    self.outcome.done.push((change, result.err()));
+                    self.outcome.done.push((change.clone(), result.err()));
                 }
             }
         }
@@ -354,8 +322,9 @@ impl<'a> Run<'a> {
         let read = self.observe(goal);
         let mut found = self.outcome.note(read);
         if let Some(observed) = &found {
-            let services = goal.plan(observed).steps.into_iter().find(|step| step.phase == Phase::Services);
-            self.apply(services.map(|step| step.changes).unwrap_or_default())?;
+            for step in goal.plan(observed).steps.iter().filter(|step| step.phase == Phase::Services) {
+                self.apply(&step.changes)?;
+            }
             found = self.kernel.observe(&goal.scope).ok().or(found);
         }
         let table = found.and_then(|observed| observed.ipvs).unwrap_or_default().services;
@@ -369,23 +338,35 @@ impl<'a> Run<'a> {
         Some(())
     }
 
-    /// Announces the VIPs that stand, and notes what is left for [`repeat_announcement`].
-    fn announce(&mut self, goal: &Goal) {
-        let Desired { announce, announce_count, announce_interval, .. } = &goal.desired;
+    /// The VIPs to announce: those that stand.
+    fn announced(&self, goal: &Goal) -> Vec<AddressKey> {
         let stands = |key: &&AddressKey| !self.outcome.withheld.contains(&key.address);
-        let addresses: Vec<AddressKey> = announce.iter().filter(stands).cloned().collect();
-        if addresses.is_empty() {
-            return;
+        goal.desired.announce.iter().filter(stands).cloned().collect()
+    }
+
+    fn announce(&mut self, goal: &Goal) {
+        let addresses = self.announced(goal);
+        if !addresses.is_empty() {
+            let failed = self.kernel.announce(&addresses).into_iter().filter_map(Result::err);
+            self.outcome.troubles.extend(failed.map(|error| error.to_string()));
+            self.outcome.run.announced = Some(self.milliseconds());
         }
-        let failed = self.kernel.announce(&addresses).into_iter().filter_map(Result::err);
-        self.outcome.troubles.extend(failed.map(|error| error.to_string()));
-        self.outcome.run.announced = Some(self.milliseconds());
-        self.outcome.repeat = Some(Repeat {
-            addresses,
-            times: announce_count.saturating_sub(1),
-            interval: *announce_interval,
-            stamp: self.stamp.clone(),
-        });
+    }
+
+    /// Repeats the announcement without the lock: neighbours may have lost the first one, and nobody
+    /// else needs to wait for that. Ends as soon as a newer notification arrives.
+    fn announce_again(&mut self, goal: &Goal) {
+        let addresses = self.announced(goal);
+        let times = self.outcome.run.announced.map_or(0, |_| goal.desired.announce_count.saturating_sub(1));
+        for _ in 0..times {
+            std::thread::sleep(goal.desired.announce_interval);
+            // A failure is told once, by the first announcement or by the state of the link.
+            if self.stamp.superseded(self.name()).is_some()
+                || self.kernel.announce(&addresses).iter().any(Result::is_err)
+            {
+                return;
+            }
+        }
     }
 
     /// Reads back, repairs once, and notes what still differs.
@@ -402,26 +383,28 @@ impl<'a> Run<'a> {
                 break;
             }
             repaired = true;
-            self.apply(plan.steps.into_iter().flat_map(|step| step.changes).collect())?;
+            self.apply(&plan.changes().cloned().collect::<Vec<_>>())?;
         }
         Some(())
     }
 
     /// Writes what outlives a boot: the parameters' file, and the file that was carried out as the last good one.
     fn persist(&mut self, goal: &Goal) {
-        let persisted = self.outcome.note(sysctl_d::apply(self.store.instance(), &goal.desired)).flatten();
+        let persisted = self.outcome.note(sysctl_d::apply(self.name(), &goal.desired)).flatten();
         self.outcome.run.changes += usize::from(persisted.is_some());
         self.outcome.persisted = persisted;
-        if let (Basis::File { source, config, compiled }, true) = (&self.basis, self.outcome.is_clean()) {
-            self.outcome.note(self.store.keep_good(source, config, *compiled));
+        if let (Basis { file: Ok(source), config: Some(config) }, true) =
+            (&self.basis, self.outcome.is_clean())
+        {
+            self.outcome.note(last_good::keep(self.name(), source, config));
         }
     }
 
     /// Records how it went.
-    fn record_result(&mut self, Goal { desired, mut record, .. }: Goal) {
+    fn record_result(&mut self, Goal { desired, .. }: &Goal, mut record: Record) {
         let run = &mut self.outcome.run;
         (run.at, run.pid) = (seconds_now(), Some(self.stamp.pid));
-        run.command.clone_from(&self.request.command);
+        run.command = self.request.command.to_owned();
         record.complete = true;
         if run.changes > 0 || self.request.role.is_some() {
             record.last = Some(run.clone());
@@ -429,15 +412,15 @@ impl<'a> Run<'a> {
         if self.outcome.is_clean() {
             // What was taken away is nobody's concern any more.
             let originals = if desired.restore { BTreeMap::new() } else { record.owned.originals };
-            record.owned = with_objects(&desired, Owned { originals, ..Owned::default() });
+            record.owned = with_objects(desired, Owned { originals, ..Owned::default() });
         }
         self.save(&record);
-        self.store.forget_before(&record.stamp);
+        self.stamp.forget_older(self.name());
     }
 
     fn save(&mut self, record: &Record) {
         if self.record.as_ref() != Some(record) {
-            self.outcome.note(self.store.save(record));
+            self.outcome.note(record::save(self.name(), record));
             self.record = Some(record.clone());
         }
     }
@@ -455,20 +438,4 @@ fn with_objects(desired: &Desired, mut owned: Owned) -> Owned {
     owned.parameters.extend(desired.parameters.keys().cloned());
     owned.daemon |= desired.daemon.is_some();
     owned
-}
-
-/// Repeats the announcement without the lock: neighbours may have lost the first one, and nobody
-/// else needs to wait for that. Ends as soon as a newer notification arrives.
-pub fn repeat_announcement(kernel: &mut dyn Kernel, instance: &Instance, outcome: &Outcome) {
-    let Some(repeat) = &outcome.repeat else { return };
-    let store = Store::new(&instance.name);
-    for _ in 0..repeat.times {
-        std::thread::sleep(repeat.interval);
-        // A failure is told once, by the first announcement or by the state of the link.
-        if store.newer_than(&repeat.stamp).is_some()
-            || kernel.announce(&repeat.addresses).iter().any(Result::is_err)
-        {
-            return;
-        }
-    }
 }

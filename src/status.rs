@@ -147,7 +147,7 @@ impl Status {
             in_sync: plan.is_empty() && persisted,
             healthy: false,
             complete: record.as_ref().is_none_or(|record| record.complete),
-            last_good: file_problem.is_some() && basis.config().is_some(),
+            last_good: file_problem.is_some() && basis.config.is_some(),
             file_problem,
             persisted,
             differences: plan

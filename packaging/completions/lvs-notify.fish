@@ -63,8 +63,8 @@ complete -c lvs-notify -n "__fish_lvs_notify_using_subcommand drain" -l service 
 complete -c lvs-notify -n "__fish_lvs_notify_using_subcommand drain" -l for -d 'Lift it by itself after this time, at the next run: a notification, or `apply` from a timer' -r
 complete -c lvs-notify -n "__fish_lvs_notify_using_subcommand drain" -s c -l config -d 'Desired-state file, instead of the instance\'s in /etc/lvs-notify [env: LVS_NOTIFY_CONFIG]' -r -F
 complete -c lvs-notify -n "__fish_lvs_notify_using_subcommand drain" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c lvs-notify -n "__fish_lvs_notify_using_subcommand undrain" -l all -d 'Every real server' -r
 complete -c lvs-notify -n "__fish_lvs_notify_using_subcommand undrain" -s c -l config -d 'Desired-state file, instead of the instance\'s in /etc/lvs-notify [env: LVS_NOTIFY_CONFIG]' -r -F
-complete -c lvs-notify -n "__fish_lvs_notify_using_subcommand undrain" -l all -d 'Every real server'
 complete -c lvs-notify -n "__fish_lvs_notify_using_subcommand undrain" -s h -l help -d 'Print help'
 complete -c lvs-notify -n "__fish_lvs_notify_using_subcommand fifo" -s c -l config -d 'Desired-state file, instead of the instance\'s in /etc/lvs-notify [env: LVS_NOTIFY_CONFIG]' -r -F
 complete -c lvs-notify -n "__fish_lvs_notify_using_subcommand fifo" -s h -l help -d 'Print help'

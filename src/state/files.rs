@@ -6,7 +6,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use nix::libc;
@@ -18,9 +18,14 @@ use crate::config::source::refuse_foreign_writers;
 /// Records, notifications and the lock; empty after every boot.
 pub(super) const RUN: &str = "/run/lvs-notify";
 /// What outlives a boot: last good files, their compiled copies, servers drained by hand.
-pub(super) const STATE: &str = "/var/lib/lvs-notify";
+pub const STATE: &str = "/var/lib/lvs-notify";
 /// A record or a list larger than this is not ours.
 const MAX_JSON: u64 = 16 << 20;
+
+/// Where a file of an instance is, whose name is safe as a file name.
+pub(super) fn path_of(directory: &str, instance: &str, ending: &str) -> PathBuf {
+    Path::new(directory).join(format!("{instance}.{ending}"))
+}
 
 /// Opens a file that is nobody else's, never through a link.
 fn open_own(path: &Path, options: &mut OpenOptions) -> anyhow::Result<File> {

@@ -1,11 +1,24 @@
 //! What is kept between runs, one file for each thing that is kept.
 //!
-//! Owns /run/lvs-notify, /var/lib/lvs-notify and the file in /etc/sysctl.d. All of it is a help, not the truth: with
-//! every one of them empty, the same command converges to the same state.
+//! All of it is a help, not the truth: with every one of these files gone, the same command converges to the same
+//! state. So whoever has the right to may delete any of them; what that costs:
+//!
+//! | path | what it keeps | until | owner | without it |
+//! |---|---|---|---|---|
+//! | `/run/lvs-notify/INSTANCE.json` | role, what was made, values found before | a boot | [`record`] | `apply` and `status` know no role, nothing of an older file is taken away, `restore` restores nothing |
+//! | `/run/lvs-notify/INSTANCE.notifications/` | a mark for each role that was asked for | the next one, a boot | [`stamp`] | an older run that wakes late undoes a newer one |
+//! | `/run/lvs-notify/lock` | who reads and changes the kernel now | a boot | [`lock`] | two runs may overlap; reading back repairs it |
+//! | `/var/lib/lvs-notify/INSTANCE.yaml` | the last file that was applied without error | the next one | [`last_good`] | a broken file prevents a takeover |
+//! | `/var/lib/lvs-notify/INSTANCE.compiled` | what that file means | the next one | [`last_good`] | a takeover takes longer |
+//! | `/var/lib/lvs-notify/INSTANCE.drains.json` | real servers drained by hand | `undrain`, or their time | [`drain`] | they get connections again |
+//! | `/etc/sysctl.d/90-lvs-notify-INSTANCE.conf` | the ARP parameters, for the next boot | `persist: false`, `restore` | [`sysctl_d`] | after a boot they are set by the first run only |
 
 pub mod drain;
 mod files;
+pub mod last_good;
 pub mod lock;
 pub mod record;
 pub mod stamp;
 pub mod sysctl_d;
+
+pub use files::STATE;

@@ -1,20 +1,24 @@
 //! Who was called when: the order in which keepalived, or `fifo`, forked the runs.
 //!
-//! Owns the stamp of a process and the clocks that it is compared with. Called by `record` and `lock`, which keep
-//! stamps, and by `reconcile`.
+//! Owns the stamp of a process, the clocks that it is compared with, and the marks: in `INSTANCE.notifications` below
+//! /run/lvs-notify, one file for each role that was asked for, whose name says when, and by which process. Creating one
+//! needs no lock, so a process that hangs cannot stop another one here. Called by `reconcile` and `lock`.
 
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use nix::time::{ClockId, clock_gettime};
-use serde::{Deserialize, Serialize};
+
+use super::files::{RUN, create_own, own_directory, path_of};
+use crate::model::Role;
 
 /// When a process was forked: the order of events, since their scripts are forked in order but do not run in order.
 /// Of one parent it is exact: its next child starts in the same tick or later, and with the next free PID.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
     /// First digits of the boot's random id: ticks of another boot cannot be compared.
-    pub boot: String,
+    boot: String,
     /// Start of the process in clock ticks since boot (`/proc/PID/stat`, field 22)
     pub start: u64,
     pub pid: u32,
@@ -22,9 +26,6 @@ pub struct Stamp {
 
 impl Stamp {
     /// This process.
-    ///
-    /// # Errors
-    /// When /proc is not there.
     pub fn own() -> anyhow::Result<Self> {
         let boot =
             std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the boot id")?;
@@ -33,37 +34,75 @@ impl Stamp {
         Ok(Self { boot: boot.chars().take(8).collect(), start, pid })
     }
 
-    /// Whether this process was forked after `other`. Of two in the same tick the higher PID is
+    /// Whether this process was forked after `other`, of the same boot. Of two in the same tick the higher PID is
     /// the later one, unless the numbers have just started again from the bottom.
     pub fn is_after(&self, other: &Self) -> bool {
-        if self.boot != other.boot || self.start != other.start {
-            return self.boot != other.boot || self.start > other.start;
+        if self.start != other.start {
+            return self.start > other.start;
         }
-        let wrapped = self.pid.abs_diff(other.pid) > pid_max() / 2;
+        let wrapped = self.pid.abs_diff(other.pid) > MOST_IN_A_TICK;
         (self.pid > other.pid) != wrapped
+    }
+
+    /// Tells the other processes of an instance that this one was called, and for which role, with a mark. When
+    /// that fails, the order of overlapping calls is left to the lock.
+    pub fn announce(&self, instance: &str, role: Role) -> anyhow::Result<()> {
+        own_directory(RUN.as_ref())?;
+        let mark = format!("{self}-{}", role.command());
+        create_own(&path_of(RUN, instance, "notifications").join(mark)).map(drop)
+    }
+
+    /// Every mark of an instance that can be believed, with what its name says.
+    fn marks(&self, instance: &str) -> impl Iterator<Item = (PathBuf, Self, Role)> {
+        let entries =
+            std::fs::read_dir(path_of(RUN, instance, "notifications")).into_iter().flatten().flatten();
+        let marks = entries.filter_map(|entry| {
+            let name = entry.file_name();
+            let (stamp, role) = name.to_str()?.rsplit_once('-')?;
+            Some((entry.path(), stamp.parse::<Self>().ok()?, role.parse().ok()?))
+        });
+        // A damaged one could name a time to come, which must not supersede everything until then.
+        let now = now_in_ticks();
+        marks.filter(move |(_, stamp, _)| stamp.boot == self.boot && stamp.start <= now)
+    }
+
+    /// The latest notification that any process of an instance got, in this boot.
+    pub fn latest(&self, instance: &str) -> Option<(Self, Role)> {
+        let later =
+            |one: (Self, Role), other: (Self, Role)| if other.0.is_after(&one.0) { other } else { one };
+        self.marks(instance).map(|(_, stamp, role)| (stamp, role)).reduce(later)
+    }
+
+    /// The notification that came after this process, if any did.
+    pub fn superseded(&self, instance: &str) -> Option<String> {
+        let (latest, role) = self.latest(instance)?;
+        latest.is_after(self).then(|| format!("{role} of process {}", latest.pid))
+    }
+
+    /// Forgets all notifications but the latest.
+    pub fn forget_older(&self, instance: &str) {
+        let Some((latest, _)) = self.latest(instance) else { return };
+        for (path, _, _) in self.marks(instance).filter(|(_, stamp, _)| latest.is_after(stamp)) {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
-fn pid_max() -> u32 {
-    let text = std::fs::read_to_string("/proc/sys/kernel/pid_max").unwrap_or_default();
-    text.trim().parse().unwrap_or(4_194_304)
-}
+/// Half of the process ids that Linux has at least: no machine forks so many in a hundredth of a second.
+const MOST_IN_A_TICK: u32 = 16_384;
 
-/// The present in clock ticks since boot. A damaged file could name a time to come, which must not
-/// supersede everything until then.
-pub(crate) fn now_in_ticks() -> u64 {
+/// The present in clock ticks since boot.
+fn now_in_ticks() -> u64 {
     // The clock of field 22 of /proc/PID/stat, without opening a file.
-    let Ok(uptime) = clock_gettime(ClockId::CLOCK_BOOTTIME) else {
-        return u64::MAX;
-    };
-    (Duration::from(uptime).as_millis() / u128::from(1000 / TICKS)) as u64 + 1
+    let uptime = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
+    uptime.map_or(u64::MAX, |uptime| (uptime.as_millis() / u128::from(1000 / TICKS)) as u64 + 1)
 }
 
 /// Clock ticks of a second: USER_HZ is 100 in the kernel's interface on every architecture that runs this.
 const TICKS: u64 = 100;
 
 /// Start time of a process in clock ticks since boot.
-pub(crate) fn start_of(pid: u32) -> Option<u64> {
+pub(super) fn start_of(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name, in parentheses, may hold anything; field 22 is the 20th after it.
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()

@@ -31,9 +31,6 @@ pub fn is_current(instance: &str, desired: &Desired) -> bool {
 }
 
 /// Brings the file in line; gives its path with the sign of a change, when it had to change.
-///
-/// # Errors
-/// When it cannot be replaced or removed.
 pub fn apply(instance: &str, desired: &Desired) -> anyhow::Result<Option<String>> {
     if is_current(instance, desired) {
         return Ok(None);

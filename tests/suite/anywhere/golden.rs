@@ -75,12 +75,12 @@ impl State {
     fn preview(&self, source: Source) -> Preview {
         let config = Config::parse(&source).unwrap();
         let basis = match self.problem.clone() {
-            None => Basis::File { source, config, compiled: false },
-            Some(why) => Basis::StandIn { last_good: self.last_good.then_some(config), why },
+            None => Basis { file: Ok(source), config: Some(config) },
+            Some(why) => Basis { file: Err(why), config: self.last_good.then_some(config) },
         };
         let owned = self.record.as_ref().map(|record| record.owned.clone()).unwrap_or_default();
         let mut desired = basis.desired(self.role, &owned).unwrap();
-        drain::apply_drains(&self.drains, &mut desired, 0);
+        drain::apply(&self.drains, &mut desired, 0);
         Preview {
             role: self.role,
             plan: Plan::between(&desired, &self.observed, &owned),

@@ -171,11 +171,10 @@ impl Bench {
         let request = Request {
             instance: self.instance.clone(),
             role: Some(role),
-            command: "test".into(),
+            command: "test",
             started: Instant::now(),
-            stamp: None,
         };
-        run(kernel, &request)
+        run(kernel, &request, |_| ())
     }
 }
 
