@@ -21,8 +21,6 @@ use crate::model::Role;
 use crate::process;
 use crate::report::Exit;
 
-/// As much as a pipe holds.
-const WAITING: usize = 64 << 10;
 /// keepalived ends its FIFO scripts with SIGTERM, then writes the STOP events, and kills after a second.
 const STOP_GRACE: Duration = Duration::from_millis(800);
 
@@ -61,7 +59,7 @@ pub fn follow(path: &Path, config: Option<&Path>) -> anyhow::Result<Exit> {
         File::open(path).with_context(|| format!("opening keepalived's notify FIFO {}", path.display()))?;
     // Its capabilities are those of the runs, which give up what they do not need.
     let _ = std::env::set_current_dir("/");
-    let mut fifo = BufReader::with_capacity(WAITING, fifo);
+    let mut fifo = BufReader::new(fifo);
     while let Some(events) = waiting(&mut fifo).context("reading keepalived's notify FIFO")? {
         events.iter().for_each(|event| start(event, config.as_deref()));
     }
@@ -154,10 +152,7 @@ mod tests {
     #[test]
     fn the_last_waiting_event_of_an_instance_counts() {
         let text = "INSTANCE \"A\" BACKUP 1\nINSTANCE \"B\" FAULT 1\nINSTANCE \"A\" MASTER 1\nINSTANCE \"B\" BACKUP 1\nnoise\n";
-        assert_eq!(
-            carried_out(text.as_bytes(), WAITING),
-            [event("A", Role::Master), event("B", Role::Backup)]
-        );
+        assert_eq!(carried_out(text.as_bytes(), 4096), [event("A", Role::Master), event("B", Role::Backup)]);
         assert_eq!(carried_out(text.as_bytes(), 1).len(), 4, "nothing newer waits");
     }
 
@@ -165,13 +160,9 @@ mod tests {
     fn noise_hides_no_event() {
         let mut bytes = vec![b'x'; 3 * 4096];
         bytes.extend(b"\n\xff\xfe\n\0\nINSTANCE \"A\" MASTER 1\n\0INSTANCE \"B\" STOP 1\n");
-        for size in [1, 7, 4096, WAITING] {
+        for size in [1, 7, 4096, 65536] {
             assert_eq!(carried_out(&bytes, size), [event("A", Role::Master), event("B", Role::Stop)]);
         }
-        assert_eq!(
-            carried_out(b"INSTANCE \"A\" MASTER 1", WAITING),
-            [],
-            "a line without its end is not whole"
-        );
+        assert_eq!(carried_out(b"INSTANCE \"A\" MASTER 1", 4096), [], "a line without its end is not whole");
     }
 }

@@ -50,7 +50,9 @@ pub fn find(config: Option<&Path>, name: Option<&str>) -> Result<Instance, Unkno
     }
     if let Some(path) = config {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        return Ok(Instance { name: name.unwrap_or(&stem).to_owned(), path: path.to_owned() });
+        // The working directory is left before the file is read.
+        let path = std::path::absolute(path).unwrap_or(path.to_owned());
+        return Ok(Instance { name: name.unwrap_or(&stem).to_owned(), path });
     }
     // A file that is missing today had its run before: the last good copy or the record serves.
     let serves = |Instance { name, path }: &Instance| {

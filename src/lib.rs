@@ -158,7 +158,7 @@ fn carry_out(
 ) -> Result<Exit> {
     process::block_signals();
     process::log_for(&instance.name);
-    let instance = process::drop_privileges_and_cwd(instance);
+    process::drop_privileges_and_cwd();
     let request = Request { instance, role, command, started };
     let outcome = reconcile::run(&mut Linux::default(), &request, |outcome| {
         print_text(&report::outcome(&request.instance.name, outcome));
@@ -188,7 +188,6 @@ fn edit_drains(
 
 /// Tells what would change, here or, without a kernel, privileges and record, where `current` was saved.
 fn plan(instance: Instance, role: Option<Role>, json: bool, current: Option<&Path>) -> Result<Exit> {
-    let name = instance.name.clone();
     let (role, plan) = match current {
         Some(file) => {
             let saved = Saved::read(file)?;
@@ -197,7 +196,7 @@ fn plan(instance: Instance, role: Option<Role>, json: bool, current: Option<&Pat
             (role, Plan::between(&desired, &saved.observed, &Owned::default()))
         }
         None => {
-            let instance = process::drop_privileges_and_cwd(instance);
+            process::drop_privileges_and_cwd();
             let preview = Preview::of(&mut Linux::default(), &instance, role)?;
             if let Some(why) = preview.basis.problem() {
                 return Err(Invalid(why.to_owned()).into());
@@ -206,14 +205,14 @@ fn plan(instance: Instance, role: Option<Role>, json: bool, current: Option<&Pat
         }
     };
     match json {
-        true => print_raw(&report::plan::as_json(&name, role, &plan)),
-        false => print_text(&report::plan::text(&name, role, &plan)),
+        true => print_raw(&report::plan::as_json(&instance.name, role, &plan)),
+        false => print_text(&report::plan::text(&instance.name, role, &plan)),
     };
     Ok(if plan.is_empty() { Exit::Done } else { Exit::Differences })
 }
 
 fn status(instance: Instance, args: &StatusArgs) -> Result<Exit> {
-    let instance = process::drop_privileges_and_cwd(instance);
+    process::drop_privileges_and_cwd();
     let mut kernel = Linux::default();
     loop {
         let preview = Preview::of(&mut kernel, &instance, None)?;

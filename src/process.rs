@@ -13,7 +13,6 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
 use nix::syslog::{Facility, LogFlags, Priority, Severity, openlog, syslog};
 
-use crate::instance::Instance;
 use crate::text::clean;
 
 /// Puts right what every command would stumble over, and opens the log.
@@ -35,18 +34,13 @@ pub fn has_terminal() -> bool {
 
 /// For commands that look at the kernel or change it: leaves the caller's directory, which could be
 /// on a file system that hangs or goes away, and keeps of root's rights only those that are needed.
-pub fn drop_privileges_and_cwd(instance: Instance) -> Instance {
-    let path = std::path::absolute(&instance.path).unwrap_or(instance.path);
-    let _ = std::env::set_current_dir("/");
-    drop_capabilities();
-    Instance { path, ..instance }
-}
-
+///
 /// CAP_NET_ADMIN changes addresses, parameters and IPVS; CAP_NET_RAW opens the packet socket that
 /// announces and asks. Files need none: they are root's own, or the caller's. Of what is given up
 /// here, most would make a hostile file or record dangerous (CAP_DAC_OVERRIDE, CAP_SYS_ADMIN). Who
 /// has fewer keeps fewer; the operation that lacks one says so.
-fn drop_capabilities() {
+pub fn drop_privileges_and_cwd() {
+    let _ = std::env::set_current_dir("/");
     let Ok(held) = caps::read(None, CapSet::Permitted) else { return };
     let needed = CapsHashSet::from([Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW]);
     let kept: CapsHashSet = held.intersection(&needed).copied().collect();

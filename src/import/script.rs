@@ -6,6 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -55,6 +56,9 @@ fn find(name: &OsStr) -> anyhow::Result<PathBuf> {
     let found = places.find(|place| place.is_file());
     let name = Path::new(name).display();
     let found = found.with_context(|| format!("there is no script {name}; give its path"))?;
+    if found.metadata().is_ok_and(|file| file.permissions().mode() & 0o111 == 0) {
+        bail!("the script {name} is not executable: chmod +x it, or name its shell, as in --run bash {name}");
+    }
     std::path::absolute(&found).with_context(|| format!("finding the script {name}"))
 }
 

@@ -376,6 +376,15 @@ fn the_mark_of_the_newest_notification_stays() {
         director.lvs_ok("apply");
         assert_eq!(marks(), mark, "{damage}");
     }
+    // One of another boot, or of a time to come, is nobody's.
+    let words: Vec<&str> = mark.split('-').collect();
+    let (boot, start, pid) = (words[0], words[1], words[2].parse::<u32>().unwrap());
+    for other in [format!("00000000-{start}-{}-stop", pid + 1), format!("{boot}-99999999999-1-stop")] {
+        director.ok(&format!("touch /run/lvs-notify/VI_1.notifications/{other}"));
+        director.ok("rm /run/lvs-notify/VI_1.json");
+        director.lvs_ok("apply");
+        assert_eq!(places(&director, VIP), ["eth0 32", "lo 32"], "{other}");
+    }
 }
 
 #[test]

@@ -403,6 +403,10 @@ arping -q -c 1 -U -I d0 203.0.113.11
 "#,
     );
     let before = state(&host);
+    let refused = host.lvs("import --run /etc/lvs-notify/notify.sh");
+    assert!(refused.status == 1 && refused.stdout.is_empty(), "{}", refused.all());
+    assert!(refused.stderr.contains("chmod +x it"), "{}", refused.all());
+    host.sh("chmod +x /etc/lvs-notify/notify.sh");
     let imported = host.lvs("import --run /etc/lvs-notify/notify.sh");
     assert_eq!(imported.status, 0, "{}", imported.all());
     assert_eq!(state(&host), before);
