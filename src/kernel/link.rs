@@ -140,7 +140,9 @@ impl Addresses {
     pub(super) fn add(&mut self, key: &AddressKey, prefix: u8, label: Option<&str>) -> Result<()> {
         match self.change(Rtm::Newaddr, NlmF::CREATE | NlmF::EXCL, key, prefix, label) {
             Err(failure) if !failure.is(Errno::EEXIST) => {
-                Err(Error::netlink(Operation::AddAddress, key, &failure))
+                let mut error = Error::netlink(Operation::AddAddress, key, &failure);
+                error.remedy = error.remedy.map(|remedy| remedy.replace("INTERFACE", &key.interface));
+                Err(error)
             }
             _ => Ok(()),
         }

@@ -366,7 +366,7 @@ fn an_unknown_scheduler_is_refused_before_anything_is_touched() {
         let ran = host.lvs("master");
         assert_eq!(ran.status, 1, "{}", ran.all());
         assert!(
-            ran.all().contains("scheduler nosuch") && ran.all().contains("nothing was changed"),
+            ran.all().contains("scheduler `nosuch`") && ran.all().contains("nothing was changed"),
             "{}",
             ran.all()
         );
