@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
+use serde::de::IntoDeserializer as _;
 use serde::{Deserialize, Serialize};
 
 /// The longest persistence and idle timeout: 31 days, ipvsadm's limit. The kernel counts in jiffies in 32 bits and
@@ -27,7 +28,8 @@ pub enum Role {
     Backup,
     /// An interface or a tracked script failed.
     Fault,
-    /// keepalived stops, or the instance was deleted.
+    /// keepalived stops, or the instance was removed at reload: keepalived then sends `DELETED`.
+    #[serde(alias = "DELETED")]
     Stop,
 }
 
@@ -45,23 +47,17 @@ impl Role {
 
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.command().to_uppercase())
+        self.serialize(f)
     }
 }
 
 impl FromStr for Role {
     type Err = ();
 
-    /// Reads a role in any case; `DELETED`, which keepalived sends for an instance removed at
-    /// reload, means [`Role::Stop`].
+    /// Reads a role in any case.
     fn from_str(text: &str) -> Result<Self, ()> {
-        match text.to_ascii_lowercase().as_str() {
-            "master" => Ok(Self::Master),
-            "backup" => Ok(Self::Backup),
-            "fault" => Ok(Self::Fault),
-            "stop" | "deleted" => Ok(Self::Stop),
-            _ => Err(()),
-        }
+        let word = text.to_ascii_uppercase();
+        Self::deserialize(word.into_deserializer()).map_err(|_: serde::de::value::Error| ())
     }
 }
 
@@ -97,15 +93,16 @@ impl Protocol {
     pub const TCP: Self = Self(6);
     pub const UDP: Self = Self(17);
     pub const SCTP: Self = Self(132);
+    /// What files may name.
+    pub const WORDS: [(&'static str, Self); 3] =
+        [("tcp", Self::TCP), ("udp", Self::UDP), ("sctp", Self::SCTP)];
 }
 
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::TCP => f.write_str("tcp"),
-            Self::UDP => f.write_str("udp"),
-            Self::SCTP => f.write_str("sctp"),
-            Self(number) => write!(f, "proto-{number}"),
+        match Self::WORDS.iter().find(|(_, protocol)| protocol == self) {
+            Some((word, _)) => f.write_str(word),
+            None => write!(f, "proto-{}", self.0),
         }
     }
 }
@@ -172,13 +169,21 @@ pub mod service_flag {
     pub const HASHED: u32 = 0x2;
     /// Every packet is scheduled anew (UDP, fwmark).
     pub const ONE_PACKET: u32 = 0x4;
-    /// `flag-1`; sh-fallback, mh-fallback
     pub const SCHED1: u32 = 0x8;
-    /// `flag-2`; sh-port, mh-port
     pub const SCHED2: u32 = 0x10;
-    /// `flag-3`
     pub const SCHED3: u32 = 0x20;
 }
+
+/// Scheduler flags by ipvsadm's names: name, the scheduler whose own it is, and bit.
+pub const SCHEDULER_FLAGS: [(&str, Option<&str>, u32); 7] = [
+    ("sh-port", Some("sh"), service_flag::SCHED2),
+    ("sh-fallback", Some("sh"), service_flag::SCHED1),
+    ("mh-port", Some("mh"), service_flag::SCHED2),
+    ("mh-fallback", Some("mh"), service_flag::SCHED1),
+    ("flag-1", None, service_flag::SCHED1),
+    ("flag-2", None, service_flag::SCHED2),
+    ("flag-3", None, service_flag::SCHED3),
+];
 
 /// The settings of a virtual service, in the kernel's terms and normalised: without persistence,
 /// timeout is 0 and the mask is full, so that two services compare equal when they act alike.
@@ -210,16 +215,20 @@ impl Service {
 
     /// The scheduler flags by the names ipvsadm gives them for this scheduler.
     pub fn scheduler_flags(&self) -> Vec<&'static str> {
-        let names = match self.scheduler.as_str() {
-            "sh" => ["sh-fallback", "sh-port", "flag-3"],
-            "mh" => ["mh-fallback", "mh-port", "flag-3"],
-            _ => ["flag-1", "flag-2", "flag-3"],
-        };
-        [service_flag::SCHED1, service_flag::SCHED2, service_flag::SCHED3]
-            .into_iter()
-            .zip(names)
-            .filter_map(|(bit, name)| (self.flags & bit != 0).then_some(name))
-            .collect()
+        let bits = [service_flag::SCHED1, service_flag::SCHED2, service_flag::SCHED3].into_iter();
+        // A name of its own stands before the number.
+        let name = |bit| self.known_flags().find(|(_, known)| *known == bit).map(|(name, _)| name);
+        bits.filter(|bit| self.flags & bit != 0).filter_map(name).collect()
+    }
+
+    /// The bit of a flag that the scheduler has: by number, as every one, or by a name of its own.
+    pub fn scheduler_flag(&self, name: &str) -> Option<u32> {
+        self.known_flags().find(|(known, _)| *known == name).map(|(_, bit)| bit)
+    }
+
+    fn known_flags(&self) -> impl Iterator<Item = (&'static str, u32)> {
+        let own = |owner: Option<&str>| owner.is_none_or(|owner| owner == self.scheduler);
+        SCHEDULER_FLAGS.into_iter().filter(move |flag| own(flag.1)).map(|(name, _, bit)| (name, bit))
     }
 
     /// The persistence granularity as ipvsadm writes it: dotted mask or prefix length.
@@ -236,10 +245,7 @@ impl Service {
     }
 
     fn fields(&self, family: Family) -> [(&'static str, String); 6] {
-        let persistence = match self.is_persistent() {
-            true => format!("{}s", self.timeout),
-            false => "off".to_owned(),
-        };
+        let persistence = if self.is_persistent() { format!("{}s", self.timeout) } else { "off".to_owned() };
         [
             ("scheduler", self.scheduler.clone()),
             ("scheduler_flags", self.scheduler_flags().join(",")),
@@ -273,18 +279,17 @@ impl Forward {
     pub const TUN: Self = Self(2);
     /// Direct routing: packets go out unchanged to the real server's link address.
     pub const DR: Self = Self(3);
+    /// What files may name.
+    pub const WORDS: [(&'static str, Self); 3] = [("nat", Self::NAT), ("dr", Self::DR), ("tun", Self::TUN)];
 }
 
 impl fmt::Display for Forward {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match *self {
-            Self::NAT => "nat",
-            Self::TUN => "tun",
-            Self::DR => "dr",
-            Self(1) => "local",
-            Self(4) => "bypass",
-            Self(number) => return write!(f, "forward-{number}"),
-        })
+        let foreign = [("local", Self(1)), ("bypass", Self(4))];
+        match Self::WORDS.iter().chain(&foreign).find(|(_, forward)| forward == self) {
+            Some((word, _)) => f.write_str(word),
+            None => write!(f, "forward-{}", self.0),
+        }
     }
 }
 
@@ -292,14 +297,19 @@ impl fmt::Display for Forward {
 /// forwarding method has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tunnel {
-    /// 0 ipip, 1 gue (Linux 5.2), 2 gre (Linux 5.3): `IP_VS_CONN_F_TUNNEL_TYPE_*`
+    /// `IP_VS_CONN_F_TUNNEL_TYPE_*`
     pub kind: u8,
     pub port: u16,
-    /// 0 nocsum, 1 csum, 2 remcsum: `IP_VS_TUNNEL_ENCAP_FLAG_*`
+    /// `IP_VS_TUNNEL_ENCAP_FLAG_*`
     pub checksum: u16,
 }
 
 impl Tunnel {
+    pub const IPIP: u8 = 0;
+    /// Since Linux 5.2
+    pub const GUE: u8 = 1;
+    /// Since Linux 5.3
+    pub const GRE: u8 = 2;
     /// Names of the values of `kind`.
     pub const KINDS: [&'static str; 3] = ["ipip", "gue", "gre"];
     /// Names of the values of `checksum`.
@@ -313,19 +323,6 @@ impl Tunnel {
     /// ipvsadm's name of the checksum setting.
     pub fn checksum_name(&self) -> &'static str {
         Self::CHECKSUMS.get(usize::from(self.checksum)).copied().unwrap_or("unknown")
-    }
-}
-
-impl fmt::Display for Tunnel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.kind_name())?;
-        if self.port != 0 {
-            write!(f, " port {}", self.port)?;
-        }
-        if self.kind != 0 {
-            write!(f, " {}", self.checksum_name())?;
-        }
-        Ok(())
     }
 }
 
@@ -366,11 +363,11 @@ impl RealServer {
 
     fn fields(&self) -> [(&'static str, String); 5] {
         [
-            ("forward", self.forward.to_string()),
+            ("forward", self.forwarding()),
+            ("checksum", self.tunnel.checksum_name().to_owned()),
             ("weight", self.weight.to_string()),
             ("upper_threshold", self.upper_threshold.to_string()),
             ("lower_threshold", self.lower_threshold.to_string()),
-            ("tunnel", self.tunnel.to_string()),
         ]
     }
 }
@@ -393,10 +390,7 @@ pub enum DaemonState {
 
 impl fmt::Display for DaemonState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Master => "master",
-            Self::Backup => "backup",
-        })
+        self.serialize(f)
     }
 }
 
@@ -535,12 +529,9 @@ pub mod pairs {
         serializer.collect_seq(map)
     }
 
-    pub fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
-    where
-        K: Deserialize<'de> + Ord,
-        V: Deserialize<'de>,
-        D: Deserializer<'de>,
-    {
-        Ok(Vec::<(K, V)>::deserialize(deserializer)?.into_iter().collect())
+    pub fn deserialize<'de, M: FromIterator<P>, P: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<M, D::Error> {
+        Ok(Vec::deserialize(deserializer)?.into_iter().collect())
     }
 }
