@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::desired::Desired;
 use crate::model::{
-    AddressKey, DaemonState, Family, Owned, Ownership, Parameter, Role, ServerKey, Servers, Service,
+    AddressKey, DaemonState, Family, Mac, Owned, Ownership, Parameter, Role, ServerKey, Servers, Service,
     ServiceKey, SyncDaemon, Timeouts, pairs,
 };
 
@@ -46,7 +46,7 @@ pub struct Interface {
     /// IFF_LOWER_UP: the link has a carrier
     pub carrier: bool,
     /// Link-layer address, when it has one of Ethernet's size
-    pub mac: Option<[u8; 6]>,
+    pub mac: Option<Mac>,
 }
 
 /// An address as it stands on an interface.
@@ -65,8 +65,8 @@ impl ObservedAddress {
 
     /// Whether it is the link's own, which the kernel makes by itself.
     pub fn is_of_the_link(&self) -> bool {
-        let ipv6 = matches!(self.key.address, IpAddr::V6(address) if address.is_unicast_link_local());
-        ipv6 || self.key.address.is_loopback()
+        let link_local = matches!(self.key.address, IpAddr::V6(address) if address.is_unicast_link_local());
+        link_local || self.key.address.is_loopback()
     }
 }
 

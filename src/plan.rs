@@ -7,20 +7,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use serde::ser::Error as _;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::desired::Desired;
 use crate::model::{
     AddressKey, DaemonState, Family, Forward, Owned, Parameter, RealServer, ServerKey, Servers, Service,
-    ServiceKey, SyncDaemon, Timeouts, pairs,
+    ServiceKey, SyncDaemon, Timeouts, Tunnel, pairs,
 };
 use crate::observed::{Counters, Observed};
 
 /// One change of the kernel's state: an object as it is found and as it is wanted. What has no `old` comes, what has no
 /// `new` goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(remote = "Self", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Change {
     Service {
         key: ServiceKey,
@@ -47,9 +46,7 @@ pub enum Change {
     /// Sync daemons cannot be changed while they run: they are stopped and started.
     Daemon {
         state: DaemonState,
-        #[serde(rename = "daemon", skip_serializing_if = "Option::is_none")]
         old: Option<SyncDaemon>,
-        #[serde(rename = "daemon", skip_serializing_if = "Option::is_none")]
         new: Option<SyncDaemon>,
     },
     Parameter {
@@ -61,46 +58,26 @@ pub enum Change {
     /// An address with exactly this prefix length.
     Address {
         key: AddressKey,
-        #[serde(rename = "prefix")]
         old: Option<u8>,
-        #[serde(skip)]
         new: Option<u8>,
         /// Label of an address that comes
         label: Option<String>,
     },
 }
 
-impl Serialize for Change {
-    /// Verb and object, and the fields that this verb has: `{"delete_server": {"service", "key", "old", "connections"}}`.
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (verb, without) = match (self, self.sign()) {
-            (Self::Daemon { .. }, '+') => ("start", [].as_slice()),
-            (Self::Daemon { .. }, _) => ("stop", [].as_slice()),
-            (Self::Address { .. }, '-') => ("remove", ["label"].as_slice()),
-            (_, '+') => ("add", ["old", "prefix", "connections"].as_slice()),
-            (_, '~') => ("set", ["servers", "connections"].as_slice()),
-            _ => ("delete", ["new", "servers"].as_slice()),
-        };
-        let mut change = Self::serialize(self, serde_json::value::Serializer).map_err(S::Error::custom)?;
-        let objects = change.as_object_mut().into_iter().flatten().map(|(object, fields)| {
-            if let Some(fields) = fields.as_object_mut() {
-                fields.retain(|name, _| !without.contains(&name.as_str()));
-            }
-            (format!("{verb}_{object}"), &*fields)
-        });
-        serializer.collect_map(objects)
-    }
-}
-
 /// A stage of a role change. Later stages rely on earlier ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// IPVS parameters, services, real servers and timeouts
     Services,
+    #[serde(rename = "sync daemon")]
     Daemon,
+    #[serde(rename = "ARP parameters")]
     Parameters,
+    #[serde(rename = "VIP on lo")]
     Loopback,
-    /// VIPs on the client-side interface
+    #[serde(rename = "VIP on interface")]
     Interface,
     /// Values found before come back
     Restore,
@@ -108,14 +85,7 @@ pub enum Phase {
 
 impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Services => "services",
-            Self::Daemon => "sync daemon",
-            Self::Parameters => "ARP parameters",
-            Self::Loopback => "VIP on lo",
-            Self::Interface => "VIP on interface",
-            Self::Restore => "restore",
-        })
+        self.serialize(f)
     }
 }
 
@@ -173,7 +143,6 @@ impl Plan {
         Self { steps: steps.into_iter().filter(|step| !step.changes.is_empty()).collect() }
     }
 
-    /// Nothing differs.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }
@@ -194,7 +163,8 @@ impl Plan {
             let mut servers = desired.services.values().flat_map(|service| service.servers.values());
             servers.any(|server| server.forward == Forward::TUN && server.tunnel.kind == kind)
         };
-        let mut needs = Needs { gue: tunnels(1), gre: tunnels(2), ..Needs::default() };
+        let (gue, gre) = (tunnels(Tunnel::GUE), tunnels(Tunnel::GRE));
+        let mut needs = Needs { gue, gre, ..Needs::default() };
         for change in self.changes() {
             if let Change::Service { new: Some(new), .. } = change {
                 needs.schedulers.insert(new.scheduler.clone());
@@ -210,9 +180,9 @@ impl Plan {
 pub struct Needs {
     pub schedulers: BTreeSet<String>,
     pub engines: BTreeSet<String>,
-    /// Tunnels of type gue, which Linux has since 5.2
+    /// Tunnels of type gue
     pub gue: bool,
-    /// Tunnels of type gre, which Linux has since 5.3
+    /// Tunnels of type gre
     pub gre: bool,
 }
 
@@ -245,22 +215,18 @@ fn timeout_differences(old: Timeouts, new: Timeouts) -> Vec<(&'static str, Strin
 }
 
 fn daemon_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec<Change> {
-    if desired.daemon.is_none() && !owned.daemon {
-        return Vec::new();
+    let (mut wanted, mut changes) = (desired.daemon.clone(), Vec::new());
+    if wanted.is_none() && !owned.daemon {
+        return changes;
     }
-    let table = observed.table();
-    let wanted = desired.daemon.as_ref();
-    let fits = |state: &DaemonState, found: &SyncDaemon| {
-        wanted.is_some_and(|(wanted, daemon)| wanted == state && daemon.matches(found))
-    };
-    let running = |(state, _): &&(DaemonState, SyncDaemon)| {
-        table.daemons.get(state).is_some_and(|found| fits(state, found))
-    };
-    let stop = table.daemons.iter().filter(|(state, found)| !fits(state, found));
-    let stop = stop.map(|(state, old)| Change::Daemon { state: *state, old: Some(old.clone()), new: None });
-    let start = wanted.filter(|wanted| !running(wanted));
-    let start = start.map(|(state, new)| Change::Daemon { state: *state, old: None, new: Some(new.clone()) });
-    stop.chain(start).collect()
+    for (state, old) in &observed.table().daemons {
+        let runs = wanted.take_if(|(wanted, new)| wanted == state && new.matches(old)).is_some();
+        if !runs {
+            changes.push(Change::Daemon { state: *state, old: Some(old.clone()), new: None });
+        }
+    }
+    changes.extend(wanted.map(|(state, new)| Change::Daemon { state, old: None, new: Some(new) }));
+    changes
 }
 
 /// What is to be done about services: new ones first, removals last.
@@ -393,37 +359,37 @@ impl Change {
     /// The same change as commands of iproute2, procps or ipvsadm, one a line.
     pub fn commands(&self) -> Vec<String> {
         // ipvsadm's letters: capital for a service, small for a real server.
-        let letter = match self.sign() {
-            '+' => 'A',
-            '~' => 'E',
-            _ => 'D',
+        let (capital, small) = match self.sign() {
+            '+' => ('A', 'a'),
+            '~' => ('E', 'e'),
+            _ => ('D', 'd'),
         };
-        vec![match self {
-            Self::Service { key, new: Some(new), servers, .. } => {
-                let service = format!("ipvsadm -{letter} {} {}", key.ipvsadm(), new.ipvsadm(key.family()));
-                let add = |(server, new): (_, _)| server_command('a', key, server, Some(new));
-                return std::iter::once(service).chain(servers.iter().rev().map(add)).collect();
+        let mut commands = vec![match self {
+            Self::Service { key, new, .. } => {
+                let options = new.as_ref().map(|new| format!(" {}", new.ipvsadm(key.family())));
+                format!("ipvsadm -{capital} {}{}", key.ipvsadm(), options.unwrap_or_default())
             }
-            Self::Service { key, .. } => format!("ipvsadm -{letter} {}", key.ipvsadm()),
-            Self::Server { service, key, new, .. } => {
-                server_command(letter.to_ascii_lowercase(), service, key, new.as_ref())
-            }
+            Self::Server { service, key, new, .. } => server_command(small, service, key, new.as_ref()),
             Self::Timeouts { new, .. } => format!("ipvsadm --set {} {} {}", new.tcp, new.tcp_fin, new.udp),
             Self::Daemon { state, new: Some(new), .. } => {
                 format!("ipvsadm --start-daemon {state} {}", new.ipvsadm())
             }
             Self::Daemon { state, .. } => format!("ipvsadm --stop-daemon {state}"),
             Self::Parameter { parameter, new, .. } => format!("sysctl -w '{parameter}={new}'"),
-            Self::Address { key: AddressKey { interface, address }, old, new, label } => {
-                let prefix = new.or(*old).unwrap_or_default();
-                let label = label.as_ref().map(|label| format!(" label {label}")).unwrap_or_default();
+            Self::Address { key: AddressKey { interface, address }, new: Some(prefix), label, .. } => {
+                let label = label.as_ref().map_or(String::new(), |label| format!(" label {label}"));
                 let v6 = if address.is_ipv6() { " nodad preferred_lft 0" } else { "" };
-                match new {
-                    Some(_) => format!("ip address add {address}/{prefix} dev {interface}{label}{v6}"),
-                    None => format!("ip address del {address}/{prefix} dev {interface}"),
-                }
+                format!("ip address add {address}/{prefix} dev {interface}{label}{v6}")
             }
-        }]
+            Self::Address { key: AddressKey { interface, address }, old, .. } => {
+                format!("ip address del {address}/{} dev {interface}", old.unwrap_or_default())
+            }
+        }];
+        if let Self::Service { key, servers, .. } = self {
+            let add = |(server, new): (_, _)| server_command('a', key, server, Some(new));
+            commands.extend(servers.iter().rev().map(add));
+        }
+        commands
     }
 }
 
@@ -441,10 +407,9 @@ impl fmt::Display for Change {
             Self::Server { service, key, .. } => write!(f, "real server {key} of {service}")?,
             Self::Timeouts { .. } => write!(f, "IPVS timeouts")?,
             Self::Daemon { state, old, new } => {
-                write!(f, "sync daemon {state}")?;
-                if let Some(daemon) = new.as_ref().or(old.as_ref()) {
-                    write!(f, " on {} id {}", daemon.interface, daemon.id)?;
-                }
+                let daemon = new.as_ref().or(old.as_ref());
+                let place = daemon.map(|daemon| format!(" on {} id {}", daemon.interface, daemon.id));
+                write!(f, "sync daemon {state}{}", place.unwrap_or_default())?;
             }
             Self::Parameter { parameter, .. } => write!(f, "{parameter}")?,
             Self::Address { key, old, new, .. } => {
