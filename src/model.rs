@@ -35,13 +35,8 @@ pub enum Role {
 
 impl Role {
     /// The word as it is typed on the command line.
-    pub fn command(self) -> &'static str {
-        match self {
-            Self::Master => "master",
-            Self::Backup => "backup",
-            Self::Fault => "fault",
-            Self::Stop => "stop",
-        }
+    pub fn command(self) -> String {
+        self.to_string().to_lowercase()
     }
 }
 
@@ -114,7 +109,6 @@ impl fmt::Display for Protocol {
 pub enum ServiceKey {
     /// Protocol, virtual address and port. Port 0 means every port and needs persistence.
     Endpoint { address: IpAddr, port: u16, protocol: Protocol },
-    /// Packets that carry this firewall mark.
     Fwmark {
         mark: u32,
         /// One mark can stand for a service of either family, or for two
@@ -152,7 +146,6 @@ pub struct Endpoint {
     pub port: u16,
 }
 
-/// The identity of a real server within its virtual service.
 pub type ServerKey = Endpoint;
 
 impl fmt::Display for Endpoint {
@@ -163,7 +156,6 @@ impl fmt::Display for Endpoint {
 
 /// Flag bits of a service (`linux/ip_vs.h`, `IP_VS_SVC_F_*`).
 pub mod service_flag {
-    /// A client stays with its real server.
     pub const PERSISTENT: u32 = 0x1;
     /// The kernel's own mark that the service is in its table; never sent, masked when read.
     pub const HASHED: u32 = 0x2;
@@ -208,7 +200,6 @@ impl Service {
         }
     }
 
-    /// Whether clients stay with their real server.
     pub fn is_persistent(&self) -> bool {
         self.flags & service_flag::PERSISTENT != 0
     }
@@ -241,25 +232,25 @@ impl Service {
 
     /// The fields in which `self` and `new` differ: name, old, new.
     pub fn differences(&self, new: &Self, family: Family) -> Vec<(&'static str, String, String)> {
-        differences(self.fields(family), new.fields(family))
-    }
-
-    fn fields(&self, family: Family) -> [(&'static str, String); 6] {
-        let persistence = if self.is_persistent() { format!("{}s", self.timeout) } else { "off".to_owned() };
-        [
-            ("scheduler", self.scheduler.clone()),
-            ("scheduler_flags", self.scheduler_flags().join(",")),
-            ("persistence", persistence),
-            ("netmask", self.netmask_text(family)),
-            ("engine", self.engine.clone()),
-            ("one_packet", (self.flags & service_flag::ONE_PACKET != 0).to_string()),
-        ]
+        let persistence = |service: &Self| match service.is_persistent() {
+            true => format!("{}s", service.timeout),
+            false => "off".to_owned(),
+        };
+        differences([self, new].map(|service| {
+            [
+                ("scheduler", service.scheduler.clone()),
+                ("scheduler_flags", service.scheduler_flags().join(",")),
+                ("persistence", persistence(service)),
+                ("netmask", service.netmask_text(family)),
+                ("engine", service.engine.clone()),
+                ("one_packet", (service.flags & service_flag::ONE_PACKET != 0).to_string()),
+            ]
+        }))
     }
 }
 
 fn differences<const N: usize>(
-    old: [(&'static str, String); N],
-    new: [(&'static str, String); N],
+    [old, new]: [[(&'static str, String); N]; 2],
 ) -> Vec<(&'static str, String, String)> {
     let shown = |text: String| if text.is_empty() { "-".to_owned() } else { text };
     let pairs = old.into_iter().zip(new).filter(|(old, new)| old != new);
@@ -310,23 +301,18 @@ impl Tunnel {
     pub const GUE: u8 = 1;
     /// Since Linux 5.3
     pub const GRE: u8 = 2;
-    /// Names of the values of `kind`.
     pub const KINDS: [&'static str; 3] = ["ipip", "gue", "gre"];
-    /// Names of the values of `checksum`.
     pub const CHECKSUMS: [&'static str; 3] = ["nocsum", "csum", "remcsum"];
 
-    /// ipvsadm's name of the tunnel type.
     pub fn kind_name(&self) -> &'static str {
         Self::KINDS.get(usize::from(self.kind)).copied().unwrap_or("unknown")
     }
 
-    /// ipvsadm's name of the checksum setting.
     pub fn checksum_name(&self) -> &'static str {
         Self::CHECKSUMS.get(usize::from(self.checksum)).copied().unwrap_or("unknown")
     }
 }
 
-/// The settings of a real server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RealServer {
     pub forward: Forward,
@@ -340,7 +326,6 @@ pub struct RealServer {
     pub tunnel: Tunnel,
 }
 
-/// The real servers of a virtual service.
 pub type Servers = BTreeMap<ServerKey, RealServer>;
 
 impl RealServer {
@@ -358,17 +343,15 @@ impl RealServer {
 
     /// The fields in which `self` and `new` differ: name, old, new.
     pub fn differences(&self, new: &Self) -> Vec<(&'static str, String, String)> {
-        differences(self.fields(), new.fields())
-    }
-
-    fn fields(&self) -> [(&'static str, String); 5] {
-        [
-            ("forward", self.forwarding()),
-            ("checksum", self.tunnel.checksum_name().to_owned()),
-            ("weight", self.weight.to_string()),
-            ("upper_threshold", self.upper_threshold.to_string()),
-            ("lower_threshold", self.lower_threshold.to_string()),
-        ]
+        differences([self, new].map(|server| {
+            [
+                ("forward", server.forwarding()),
+                ("checksum", server.tunnel.checksum_name().to_owned()),
+                ("weight", server.weight.to_string()),
+                ("upper_threshold", server.upper_threshold.to_string()),
+                ("lower_threshold", server.lower_threshold.to_string()),
+            ]
+        }))
     }
 }
 
@@ -428,13 +411,22 @@ pub struct AddressKey {
     pub address: IpAddr,
 }
 
+impl AddressKey {
+    pub fn on_lo(address: IpAddr) -> Self {
+        Self { interface: "lo".to_owned(), address }
+    }
+
+    pub fn is_on_lo(&self) -> bool {
+        self.interface == "lo"
+    }
+}
+
 impl fmt::Display for AddressKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} on {}", self.address, self.interface)
     }
 }
 
-/// A link-layer address.
 pub type Mac = [u8; 6];
 
 /// Who answers for addresses on the wire: the link-layer addresses, or why asking failed.
@@ -452,7 +444,6 @@ pub enum Parameter {
 }
 
 impl Parameter {
-    /// The parts of the name below /proc/sys.
     pub fn parts(&self) -> Vec<&str> {
         match self {
             Self::ArpIgnore(interface) => vec!["net", "ipv4", "conf", interface, "arp_ignore"],
@@ -480,7 +471,6 @@ pub struct Ownership {
     pub fwmarks: BTreeSet<u32>,
     /// Services that the record says we made.
     pub recorded: BTreeSet<ServiceKey>,
-    /// The whole table is ours.
     pub exclusive: bool,
 }
 

@@ -49,7 +49,6 @@ pub struct Interface {
     pub mac: Option<Mac>,
 }
 
-/// An address as it stands on an interface.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ObservedAddress {
     pub key: AddressKey,
@@ -58,7 +57,6 @@ pub struct ObservedAddress {
 }
 
 impl ObservedAddress {
-    /// Whether it has the prefix length of a host.
     pub fn is_host(&self) -> bool {
         self.prefix == Family::of(self.key.address).host_prefix()
     }
@@ -70,7 +68,6 @@ impl ObservedAddress {
     }
 }
 
-/// The IPVS state of the network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedIpvs {
     /// Every service of the table, ours and others'.
@@ -80,7 +77,6 @@ pub struct ObservedIpvs {
     pub daemons: BTreeMap<DaemonState, SyncDaemon>,
 }
 
-/// A service as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedService {
     pub settings: Service,
@@ -105,7 +101,6 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Open connections.
     pub fn connections(&self) -> u64 {
         u64::from(self.active) + u64::from(self.inactive)
     }
@@ -136,7 +131,6 @@ pub struct Rates {
     pub bytes_out: u64,
 }
 
-/// What to read from the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
     /// Interfaces whose addresses and links matter.
@@ -160,7 +154,7 @@ pub enum ServerScope {
 impl Scope {
     /// What a plan for `desired` looks at.
     pub fn of(desired: &Desired, owned: &Owned) -> Self {
-        let addresses = desired.interface.iter().chain(&desired.off_interface).chain(&owned.addresses);
+        let addresses = desired.client_side().chain(&owned.addresses);
         let interfaces = addresses.map(|key| key.interface.clone()).chain(["lo".to_owned()]).collect();
         let originals = desired.restore.then_some(&owned.originals).into_iter().flatten();
         let parameters = desired.parameters.iter().chain(&desired.ipvs_parameters).chain(originals);

@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
 
 use serde::Serialize;
 
@@ -89,7 +88,6 @@ impl fmt::Display for Phase {
     }
 }
 
-/// Changes of one phase, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     pub phase: Phase,
@@ -147,7 +145,6 @@ impl Plan {
         self.steps.is_empty()
     }
 
-    /// Every change, in order.
     pub fn changes(&self) -> impl Iterator<Item = &Change> {
         self.steps.iter().flat_map(|step| &step.changes)
     }
@@ -281,14 +278,9 @@ fn service_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec
 
 /// What is to be done on lo, or on the client-side interfaces.
 fn address_changes(on_lo: bool, desired: &Desired, observed: &Observed, owned: &Owned) -> Vec<Change> {
-    let lo = |address: &IpAddr| AddressKey { interface: "lo".into(), address: *address };
-    let wanted: BTreeMap<AddressKey, Option<String>> = match on_lo {
-        true => desired.loopback.iter().map(|(address, label)| (lo(address), label.clone())).collect(),
-        false => desired.interface.iter().map(|key| (key.clone(), None)).collect(),
-    };
-    let found = || observed.addresses.iter().filter(|found| (found.key.interface == "lo") == on_lo);
+    let found = || observed.addresses.iter().filter(|found| found.key.is_on_lo() == on_lo);
     let mut changes = Vec::new();
-    for (key, label) in &wanted {
+    for (key, label) in desired.addresses.iter().filter(|(key, _)| key.is_on_lo() == on_lo) {
         // On the interface keepalived may own the address, with any prefix.
         if !found().any(|found| found.key == *key && (found.is_host() || !on_lo)) {
             let new = Some(Family::of(key.address).host_prefix());
@@ -296,16 +288,14 @@ fn address_changes(on_lo: bool, desired: &Desired, observed: &Observed, owned: &
         }
     }
     for found in found() {
-        let (key, host, wanted) = (&found.key, found.is_host(), wanted.contains_key(&found.key));
-        let wrong_prefix = on_lo && wanted && !host;
-        let stale = !wanted && host && owned.addresses.contains(key);
-        let off = match on_lo {
-            true => desired.off_loopback.contains(&key.address),
-            false => desired.off_interface.contains(key) && host,
+        let goes = match (desired.addresses.contains_key(&found.key), found.is_host()) {
+            (true, host) => on_lo && !host,
+            (false, true) => desired.off.contains(&found.key) || owned.addresses.contains(&found.key),
+            (false, false) => on_lo && desired.off.contains(&found.key),
         };
-        if wrong_prefix || stale || off {
+        if goes {
             let old = Some(found.prefix);
-            changes.push(Change::Address { key: key.clone(), old, new: None, label: None });
+            changes.push(Change::Address { key: found.key.clone(), old, new: None, label: None });
         }
     }
     changes
@@ -339,21 +329,6 @@ impl Change {
             Self::Service { connections, .. } | Self::Server { connections, .. } => *connections,
             _ => 0,
         }
-    }
-
-    /// How the two sides of what stays differ: `forward nat -> dr, weight 1 -> 3`.
-    pub fn difference(&self) -> Option<String> {
-        let fields = match self {
-            Self::Service { key, old: Some(old), new: Some(new), .. } => old.differences(new, key.family()),
-            Self::Server { old: Some(old), new: Some(new), .. } => old.differences(new),
-            Self::Timeouts { old, new } => timeout_differences(*old, *new),
-            Self::Parameter { old, new, .. } => {
-                return Some(format!("{} -> {new}", old.as_deref().unwrap_or("-")));
-            }
-            _ => return None,
-        };
-        let words: Vec<_> = fields.iter().map(|(name, old, new)| format!("{name} {old} -> {new}")).collect();
-        Some(words.join(", "))
     }
 
     /// The same change as commands of iproute2, procps or ipvsadm, one a line.
@@ -402,30 +377,42 @@ fn server_command(letter: char, service: &ServiceKey, key: &ServerKey, new: Opti
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Service { key, .. } => write!(f, "service {key}")?,
-            Self::Server { service, key, .. } => write!(f, "real server {key} of {service}")?,
-            Self::Timeouts { .. } => write!(f, "IPVS timeouts")?,
+        let differences = match self {
+            Self::Service { key, old: None, new: Some(new), servers, .. } => {
+                let (count, plural) = (servers.len(), if servers.len() == 1 { "" } else { "s" });
+                return write!(f, "service {key} {}, {count} real server{plural}", new.scheduler);
+            }
+            Self::Service { key, old, new, .. } => {
+                write!(f, "service {key}")?;
+                old.as_ref().zip(new.as_ref()).map(|(old, new)| old.differences(new, key.family()))
+            }
+            Self::Server { service, key, old, new, .. } => {
+                write!(f, "real server {key} of {service}")?;
+                if let (None, Some(new)) = (old, new) {
+                    return write!(f, ": {}, weight {}", new.forwarding(), new.weight);
+                }
+                old.zip(*new).map(|(old, new)| old.differences(&new))
+            }
+            Self::Timeouts { old, new } => {
+                write!(f, "IPVS timeouts")?;
+                Some(timeout_differences(*old, *new))
+            }
             Self::Daemon { state, old, new } => {
                 let daemon = new.as_ref().or(old.as_ref());
                 let place = daemon.map(|daemon| format!(" on {} id {}", daemon.interface, daemon.id));
-                write!(f, "sync daemon {state}{}", place.unwrap_or_default())?;
+                return write!(f, "sync daemon {state}{}", place.unwrap_or_default());
             }
-            Self::Parameter { parameter, .. } => write!(f, "{parameter}")?,
-            Self::Address { key, old, new, .. } => {
+            Self::Parameter { parameter, old, new } => {
+                return write!(f, "{parameter}: {} -> {new}", old.as_deref().unwrap_or("-"));
+            }
+            Self::Address { key: AddressKey { interface, address }, old, new, .. } => {
                 let prefix = new.or(*old).unwrap_or_default();
-                write!(f, "{}/{prefix} on {}", key.address, key.interface)?;
+                return write!(f, "{address}/{prefix} on {interface}");
             }
+        };
+        for (place, (name, old, new)) in differences.into_iter().flatten().enumerate() {
+            write!(f, "{} {name} {old} -> {new}", if place == 0 { ':' } else { ',' })?;
         }
-        match self {
-            Self::Service { old: None, new: Some(new), servers, .. } => {
-                let plural = if servers.len() == 1 { "" } else { "s" };
-                write!(f, " {}, {} real server{plural}", new.scheduler, servers.len())
-            }
-            Self::Server { old: None, new: Some(new), .. } => {
-                write!(f, ": {}, weight {}", new.forwarding(), new.weight)
-            }
-            _ => self.difference().map_or(Ok(()), |difference| write!(f, ": {difference}")),
-        }
+        Ok(())
     }
 }

@@ -15,20 +15,14 @@ use serde_yaml::Mapping;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a mapping with `version`, `vips` and `virtual_services`")]
 pub struct Document {
-    /// Version of the format: 1
     pub version: u32,
-    /// Client-side interface
     #[serde(default, deserialize_with = "given")]
     pub interface: Option<String>,
     pub vips: Vec<ShortOr<Vip>>,
     pub arp: Option<ShortOr<Arp>>,
-    /// Gratuitous ARP and unsolicited neighbour advertisements
     pub announce: Option<Announce>,
-    /// What stays while not MASTER
     pub backup: Option<Backup>,
-    /// Settings of IPVS as a whole
     pub ipvs: Option<Ipvs>,
-    /// An empty list of services is meant
     #[serde(default)]
     pub allow_empty: bool,
     pub virtual_services: Vec<VirtualService>,
@@ -38,15 +32,12 @@ pub struct Document {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Vip {
-    /// Address, with or without its host prefix
     pub address: String,
     pub label: Option<String>,
-    /// Client-side interface of this VIP
     #[serde(default, deserialize_with = "given")]
     pub interface: Option<String>,
 }
 
-/// ARP parameters
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Arp {
@@ -55,13 +46,10 @@ pub struct Arp {
     pub word: Option<String>,
     pub arp_ignore: Option<u32>,
     pub arp_announce: Option<u32>,
-    /// Keep them over a reboot
     pub persist: Option<bool>,
-    /// Put the values found before back on leaving MASTER
     pub restore: Option<bool>,
 }
 
-/// Announcement of the VIPs
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a mapping")]
 pub struct Announce {
@@ -69,28 +57,23 @@ pub struct Announce {
     pub interval: Option<String>,
 }
 
-/// What stays while not MASTER
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a mapping")]
 pub struct Backup {
     pub vips: Option<String>,
     pub services: Option<String>,
-    /// How long connections may live on
     pub drain: Option<String>,
 }
 
-/// Settings of IPVS as a whole
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a mapping")]
 pub struct Ipvs {
-    /// The whole table belongs to this file
     pub exclusive: Option<bool>,
     pub timeouts: Option<Timeouts>,
     pub sysctl: Option<Mapping>,
     pub sync_daemon: Option<SyncDaemon>,
 }
 
-/// Timeouts of idle connections
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a mapping")]
 pub struct Timeouts {
@@ -99,7 +82,6 @@ pub struct Timeouts {
     pub udp: Option<String>,
 }
 
-/// Connection synchronisation
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a mapping")]
 pub struct SyncDaemon {
@@ -111,20 +93,17 @@ pub struct SyncDaemon {
     pub ttl: Option<u32>,
 }
 
-/// A virtual service
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a mapping with `real_servers` and `address` or `fwmark`")]
 pub struct VirtualService {
     pub address: Option<String>,
     pub fwmark: Option<u32>,
-    /// Family of a fwmark service
     pub family: Option<String>,
     pub protocol: Option<String>,
     pub scheduler: Option<String>,
     pub scheduler_flags: Option<Vec<String>>,
     pub persistence: Option<ShortOr<Persistence>>,
     pub one_packet: Option<bool>,
-    /// Forwarding method of its real servers
     pub forward: Option<String>,
     pub real_servers: Vec<ShortOr<RealServer>>,
 }
@@ -133,7 +112,6 @@ pub struct VirtualService {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Persistence {
-    /// How long a client stays with its real server
     pub timeout: Option<String>,
     pub netmask: Option<String>,
     pub prefix: Option<u32>,
@@ -152,7 +130,6 @@ pub struct RealServer {
     pub tunnel: Option<Tunnel>,
 }
 
-/// Tunnel encapsulation
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a mapping")]
 pub struct Tunnel {
@@ -166,29 +143,16 @@ pub struct Tunnel {
 #[derive(Debug)]
 pub struct ShortOr<T>(pub T);
 
-impl From<String> for Vip {
-    fn from(address: String) -> Self {
-        Self { address, ..Self::default() }
-    }
+macro_rules! short_forms {
+    ($($long:ident { $key:ident }),*) => {$(
+        impl From<String> for $long {
+            fn from(text: String) -> Self {
+                Self { $key: text.into(), ..Self::default() }
+            }
+        }
+    )*};
 }
-
-impl From<String> for Arp {
-    fn from(word: String) -> Self {
-        Self { word: Some(word), ..Self::default() }
-    }
-}
-
-impl From<String> for Persistence {
-    fn from(timeout: String) -> Self {
-        Self { timeout: Some(timeout), ..Self::default() }
-    }
-}
-
-impl From<String> for RealServer {
-    fn from(address: String) -> Self {
-        Self { address, ..Self::default() }
-    }
-}
+short_forms!(Vip { address }, Arp { word }, Persistence { timeout }, RealServer { address });
 
 impl<'de, T: Deserialize<'de> + From<String>> Deserialize<'de> for ShortOr<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

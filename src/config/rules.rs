@@ -150,31 +150,18 @@ impl At<'_> {
             let known = "is not known; this lvs-notify reads version 1";
             self.key("version").wrong(format!("version {} {known}", document.version));
         }
+        let mut config = Config { announce: (5, Duration::from_millis(200)), ..Config::default() };
         let interface = document.interface.as_ref().map(|name| self.key("interface").interface(name));
-        let (mut vips, mut seen) = (Vec::new(), BTreeSet::new());
+        let mut seen = BTreeSet::new();
         for (at, ShortOr(item)) in self.key("vips").items(&document.vips) {
             let vip = at.vip(item, interface.as_ref());
             if vip.address != PLACEHOLDER && !seen.insert(vip.address) {
                 at.wrong(format!("the VIP {} is given twice", vip.address));
             }
-            vips.push(vip);
+            config.vips.push(vip);
         }
-        let mut config = Config {
-            vips,
-            arp: match &document.arp {
-                Some(ShortOr(arp)) => self.key("arp").arp(arp),
-                None => self.arp(&raw::Arp::default()),
-            },
-            announce: (5, Duration::from_millis(200)),
-            keep_vips: false,
-            keep_services: false,
-            drain: Duration::ZERO,
-            exclusive: false,
-            timeouts: Timeouts::default(),
-            ipvs_parameters: BTreeMap::new(),
-            daemon: None,
-            services: BTreeMap::new(),
-        };
+        let default = ShortOr(raw::Arp::default());
+        config.arp = self.key("arp").arp(&document.arp.as_ref().unwrap_or(&default).0);
         if let Some(announce) = &document.announce {
             config.announce = self.key("announce").announce(announce, config.announce);
         }
@@ -461,23 +448,19 @@ impl At<'_> {
         settings.flags |= service_flag::PERSISTENT;
         settings.timeout = self.seconds("timeout", &persistence.timeout, DEFAULT_PERSISTENCE);
         let ipv6 = key.family() == Family::Ipv6;
-        if let Some(text) = &persistence.netmask {
-            // The kernel takes any bits here and matches clients by them.
-            match text.parse::<Ipv4Addr>().map(u32::from) {
-                _ if ipv6 => {
-                    let message = "an IPv6 service has `prefix` (1 to 128) instead of `netmask`";
-                    self.key("netmask").wrong(message);
-                }
-                Ok(mask) if mask != 0 && mask.leading_ones() + mask.trailing_zeros() == 32 => {
-                    settings.netmask = mask;
-                }
-                _ => self.key("netmask").wrong(format!("`{text}` is not a netmask, as in 255.255.255.0")),
-            }
-        }
+        let message = "an IPv6 service has `prefix` (1 to 128) instead of `netmask`";
+        self.must("netmask", !ipv6 || persistence.netmask.is_none(), message);
+        let message = "an IPv4 service has `netmask` (as in 255.255.255.0) instead of `prefix`";
+        self.must("prefix", ipv6 || persistence.prefix.is_none(), message);
         if let Some(prefix) = persistence.prefix {
-            let message = "an IPv4 service has `netmask` (as in 255.255.255.0) instead of `prefix`";
-            self.must("prefix", ipv6, message);
             settings.netmask = self.number("prefix", prefix, 1..=128);
+        } else if let Some(text) = persistence.netmask.as_ref().filter(|_| !ipv6) {
+            // The kernel takes any bits here and matches clients by them.
+            settings.netmask = text.parse::<Ipv4Addr>().map_or(0, u32::from);
+            let length = settings.netmask.leading_ones();
+            if length == 0 || length + settings.netmask.trailing_zeros() != 32 {
+                self.key("netmask").wrong(format!("`{text}` is not a netmask, as in 255.255.255.0"));
+            }
         }
         if let Some(engine) = self.word("engine", &persistence.engine, [("sip", "sip")]) {
             let message = "the engine sip reads UDP packets; this service is not UDP";

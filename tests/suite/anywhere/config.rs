@@ -33,7 +33,7 @@ fn the_whole_file_is_read() {
     assert_eq!(first.settings.timeout, 300);
     assert_eq!(first.settings.flags, service_flag::PERSISTENT | service_flag::SCHED1 | service_flag::SCHED2);
     assert_eq!(first.servers.len(), 3);
-    assert_eq!(master.interface.len(), 2);
+    assert_eq!(master.client_side().count(), 2);
     assert!(Desired::for_role(&declared, Role::Backup).services.is_empty());
 }
 
@@ -45,8 +45,8 @@ fn defaults_are_those_of_the_manual() {
     assert_eq!(service.settings.ipvsadm(lvs_notify::model::Family::Ipv4), "-s wlc");
     assert_eq!(service.servers.values().next().unwrap().ipvsadm(), "-m -w 1");
     assert_eq!((desired.announce_count, desired.announce_interval), (5, Duration::from_millis(200)));
-    assert_eq!(desired.loopback.values().next().unwrap().as_deref(), Some("lo:0"));
-    assert!(desired.interface.is_empty());
+    assert_eq!(desired.addresses.values().next().unwrap().as_deref(), Some("lo:0"));
+    assert_eq!(desired.client_side().count(), 0);
 }
 
 /// Replaced piece and replacement, one mistake each.
