@@ -71,10 +71,7 @@ impl Family {
 
     /// Bits of an address: the prefix length of a host route.
     pub fn host_prefix(self) -> u8 {
-        match self {
-            Self::Ipv4 => 32,
-            Self::Ipv6 => 128,
-        }
+        if self == Self::Ipv4 { 32 } else { 128 }
     }
 }
 
@@ -194,10 +191,7 @@ pub struct Service {
 impl Service {
     /// The mask that tells every client from every other.
     pub fn full_netmask(family: Family) -> u32 {
-        match family {
-            Family::Ipv4 => u32::MAX,
-            Family::Ipv6 => 128,
-        }
+        if family == Family::Ipv4 { u32::MAX } else { 128 }
     }
 
     pub fn is_persistent(&self) -> bool {
@@ -316,7 +310,7 @@ impl Tunnel {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RealServer {
     pub forward: Forward,
-    /// Share of new connections; 0 drains.
+    /// 0 drains.
     pub weight: u32,
     /// No new connections at or above this number; 0 is no limit.
     pub upper_threshold: u32,

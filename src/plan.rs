@@ -127,7 +127,10 @@ impl Plan {
                     changes.extend(daemon_changes(desired, observed, owned));
                 }
                 changes.extend(service_changes(desired, observed, owned));
-                changes.extend(timeout_change(desired, observed));
+                let (old, new) = (observed.table().timeouts, desired.timeouts);
+                if !timeout_differences(old, new).is_empty() {
+                    changes.push(Change::Timeouts { old, new });
+                }
                 changes
             }
             Daemon if desired.daemon.is_some() => daemon_changes(desired, observed, owned),
@@ -177,9 +180,8 @@ impl Plan {
 pub struct Needs {
     pub schedulers: BTreeSet<String>,
     pub engines: BTreeSet<String>,
-    /// Tunnels of type gue
+    /// Tunnels of this type
     pub gue: bool,
-    /// Tunnels of type gre
     pub gre: bool,
 }
 
@@ -195,11 +197,6 @@ fn parameter_changes(wanted: &BTreeMap<Parameter, String>, observed: &Observed) 
         new: new.clone(),
     };
     wanted.iter().filter(|(parameter, new)| differs(parameter, new)).map(change).collect()
-}
-
-fn timeout_change(desired: &Desired, observed: &Observed) -> Option<Change> {
-    let (old, new) = (observed.table().timeouts, desired.timeouts);
-    (!timeout_differences(old, new).is_empty()).then_some(Change::Timeouts { old, new })
 }
 
 /// Name, old and new value in seconds; 0 keeps what is there.
@@ -304,17 +301,12 @@ fn address_changes(on_lo: bool, desired: &Desired, observed: &Observed, owned: &
 impl Change {
     /// `+` for what comes, `~` for what changes, `-` for what goes.
     pub fn sign(&self) -> char {
-        let (old, new) = match self {
-            Self::Service { old, new, .. } => (old.is_some(), new.is_some()),
-            Self::Server { old, new, .. } => (old.is_some(), new.is_some()),
-            Self::Daemon { old, new, .. } => (old.is_some(), new.is_some()),
-            Self::Address { old, new, .. } => (old.is_some(), new.is_some()),
-            Self::Timeouts { .. } | Self::Parameter { .. } => (true, true),
-        };
-        match (old, new) {
-            (false, _) => '+',
-            (true, true) => '~',
-            (true, false) => '-',
+        match self {
+            Self::Service { old: None, .. } | Self::Server { old: None, .. } => '+',
+            Self::Daemon { old: None, .. } | Self::Address { old: None, .. } => '+',
+            Self::Service { new: None, .. } | Self::Server { new: None, .. } => '-',
+            Self::Daemon { new: None, .. } | Self::Address { new: None, .. } => '-',
+            _ => '~',
         }
     }
 

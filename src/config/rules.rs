@@ -109,19 +109,18 @@ impl At<'_> {
     }
 
     /// What a word of a list stands for.
-    fn word<T>(
+    fn word<T: Copy, const N: usize>(
         &self,
         key: &str,
         word: &Option<String>,
-        list: impl IntoIterator<Item = (&'static str, T)>,
+        list: [(&str, T); N],
     ) -> Option<T> {
-        let word = word.as_deref()?;
-        let (known, mut meanings): (Vec<_>, Vec<_>) = list.into_iter().unzip();
-        if let Some(place) = known.iter().position(|known| *known == word) {
-            return Some(meanings.swap_remove(place));
+        let word = word.as_ref()?;
+        let found = list.iter().find(|(known, _)| known == word);
+        if found.is_none() {
+            self.key(key).wrong(unknown_word(word, &list.map(|(known, _)| known)));
         }
-        self.key(key).wrong(unknown_word(word, &known));
-        None
+        found.map(|(_, meaning)| *meaning)
     }
 
     fn duration(&self, key: &str, text: &Option<String>, default: Duration) -> Duration {
@@ -137,10 +136,9 @@ impl At<'_> {
     fn seconds(&self, key: &str, text: &Option<String>, default: u32) -> u32 {
         let duration = self.duration(key, text, Duration::from_secs(default.into()));
         let seconds = u32::try_from(duration.as_secs()).unwrap_or(u32::MAX);
-        if let Some(text) = text {
-            if duration.subsec_nanos() != 0 || !(1..=MAX_SECONDS).contains(&seconds) {
-                self.key(key).wrong(format!("`{text}` must be whole seconds, from 1s to 31d"));
-            }
+        let whole = duration.subsec_nanos() == 0 && (1..=MAX_SECONDS).contains(&seconds);
+        if let Some(text) = text.as_ref().filter(|_| !whole) {
+            self.key(key).wrong(format!("`{text}` must be whole seconds, from 1s to 31d"));
         }
         seconds
     }
@@ -320,12 +318,10 @@ impl At<'_> {
     }
 
     fn daemon(&self, daemon: &raw::SyncDaemon) -> SyncDaemon {
-        let group = daemon.group.as_ref().map(|text| {
-            text.parse().ok().filter(IpAddr::is_multicast).unwrap_or_else(|| {
-                self.key("group").wrong(format!("`{text}` is not a multicast address"));
-                PLACEHOLDER
-            })
-        });
+        let group: Option<IpAddr> = daemon.group.as_ref().map(|text| text.parse().unwrap_or(PLACEHOLDER));
+        if let (Some(text), Some(false)) = (&daemon.group, group.map(|group| group.is_multicast())) {
+            self.key("group").wrong(format!("`{text}` is not a multicast address"));
+        }
         SyncDaemon {
             interface: self.key("interface").interface(&daemon.interface),
             // The kernel takes 32 bits and keeps 8 of them.
@@ -358,29 +354,29 @@ impl At<'_> {
     }
 
     fn service_key(&self, service: &raw::VirtualService, config: &Config) -> ServiceKey {
-        let protocol = self.word("protocol", &service.protocol, Protocol::WORDS).unwrap_or(Protocol::TCP);
-        let mut endpoint = Endpoint { address: PLACEHOLDER, port: 0 };
-        match (&service.address, service.fwmark) {
-            (Some(text), None) => {
-                let message = "`family` belongs to a fwmark service; the address tells it here";
-                self.must("family", service.family.is_none(), message);
-                endpoint = self.key("address").service_address(text, config).unwrap_or(endpoint);
-            }
-            (None, Some(mark)) => {
-                self.must("fwmark", mark != 0, "mark 0 means no mark; use 1 to 4294967295");
-                let message =
-                    "a fwmark service takes every protocol of the marked packets; leave `protocol` out";
-                self.must("protocol", service.protocol.is_none(), message);
-                let families = [("ipv4", Family::Ipv4), ("ipv6", Family::Ipv6)];
-                let family = self.word("family", &service.family, families).unwrap_or(Family::Ipv4);
-                return ServiceKey::Fwmark { mark, family };
-            }
-            (Some(_), Some(_)) => {
-                self.key("fwmark").wrong("a service has either `address` or `fwmark`, not both");
-            }
-            (None, None) => self.wrong("a service needs `address` (VIP and port) or `fwmark`"),
+        let (address, mark) = (&service.address, service.fwmark);
+        let message = "`family` belongs to a fwmark service; the address tells it here";
+        self.must("family", mark.is_some() || service.family.is_none(), message);
+        let message = "a fwmark service takes every protocol of the marked packets; leave `protocol` out";
+        self.must("protocol", mark.is_none() || service.protocol.is_none(), message);
+        let message = "a service has either `address` or `fwmark`, not both";
+        self.must("fwmark", mark.is_none() || address.is_none(), message);
+        self.must("fwmark", mark != Some(0), "mark 0 means no mark; use 1 to 4294967295");
+        if let Some(mark) = mark {
+            let families = [("ipv4", Family::Ipv4), ("ipv6", Family::Ipv6)];
+            let family = self.word("family", &service.family, families).unwrap_or(Family::Ipv4);
+            return ServiceKey::Fwmark { mark, family };
         }
-        ServiceKey::Endpoint { address: endpoint.address, port: endpoint.port, protocol }
+        let protocol = self.word("protocol", &service.protocol, Protocol::WORDS).unwrap_or(Protocol::TCP);
+        let endpoint = match address {
+            Some(text) => self.key("address").service_address(text, config),
+            None => {
+                self.wrong("a service needs `address` (VIP and port) or `fwmark`");
+                None
+            }
+        };
+        let Endpoint { address, port } = endpoint.unwrap_or(Endpoint { address: PLACEHOLDER, port: 0 });
+        ServiceKey::Endpoint { address, port, protocol }
     }
 
     fn service_address(&self, text: &str, config: &Config) -> Option<Endpoint> {
@@ -528,10 +524,9 @@ impl At<'_> {
     }
 
     fn tunnel(&self, tunnel: &raw::Tunnel) -> Tunnel {
-        let kind =
-            self.word("type", &tunnel.kind, Tunnel::KINDS.into_iter().zip(0..)).unwrap_or(Tunnel::IPIP);
-        let checksum = self.word("checksum", &tunnel.checksum, Tunnel::CHECKSUMS.into_iter().zip(0..));
-        let checksum = checksum.unwrap_or(0);
+        let numbered = |[a, b, c]: [&'static str; 3]| [(a, 0), (b, 1), (c, 2)];
+        let kind = self.word("type", &tunnel.kind, numbered(Tunnel::KINDS)).unwrap_or(Tunnel::IPIP);
+        let checksum = self.word("checksum", &tunnel.checksum, numbered(Tunnel::CHECKSUMS)).unwrap_or(0);
         if kind == Tunnel::GUE && tunnel.port.is_none() {
             self.wrong("gue needs a `port`");
         }
@@ -539,7 +534,8 @@ impl At<'_> {
         // Of the checksums, ipip has the first, gre the first two.
         let fits = kind == Tunnel::GUE || checksum == 0 || (kind == Tunnel::GRE && checksum == 1);
         self.must("checksum", fits, "csum is for gue and gre, remcsum for gue only");
-        Tunnel { kind, port: tunnel.port.map_or(0, |port| self.number("port", port, 1..=65535)), checksum }
+        let port = tunnel.port.map_or(0, |port| self.number("port", port, 1..=65535));
+        Tunnel { kind, port, checksum: checksum.into() }
     }
 }
 

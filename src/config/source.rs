@@ -108,12 +108,15 @@ impl Source {
         let text = error.to_string();
         // The message ends with its own copy of the place.
         let text = text.split(" at line ").next().unwrap_or(&text);
+        // The parser tells the mapping, and the way to it before a colon.
         let twice = ["duplicate field ", "duplicate entry with key "].iter();
-        let twice = twice.filter_map(|words| text.split_once(words)).next();
-        if let (Some((_, key)), Some(mapping)) = (twice, place) {
+        if let Some((way, key)) = twice.filter_map(|words| text.split_once(words)).next() {
             let key = key.trim_matches(['`', '"']);
-            let message = format!("`{key}` is given twice in the same mapping; keep one");
-            return self.error(self.second(key, mapping).or(place), &message);
+            let way = way.trim_end_matches(": ").split(['.', '[']).map(|step| step.trim_end_matches(']'));
+            let way: Vec<String> =
+                way.filter(|step| !step.is_empty()).chain([key]).map(String::from).collect();
+            let second = self.find(Probe { way: &way, nth: 1 }).or(place);
+            return self.error(second, &format!("`{key}` is given twice in the same mapping; keep one"));
         }
         // Rust's words for a value that is forgotten, and for a number.
         let text = text
@@ -126,26 +129,13 @@ impl Source {
         self.error(place, &format!("{text}{hint}"))
     }
 
-    /// The place of the second `key:` of the mapping that begins at a place: below the first, or in its line.
-    fn second(&self, key: &str, (line, column): Place) -> Option<Place> {
-        let rest = self.text.lines().enumerate().skip(line.saturating_sub(1));
-        let places = rest.flat_map(|(number, text)| {
-            text.match_indices(key).filter_map(move |(at, _)| {
-                let (before, after) = (text.get(..at)?, text.get(at + key.len()..)?);
-                let own = !before.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '-')
-                    && after.trim_start_matches(['"', '\'']).trim_start().starts_with(':');
-                own.then(|| (number + 1, before.trim_end_matches(['"', '\'']).chars().count() + 1))
-            })
-        });
-        places.filter(|found| found.0 == line || found.1 == column).nth(1)
-    }
-
     /// Formats problems of meaning, each with its place, line and caret.
     pub fn explain(&self, problems: &[Problem]) -> Invalid {
         // Each place costs one more pass over the file.
         let most = if self.text.len() > 1 << 20 { 2 } else { MAX_PROBLEMS };
         let told = problems.iter().take(most);
-        let mut told: Vec<_> = told.map(|problem| (self.find(&problem.location), &problem.message)).collect();
+        let find = |problem: &Problem| self.find(Probe { way: &problem.location, nth: 0 });
+        let mut told: Vec<_> = told.map(|problem| (find(problem), &problem.message)).collect();
         told.sort_by_key(|(place, _)| *place);
         let told = told.into_iter().map(|(place, message)| self.error(place, message).0);
         let mut lines: Vec<_> = told.collect();
@@ -157,8 +147,8 @@ impl Source {
 
     /// The place of a node, or of the mapping that lacks it: parses again and raises an error just there, so that the
     /// parser itself tells where it is, whatever style of YAML the file is written in.
-    fn find(&self, location: &[String]) -> Option<Place> {
-        let error = Probe(location).deserialize(serde_yaml::Deserializer::from_str(&self.text)).err()?;
+    fn find(&self, probe: Probe<'_>) -> Option<Place> {
+        let error = probe.deserialize(serde_yaml::Deserializer::from_str(&self.text)).err()?;
         error.location().map(|at| (at.line(), at.column()))
     }
 
@@ -219,7 +209,11 @@ pub fn refuse_foreign_writers(metadata: &Metadata, what: &str, path: &Path) -> a
 }
 
 /// Goes down a path and fails at its end, whatever is there: a visitor fails at what it has no method for.
-struct Probe<'p>(&'p [String]);
+struct Probe<'p> {
+    way: &'p [String],
+    /// How many equal keys to pass over in the last mapping
+    nth: usize,
+}
 
 impl<'de> DeserializeSeed<'de> for Probe<'_> {
     type Value = ();
@@ -236,20 +230,23 @@ impl<'de> Visitor<'de> for Probe<'_> {
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         let here = || de::Error::custom("here");
-        let (index, rest) = self.0.split_first().ok_or_else(here)?;
+        let (index, way) = self.way.split_first().ok_or_else(here)?;
         for _ in 0..index.parse().unwrap_or(0) {
             seq.next_element::<IgnoredAny>()?;
         }
-        seq.next_element_seed(Probe(rest))?.ok_or_else(here)
+        seq.next_element_seed(Probe { way, ..self })?.ok_or_else(here)
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let here = || de::Error::custom("here");
-        let (wanted, rest) = self.0.split_first().ok_or_else(here)?;
+        let (wanted, way) = self.way.split_first().ok_or_else(here)?;
+        let mut left = if way.is_empty() { self.nth } else { 0 };
         while let Some(key) = map.next_key::<String>()? {
-            if *wanted == key {
-                return map.next_value_seed(Probe(rest));
+            if *wanted != key || left > 0 {
+                left -= usize::from(*wanted == key);
+                map.next_value::<IgnoredAny>()?;
+            } else {
+                return map.next_value_seed(Probe { way, ..self });
             }
-            map.next_value::<IgnoredAny>()?;
         }
         Err(here())
     }
