@@ -167,7 +167,7 @@ impl<'de, T: Deserialize<'de> + From<String>> Visitor<'de> for ScalarOr<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a single value or a mapping")
+        f.write_str("a word, a whole number or a mapping")
     }
     fn visit_str<E>(self, text: &str) -> Result<T, E> {
         Ok(text.to_owned().into())

@@ -183,7 +183,6 @@ impl At<'_> {
         config
     }
 
-    /// The rules between the file's parts.
     fn document_rules(&self, document: &Document, config: &Config) {
         self.must("virtual_services", document.allow_empty || !document.virtual_services.is_empty(), "no service is declared, so every service of the VIPs would be removed; if that is meant, say `allow_empty: true`");
         let only_marks = config.services.keys().all(|key| matches!(key, ServiceKey::Fwmark { .. }));
@@ -343,9 +342,7 @@ impl At<'_> {
         let mut servers = Servers::new();
         for (at, ShortOr(item)) in self.key("real_servers").items(&service.real_servers) {
             let settings = at.server(item, forward);
-            let at_address = at.key("address");
-            let server =
-                at_address.server_address(&item.address, key, settings.forward, config.daemon.is_some());
+            let server = at.key("address").server_key(&item.address, key, settings.forward, config);
             if servers.insert(server, settings).is_some() && server.address != PLACEHOLDER {
                 at.wrong(format!("the real server {server} is given twice in this service"));
             }
@@ -482,7 +479,7 @@ impl At<'_> {
         wanted
     }
 
-    fn server_address(&self, text: &str, service: ServiceKey, forward: Forward, daemon: bool) -> ServerKey {
+    fn server_key(&self, text: &str, service: ServiceKey, forward: Forward, config: &Config) -> ServerKey {
         let Some((address, port)) = parse_endpoint(text) else {
             self.wrong(format!(
                 "`{text}` is not a real server's address, as in 192.0.2.11:80 or \"[2001:db8::11]:80\""
@@ -490,35 +487,33 @@ impl At<'_> {
             return Endpoint { address: PLACEHOLDER, port: 0 };
         };
         let server = Endpoint { address, port: port.unwrap_or(0) };
-        // A mark has no port that another could contradict.
-        let (service_port, marked) = match service {
+        let service_port = match service {
             ServiceKey::Endpoint { address: PLACEHOLDER, .. } => return server,
-            ServiceKey::Endpoint { port, .. } => (port, false),
-            ServiceKey::Fwmark { .. } => (0, true),
+            ServiceKey::Endpoint { port, .. } => port,
+            // A mark has no port that another could contradict.
+            ServiceKey::Fwmark { .. } => server.port,
         };
         if unusable(address) {
             self.wrong(format!("{address} cannot be a real server: it is not a unicast address"));
         }
         if server.port == 0 && service_port != 0 {
             self.wrong(format!("`{text}` lacks the port; a real server of a service with a port needs one"));
-        } else if forward != Forward::NAT && server.port != service_port && !marked {
+        } else if forward != Forward::NAT && server.port != service_port {
             // DR and TUN never rewrite it.
             let remedy = match service_port {
                 0 => "leave the port out".to_owned(),
                 port => format!("write port {port}"),
             };
-            self.wrong(format!(
-                "with {forward} the packet keeps the port that the client asked for: {remedy}, or use nat"
-            ));
+            let why = "the packet keeps the port that the client asked for";
+            self.wrong(format!("with {forward} {why}: {remedy}, or use nat"));
         }
-        if Family::of(address) != service.family() {
-            if forward != Forward::TUN {
-                self.wrong("a real server of the other address family needs `forward: tun`");
-            } else if daemon {
-                self.wrong(
-                    "a real server of the other address family cannot be combined with `ipvs.sync_daemon`",
-                );
-            }
+        let other_family = Family::of(address) != service.family();
+        if other_family && forward != Forward::TUN {
+            self.wrong("a real server of the other address family needs `forward: tun`");
+        } else if other_family && config.daemon.is_some() {
+            self.wrong(
+                "a real server of the other address family cannot be combined with `ipvs.sync_daemon`",
+            );
         }
         server
     }
