@@ -3,8 +3,6 @@
 //! Owns that choice and what is wanted in each case. Leaves reading a file to `config`, its meaning to `desired`, the
 //! copies to `state::record`. Called by `reconcile`, `preview` and `lib`.
 
-use std::collections::BTreeSet;
-
 use crate::config::Config;
 use crate::config::source::{Invalid, Source};
 use crate::desired::Desired;
@@ -84,12 +82,5 @@ impl Basis {
 
 /// Leaving MASTER needs no file: what the record names goes.
 fn desired_from_record(owned: &Owned) -> Desired {
-    let (loopback, interface): (BTreeSet<_>, BTreeSet<_>) =
-        owned.addresses.iter().cloned().partition(|key| key.interface == "lo");
-    Desired {
-        off_loopback: loopback.into_iter().map(|key| key.address).collect(),
-        off_interface: interface,
-        restore: !owned.originals.is_empty(),
-        ..Desired::default()
-    }
+    Desired { off: owned.addresses.clone(), restore: !owned.originals.is_empty(), ..Desired::default() }
 }

@@ -146,7 +146,7 @@ fn start(event: &Event, config: Option<&Path>) {
     if let Some(config) = config {
         run.arg("--config").arg(config);
     }
-    match run.args([role.command(), "--", name]).spawn() {
+    match run.args([&role.command(), "--", name]).spawn() {
         Ok(run) => log::info!("{name}: {role}: run by process {}", run.id()),
         Err(error) => log::error!("{name}: {role}: lost, no process can be started: {error}"),
     }

@@ -97,7 +97,7 @@ fn run(cli: Cli, started: Instant) -> Result<Exit> {
         let instance = find(&args.instance)?;
         match args.dry_run {
             true => plan(instance, role, false, None),
-            false => carry_out(instance, role, role.map_or("apply", Role::command), started),
+            false => carry_out(instance, role, &role.map_or("apply".to_owned(), Role::command), started),
         }
     };
     match &cli.command {
@@ -218,8 +218,7 @@ fn status(instance: Instance, args: &StatusArgs) -> Result<Exit> {
     loop {
         let preview = Preview::of(&mut kernel, &instance, None, true)?;
         let persisted = preview.record.is_none() || sysctl_d::is_current(&instance.name, &preview.desired);
-        let client_side = preview.desired.interface.iter().chain(&preview.desired.off_interface);
-        let claims = args.probe.then(|| kernel.probe(&client_side.cloned().collect()));
+        let claims = args.probe.then(|| kernel.probe(&preview.desired.client_side().cloned().collect()));
         let status = Status::of(&instance.name, &preview, persisted, claims.as_ref());
         if args.watch.is_some() {
             report::clear_terminal();

@@ -363,7 +363,9 @@ impl<'a> Run<'a> {
         for key in goal.desired.services.keys().filter(|key| !table.get(key).is_some_and(serves)) {
             match key {
                 ServiceKey::Endpoint { address, .. } => _ = self.outcome.withheld.insert(*address),
-                ServiceKey::Fwmark { .. } => self.outcome.withheld.extend(goal.desired.loopback.keys()),
+                ServiceKey::Fwmark { .. } => {
+                    self.outcome.withheld.extend(goal.desired.addresses.keys().map(|key| key.address));
+                }
             }
         }
         Some(())
@@ -449,8 +451,7 @@ impl<'a> Run<'a> {
 
 /// Adds the objects that the desired state has an instance make.
 fn with_objects(desired: &Desired, mut owned: Owned) -> Owned {
-    let lo = desired.loopback.keys().map(|address| AddressKey { interface: "lo".into(), address: *address });
-    owned.addresses.extend(lo.chain(desired.interface.iter().cloned()));
+    owned.addresses.extend(desired.addresses.keys().cloned());
     owned.services.extend(desired.services.keys());
     owned.parameters.extend(desired.parameters.keys().cloned());
     owned.daemon |= desired.daemon.is_some();
