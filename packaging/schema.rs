@@ -1,13 +1,15 @@
 //! Writes the JSON Schemas of the desired-state file and of `status --json`.
 //!
-//! Their keys, types and most descriptions are those of the program's own types. Owns what these do not say: patterns,
-//! ranges, defaults and the rules between keys, as far as a schema can say them (`config::rules` decides;
+//! Their keys, types and most descriptions are those of the program's own types. Owns what these do not say: words,
+//! patterns, ranges, defaults and the rules between keys, as far as a schema can say them (`config::rules` decides;
 //! `tests/suite/anywhere/config.rs` compares on every case), and what is undocumented there. Called by `generate`.
 
 use lvs_notify::config::document::Document;
 use lvs_notify::config::parameters::IPVS_PARAMETERS;
-use lvs_notify::config::rules::{COUNT, SCHEDULER_FLAGS};
-use lvs_notify::model::{DEFAULT_PERSISTENCE, MAX_SECONDS, service_flag};
+use lvs_notify::config::rules::COUNT;
+use lvs_notify::model::{
+    DEFAULT_PERSISTENCE, Forward, MAX_SECONDS, Protocol, SCHEDULER_FLAGS, Tunnel, service_flag,
+};
 use lvs_notify::status::Status;
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
@@ -127,16 +129,16 @@ fn file_parts() -> Vec<Part> {
         "Announce.interval": {"description": "Time between two, at most 60s", "default": "200ms"},
         "Backup.drain": {"default": 0},
         "Announce.interval Backup.drain": {"pattern": minute, "minimum": 0, "maximum": 60},
+        "Backup.vips Backup.services": {"enum": (words(["keep", "remove"]))},
         "Backup.vips": {"description": "Keep the VIP on lo", "default": "remove"},
         "Backup.services": {"description": "Keep the services: a warm standby", "default": "remove"},
         "Ipvs.timeouts": {"description": "Idle timeouts, as ipvsadm --set; what is not given is kept"},
-        "Ipvs.sysctl": {"description": "net.ipv4.vs.*; what is not given is kept"},
-        "Ipvs.sync_daemon": {"description": "Connection synchronisation: master while MASTER, else backup"},
-        "Parameters": {
-            "description": "Parameters by name",
+        "Ipvs.sysctl": {
+            "description": "net.ipv4.vs.*; what is not given is kept",
             "propertyNames": {"enum": (IPVS_PARAMETERS.map(|(name, _)| name).as_slice())},
             "additionalProperties": {"type": ["integer", "string"], "pattern": r"^[\s0-9,-]*[0-9,-][\s0-9,-]*$"},
         },
+        "Ipvs.sync_daemon": {"description": "Connection synchronisation: master while MASTER, else backup"},
         "SyncDaemon.interface": {"description": "Multicast interface"},
         "SyncDaemon.id": {"description": "Sync id", "maximum": 255, "default": 0},
         "SyncDaemon.max_len": {"description": "Largest message in bytes", "minimum": 1024, "maximum": 65535},
@@ -151,8 +153,12 @@ fn file_parts() -> Vec<Part> {
             "pattern": (format!(r"^(?:{ipv4}|\[{IPV6}\]){port}$")),
         },
         "VirtualService.fwmark": {"description": "Firewall mark", "minimum": 1, "maximum": (u32::MAX)},
-        "VirtualService.family": {"default": "ipv4"},
-        "VirtualService.protocol": {"description": "Protocol; not of a fwmark service", "default": "tcp"},
+        "VirtualService.family": {"enum": (words(["ipv4", "ipv6"])), "default": "ipv4"},
+        "VirtualService.protocol": {
+            "description": "Protocol; not of a fwmark service",
+            "enum": (words(Protocol::WORDS.map(|(word, _)| word))),
+            "default": "tcp",
+        },
         "VirtualService.scheduler": {
             "description": "Any that the kernel has",
             "pattern": "^(?!none$)[A-Za-z0-9_-]{1,15}$",
@@ -169,8 +175,10 @@ fn file_parts() -> Vec<Part> {
             "anyOf": [{"type": ["string", "integer", "null"]}, {"$ref": "#/$defs/Persistence"}],
         },
         "VirtualService.one_packet": {"description": "Every packet is scheduled anew; UDP and fwmark"},
+        "VirtualService.forward RealServer.forward": {"enum": (words(Forward::WORDS.map(|(word, _)| word)))},
         "VirtualService.forward": {"default": "nat"},
         "VirtualService.real_servers": {"description": "Real servers", "uniqueItems": true, "items": {"pattern": server}},
+        "Persistence.engine": {"enum": (words(["sip"]))},
         "Persistence.timeout": {"default": (format!("{DEFAULT_PERSISTENCE}s"))},
         "Persistence.netmask": {
             "description": "IPv4 granularity",
@@ -199,10 +207,19 @@ fn file_parts() -> Vec<Part> {
         },
         "RealServer.weight RealServer.upper_threshold RealServer.lower_threshold": {"maximum": (COUNT.end())},
         "RealServer.tunnel": {"description": "How packets are wrapped, with forward: tun"},
-        "Tunnel.type": {"description": "Encapsulation", "default": "ipip"},
+        "Tunnel.type": {"description": "Encapsulation", "enum": (words(Tunnel::KINDS)), "default": "ipip"},
         "Tunnel.port": {"description": "UDP port of gue", "minimum": 1, "maximum": 65535},
-        "Tunnel.checksum": {"description": "Checksum", "default": "nocsum"},
+        "Tunnel.checksum": {
+            "description": "Checksum",
+            "enum": (words(Tunnel::CHECKSUMS)),
+            "default": "nocsum",
+        },
     }
+}
+
+/// One of the words, or a key without a value.
+fn words<const N: usize>(list: [&str; N]) -> Value {
+    list.into_iter().map(Value::from).chain([Value::Null]).collect()
 }
 
 /// A pattern of the numbers from 1 to `max`.

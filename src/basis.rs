@@ -4,8 +4,6 @@
 //! the same for `reconcile`, which works towards it, and for `preview`, which only looks. Leaves reading a file to
 //! `config`, its meaning to `desired`, what is kept to `state`.
 
-use std::collections::BTreeSet;
-
 use crate::config::Config;
 use crate::config::source::{Invalid, Source};
 use crate::desired::Desired;
@@ -64,14 +62,7 @@ impl Basis {
 
 /// Leaving MASTER needs no file: what the record names goes.
 fn desired_from_record(owned: &Owned) -> Desired {
-    let (loopback, interface): (BTreeSet<_>, BTreeSet<_>) =
-        owned.addresses.iter().cloned().partition(|key| key.interface == "lo");
-    Desired {
-        off_loopback: loopback.into_iter().map(|key| key.address).collect(),
-        off_interface: interface,
-        restore: !owned.originals.is_empty(),
-        ..Desired::default()
-    }
+    Desired { off: owned.addresses.clone(), restore: !owned.originals.is_empty(), ..Desired::default() }
 }
 
 /// What is wanted of an instance, and what of the kernel that concerns.

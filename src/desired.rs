@@ -4,27 +4,20 @@
 //! result with what the kernel has.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::config::{Arp, Config, WantedService};
+use crate::config::{Config, WantedService};
 use crate::model::{
     AddressKey, DaemonState, Ownership, Parameter, Role, ServerKey, ServiceKey, SyncDaemon, Timeouts,
 };
 
-/// The state that a role wants.
 #[derive(Clone, Debug, Default)]
 pub struct Desired {
-    /// Whether this director serves the VIPs
     pub active: bool,
-    /// VIPs that must stand on lo with a host prefix, with their labels
-    pub loopback: BTreeMap<IpAddr, Option<String>>,
-    /// VIPs that must stand on a client-side interface, with any prefix
-    pub interface: BTreeSet<AddressKey>,
-    /// VIPs that must not stand on lo
-    pub off_loopback: BTreeSet<IpAddr>,
-    /// VIPs that must not stand on an interface with a host prefix
-    pub off_interface: BTreeSet<AddressKey>,
+    /// VIPs that must stand, with their labels: on lo with a host prefix, on a client-side interface with any
+    pub addresses: BTreeMap<AddressKey, Option<String>>,
+    /// VIPs that must not stand: on lo with any prefix, on a client-side interface with a host prefix
+    pub off: BTreeSet<AddressKey>,
     pub parameters: BTreeMap<Parameter, String>,
     /// The ARP values found before come back
     pub restore: bool,
@@ -32,13 +25,11 @@ pub struct Desired {
     pub services: BTreeMap<ServiceKey, WantedService>,
     pub ownership: Ownership,
     pub timeouts: Timeouts,
-    /// The sync daemon that must run
     pub daemon: Option<(DaemonState, SyncDaemon)>,
     /// Addresses to announce once they stand, how often, and how far apart
     pub announce: BTreeSet<AddressKey>,
     pub announce_count: u32,
     pub announce_interval: Duration,
-    /// What the file in /etc/sysctl.d must hold
     pub persist: Persist,
     /// How long connections may live on between the VIP's leaving the interface and the rest
     pub drain: Duration,
@@ -70,30 +61,27 @@ impl Desired {
             ..Self::default()
         };
         for vip in &config.vips {
-            if active || config.keep_vips {
-                desired.loopback.insert(vip.address, vip.label.clone());
-            } else {
-                desired.off_loopback.insert(vip.address);
-            }
+            let mut place = |key: AddressKey, label: &Option<String>, stands| match stands {
+                true => _ = desired.addresses.insert(key, label.clone()),
+                false => _ = desired.off.insert(key),
+            };
+            place(AddressKey::on_lo(vip.address), &vip.label, active || config.keep_vips);
             if let Some(interface) = &vip.interface {
                 let key = AddressKey { interface: interface.clone(), address: vip.address };
-                if active {
-                    if config.announce.0 > 0 {
-                        desired.announce.insert(key.clone());
-                    }
-                    desired.interface.insert(key);
-                } else {
-                    desired.off_interface.insert(key);
+                place(key.clone(), &None, active);
+                if active && config.announce.0 > 0 {
+                    desired.announce.insert(key);
                 }
             }
         }
         if let Some(arp) = config.arp {
             desired.restore = arp.restore && !active && !config.keep_vips;
-            if !desired.restore {
-                desired.parameters = arp_parameters(config, arp);
+            desired.persist = if arp.persist && !desired.restore { Persist::Keep } else { Persist::Remove };
+            let names = config.interfaces().into_iter().chain(["all".to_owned(), "lo".to_owned()]);
+            for name in names.filter(|_| !desired.restore) {
+                desired.parameters.insert(Parameter::ArpIgnore(name.clone()), arp.ignore.to_string());
+                desired.parameters.insert(Parameter::ArpAnnounce(name), arp.announce.to_string());
             }
-            let kept = arp.persist && !desired.restore;
-            desired.persist = if kept { Persist::Keep } else { Persist::Remove };
         }
         if role == Role::Backup {
             desired.drain = config.drain;
@@ -101,27 +89,14 @@ impl Desired {
         if active || config.keep_services {
             desired.services = config.services.clone();
         }
-        desired.ipvs_parameters = config
-            .ipvs_parameters
-            .iter()
-            .map(|(name, value)| (Parameter::Ipvs(name.clone()), value.clone()))
-            .collect();
+        let parameters = config.ipvs_parameters.clone().into_iter();
+        desired.ipvs_parameters = parameters.map(|(name, value)| (Parameter::Ipvs(name), value)).collect();
         let state = if active { DaemonState::Master } else { DaemonState::Backup };
         desired.daemon = config.daemon.clone().map(|daemon| (state, daemon));
         desired
     }
-}
-
-fn arp_parameters(config: &Config, arp: Arp) -> BTreeMap<Parameter, String> {
-    let mut names = config.interfaces();
-    names.extend(["all".to_owned(), "lo".to_owned()]);
-    names
-        .into_iter()
-        .flat_map(|name| {
-            [
-                (Parameter::ArpIgnore(name.clone()), arp.ignore.to_string()),
-                (Parameter::ArpAnnounce(name), arp.announce.to_string()),
-            ]
-        })
-        .collect()
+    /// Where VIPs stand for clients while MASTER.
+    pub fn client_side(&self) -> impl Iterator<Item = &AddressKey> {
+        self.addresses.keys().chain(&self.off).filter(|key| !key.is_on_lo())
+    }
 }

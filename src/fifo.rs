@@ -104,7 +104,7 @@ fn start(event: &Event, config: Option<&Path>) {
     if let Some(config) = config {
         run.arg("--config").arg(config);
     }
-    match run.args([role.command(), "--", name]).spawn() {
+    match run.args([&role.command(), "--", name]).spawn() {
         Ok(mut run) => {
             log::info!("{name}: {role}: run by process {}", run.id());
             // It leaves no zombie, and nobody is held up.

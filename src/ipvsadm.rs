@@ -72,14 +72,6 @@ impl Service {
         }
         words
     }
-
-    /// The bit of a flag that the scheduler has: by number, as every one, or by a name of its own.
-    pub fn scheduler_flag(&self, name: &str) -> Option<u32> {
-        let bits = [service_flag::SCHED1, service_flag::SCHED2, service_flag::SCHED3];
-        let own = |flags| Self { flags, ..self.clone() }.scheduler_flags();
-        let mut named = bits.into_iter().zip(["flag-1", "flag-2", "flag-3"]);
-        named.find(|(bit, number)| name == *number || own(*bit) == [name]).map(|(bit, _)| bit)
-    }
 }
 
 impl RealServer {

@@ -95,7 +95,7 @@ fn run(cli: Cli, started: Instant) -> Result<Exit> {
         let instance = find(args.instance)?;
         match args.dry_run {
             true => plan(instance, role, false, None),
-            false => carry_out(instance, role, role.map_or("apply", Role::command), started),
+            false => carry_out(instance, role, &role.map_or("apply".to_owned(), Role::command), started),
         }
     };
     match cli.command {
@@ -150,16 +150,11 @@ fn run(cli: Cli, started: Instant) -> Result<Exit> {
     }
 }
 
-fn carry_out(
-    instance: Instance,
-    role: Option<Role>,
-    command: &'static str,
-    started: Instant,
-) -> Result<Exit> {
+fn carry_out(instance: Instance, role: Option<Role>, command: &str, started: Instant) -> Result<Exit> {
     process::block_signals();
     process::log_for(&instance.name);
     process::drop_privileges_and_cwd();
-    let request = Request { instance, role, command, started };
+    let request = Request { instance, role, command: command.to_owned(), started };
     let outcome = reconcile::run(&mut Linux::default(), &request, |outcome| {
         print_text(&report::outcome(&request.instance.name, outcome));
     })?;
@@ -217,8 +212,7 @@ fn status(instance: Instance, args: &StatusArgs) -> Result<Exit> {
     loop {
         let preview = Preview::of(&mut kernel, &instance, None)?;
         let persisted = preview.record.is_none() || sysctl_d::is_current(&instance.name, &preview.desired);
-        let client_side = preview.desired.interface.iter().chain(&preview.desired.off_interface);
-        let claims = args.probe.then(|| kernel::probe(&client_side.cloned().collect()));
+        let claims = args.probe.then(|| kernel::probe(&preview.desired.client_side().cloned().collect()));
         let status = Status::of(&instance.name, &preview, persisted, claims.as_ref());
         if args.watch.is_some() {
             report::clear_terminal();

@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
+use serde::de::IntoDeserializer as _;
 use serde::{Deserialize, Serialize};
 
 /// The longest persistence and idle timeout: 31 days, ipvsadm's limit. The kernel counts in jiffies in 32 bits and
@@ -29,40 +30,31 @@ pub enum Role {
     /// An interface or a tracked script failed.
     Fault,
     /// keepalived stops, or the instance was deleted.
+    // What keepalived sends for an instance that was removed at reload.
+    #[serde(alias = "DELETED")]
     Stop,
 }
 
 impl Role {
     /// The word as it is typed on the command line.
-    pub fn command(self) -> &'static str {
-        match self {
-            Self::Master => "master",
-            Self::Backup => "backup",
-            Self::Fault => "fault",
-            Self::Stop => "stop",
-        }
+    pub fn command(self) -> String {
+        self.to_string().to_lowercase()
     }
 }
 
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.command().to_uppercase())
+        self.serialize(f)
     }
 }
 
 impl FromStr for Role {
     type Err = ();
 
-    /// Reads a role in any case; `DELETED`, which keepalived sends for an instance removed at
-    /// reload, means [`Role::Stop`].
+    /// Reads a role in any case.
     fn from_str(text: &str) -> Result<Self, ()> {
-        match text.to_ascii_lowercase().as_str() {
-            "master" => Ok(Self::Master),
-            "backup" => Ok(Self::Backup),
-            "fault" => Ok(Self::Fault),
-            "stop" | "deleted" => Ok(Self::Stop),
-            _ => Err(()),
-        }
+        let word = text.to_ascii_uppercase();
+        Self::deserialize(word.into_deserializer()).map_err(|_: serde::de::value::Error| ())
     }
 }
 
@@ -82,10 +74,7 @@ impl Family {
 
     /// Bits of an address: the prefix length of a host route.
     pub fn host_prefix(self) -> u8 {
-        match self {
-            Self::Ipv4 => 32,
-            Self::Ipv6 => 128,
-        }
+        if self == Self::Ipv4 { 32 } else { 128 }
     }
 }
 
@@ -100,15 +89,16 @@ impl Protocol {
     pub const TCP: Self = Self(6);
     pub const UDP: Self = Self(17);
     pub const SCTP: Self = Self(132);
+    /// What files may name.
+    pub const WORDS: [(&'static str, Self); 3] =
+        [("tcp", Self::TCP), ("udp", Self::UDP), ("sctp", Self::SCTP)];
 }
 
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::TCP => f.write_str("tcp"),
-            Self::UDP => f.write_str("udp"),
-            Self::SCTP => f.write_str("sctp"),
-            Self(number) => write!(f, "proto-{number}"),
+        match Self::WORDS.iter().find(|(_, protocol)| protocol == self) {
+            Some((word, _)) => f.write_str(word),
+            None => write!(f, "proto-{}", self.0),
         }
     }
 }
@@ -160,7 +150,6 @@ pub struct Endpoint {
     pub port: u16,
 }
 
-/// The identity of a real server within its virtual service.
 pub type ServerKey = Endpoint;
 
 impl fmt::Display for Endpoint {
@@ -171,19 +160,26 @@ impl fmt::Display for Endpoint {
 
 /// Flag bits of a service (`linux/ip_vs.h`, `IP_VS_SVC_F_*`).
 pub mod service_flag {
-    /// A client stays with its real server.
     pub const PERSISTENT: u32 = 0x1;
     /// The kernel's own mark that the service is in its table; never sent, masked when read.
     pub const HASHED: u32 = 0x2;
     /// Every packet is scheduled anew (UDP, fwmark).
     pub const ONE_PACKET: u32 = 0x4;
-    /// `flag-1`; sh-fallback, mh-fallback
     pub const SCHED1: u32 = 0x8;
-    /// `flag-2`; sh-port, mh-port
     pub const SCHED2: u32 = 0x10;
-    /// `flag-3`
     pub const SCHED3: u32 = 0x20;
 }
+
+/// Scheduler flags by ipvsadm's names: name, the scheduler whose own it is, and bit.
+pub const SCHEDULER_FLAGS: [(&str, Option<&str>, u32); 7] = [
+    ("sh-port", Some("sh"), service_flag::SCHED2),
+    ("sh-fallback", Some("sh"), service_flag::SCHED1),
+    ("mh-port", Some("mh"), service_flag::SCHED2),
+    ("mh-fallback", Some("mh"), service_flag::SCHED1),
+    ("flag-1", None, service_flag::SCHED1),
+    ("flag-2", None, service_flag::SCHED2),
+    ("flag-3", None, service_flag::SCHED3),
+];
 
 /// The settings of a virtual service, in the kernel's terms and normalised: without persistence,
 /// timeout is 0 and the mask is full, so that two services compare equal when they act alike.
@@ -203,29 +199,29 @@ pub struct Service {
 impl Service {
     /// The mask that tells every client from every other.
     pub fn full_netmask(family: Family) -> u32 {
-        match family {
-            Family::Ipv4 => u32::MAX,
-            Family::Ipv6 => 128,
-        }
+        if family == Family::Ipv4 { u32::MAX } else { 128 }
     }
 
-    /// Whether clients stay with their real server.
     pub fn is_persistent(&self) -> bool {
         self.flags & service_flag::PERSISTENT != 0
     }
 
     /// The scheduler flags by the names ipvsadm gives them for this scheduler.
     pub fn scheduler_flags(&self) -> Vec<&'static str> {
-        let names = match self.scheduler.as_str() {
-            "sh" => ["sh-fallback", "sh-port", "flag-3"],
-            "mh" => ["mh-fallback", "mh-port", "flag-3"],
-            _ => ["flag-1", "flag-2", "flag-3"],
-        };
-        [service_flag::SCHED1, service_flag::SCHED2, service_flag::SCHED3]
-            .into_iter()
-            .zip(names)
-            .filter_map(|(bit, name)| (self.flags & bit != 0).then_some(name))
-            .collect()
+        let bits = [service_flag::SCHED1, service_flag::SCHED2, service_flag::SCHED3].into_iter();
+        // A name of its own stands before the number.
+        let name = |bit| self.known_flags().find(|(_, known)| *known == bit).map(|(name, _)| name);
+        bits.filter(|bit| self.flags & bit != 0).filter_map(name).collect()
+    }
+
+    /// The bit of a flag that the scheduler has: by number, as every one, or by a name of its own.
+    pub fn scheduler_flag(&self, name: &str) -> Option<u32> {
+        self.known_flags().find(|(known, _)| *known == name).map(|(_, bit)| bit)
+    }
+
+    fn known_flags(&self) -> impl Iterator<Item = (&'static str, u32)> {
+        let own = |owner: Option<&str>| owner.is_none_or(|owner| owner == self.scheduler);
+        SCHEDULER_FLAGS.into_iter().filter(move |flag| own(flag.1)).map(|(name, _, bit)| (name, bit))
     }
 
     /// The persistence granularity as ipvsadm writes it: dotted mask or prefix length.
@@ -238,28 +234,25 @@ impl Service {
 
     /// The fields in which `self` and `new` differ: name, old, new.
     pub fn differences(&self, new: &Self, family: Family) -> Vec<(&'static str, String, String)> {
-        differences(self.fields(family), new.fields(family))
-    }
-
-    fn fields(&self, family: Family) -> [(&'static str, String); 6] {
-        let persistence = match self.is_persistent() {
-            true => format!("{}s", self.timeout),
+        let persistence = |service: &Self| match service.is_persistent() {
+            true => format!("{}s", service.timeout),
             false => "off".to_owned(),
         };
-        [
-            ("scheduler", self.scheduler.clone()),
-            ("scheduler_flags", self.scheduler_flags().join(",")),
-            ("persistence", persistence),
-            ("netmask", self.netmask_text(family)),
-            ("engine", self.engine.clone()),
-            ("one_packet", (self.flags & service_flag::ONE_PACKET != 0).to_string()),
-        ]
+        differences([self, new].map(|service| {
+            [
+                ("scheduler", service.scheduler.clone()),
+                ("scheduler_flags", service.scheduler_flags().join(",")),
+                ("persistence", persistence(service)),
+                ("netmask", service.netmask_text(family)),
+                ("engine", service.engine.clone()),
+                ("one_packet", (service.flags & service_flag::ONE_PACKET != 0).to_string()),
+            ]
+        }))
     }
 }
 
 fn differences<const N: usize>(
-    old: [(&'static str, String); N],
-    new: [(&'static str, String); N],
+    [old, new]: [[(&'static str, String); N]; 2],
 ) -> Vec<(&'static str, String, String)> {
     let shown = |text: String| if text.is_empty() { "-".to_owned() } else { text };
     let pairs = old.into_iter().zip(new).filter(|(old, new)| old != new);
@@ -280,18 +273,17 @@ impl Forward {
     pub const TUN: Self = Self(2);
     /// Direct routing: packets go out unchanged to the real server's link address.
     pub const DR: Self = Self(3);
+    /// What files may name.
+    pub const WORDS: [(&'static str, Self); 3] = [("nat", Self::NAT), ("dr", Self::DR), ("tun", Self::TUN)];
 }
 
 impl fmt::Display for Forward {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match *self {
-            Self::NAT => "nat",
-            Self::TUN => "tun",
-            Self::DR => "dr",
-            Self(1) => "local",
-            Self(4) => "bypass",
-            Self(number) => return write!(f, "forward-{number}"),
-        })
+        let foreign = [("local", Self(1)), ("bypass", Self(4))];
+        match Self::WORDS.iter().chain(&foreign).find(|(_, forward)| forward == self) {
+            Some((word, _)) => f.write_str(word),
+            None => write!(f, "forward-{}", self.0),
+        }
     }
 }
 
@@ -308,32 +300,18 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// Names of the values of `kind`.
+    pub const IPIP: u8 = 0;
+    pub const GUE: u8 = 1;
+    pub const GRE: u8 = 2;
     pub const KINDS: [&'static str; 3] = ["ipip", "gue", "gre"];
-    /// Names of the values of `checksum`.
     pub const CHECKSUMS: [&'static str; 3] = ["nocsum", "csum", "remcsum"];
 
-    /// ipvsadm's name of the tunnel type.
     pub fn kind_name(&self) -> &'static str {
         Self::KINDS.get(usize::from(self.kind)).copied().unwrap_or("unknown")
     }
 
-    /// ipvsadm's name of the checksum setting.
     pub fn checksum_name(&self) -> &'static str {
         Self::CHECKSUMS.get(usize::from(self.checksum)).copied().unwrap_or("unknown")
-    }
-}
-
-impl fmt::Display for Tunnel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.kind_name())?;
-        if self.port != 0 {
-            write!(f, " port {}", self.port)?;
-        }
-        if self.kind != 0 {
-            write!(f, " {}", self.checksum_name())?;
-        }
-        Ok(())
     }
 }
 
@@ -352,7 +330,6 @@ pub struct RealServer {
     pub tunnel: Tunnel,
 }
 
-/// The real servers of a virtual service.
 pub type Servers = BTreeMap<ServerKey, RealServer>;
 
 impl RealServer {
@@ -370,17 +347,15 @@ impl RealServer {
 
     /// The fields in which `self` and `new` differ: name, old, new.
     pub fn differences(&self, new: &Self) -> Vec<(&'static str, String, String)> {
-        differences(self.fields(), new.fields())
-    }
-
-    fn fields(&self) -> [(&'static str, String); 5] {
-        [
-            ("forward", self.forward.to_string()),
-            ("weight", self.weight.to_string()),
-            ("upper_threshold", self.upper_threshold.to_string()),
-            ("lower_threshold", self.lower_threshold.to_string()),
-            ("tunnel", self.tunnel.to_string()),
-        ]
+        differences([self, new].map(|server| {
+            [
+                ("forward", server.forwarding()),
+                ("checksum", server.tunnel.checksum_name().to_owned()),
+                ("weight", server.weight.to_string()),
+                ("upper_threshold", server.upper_threshold.to_string()),
+                ("lower_threshold", server.lower_threshold.to_string()),
+            ]
+        }))
     }
 }
 
@@ -402,10 +377,7 @@ pub enum DaemonState {
 
 impl fmt::Display for DaemonState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Master => "master",
-            Self::Backup => "backup",
-        })
+        self.serialize(f)
     }
 }
 
@@ -443,13 +415,22 @@ pub struct AddressKey {
     pub address: IpAddr,
 }
 
+impl AddressKey {
+    pub fn on_lo(address: IpAddr) -> Self {
+        Self { interface: "lo".to_owned(), address }
+    }
+
+    pub fn is_on_lo(&self) -> bool {
+        self.interface == "lo"
+    }
+}
+
 impl fmt::Display for AddressKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} on {}", self.address, self.interface)
     }
 }
 
-/// A link-layer address.
 pub type Mac = [u8; 6];
 
 /// Who answers for addresses on the wire: the link-layer addresses, or why asking failed.
@@ -467,7 +448,6 @@ pub enum Parameter {
 }
 
 impl Parameter {
-    /// The parts of the name below /proc/sys.
     pub fn parts(&self) -> Vec<&str> {
         match self {
             Self::ArpIgnore(interface) => vec!["net", "ipv4", "conf", interface, "arp_ignore"],
@@ -495,7 +475,6 @@ pub struct Ownership {
     pub fwmarks: BTreeSet<u32>,
     /// Services that the record says we made.
     pub recorded: BTreeSet<ServiceKey>,
-    /// The whole table is ours.
     pub exclusive: bool,
 }
 
@@ -544,12 +523,9 @@ pub mod pairs {
         serializer.collect_seq(map)
     }
 
-    pub fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
-    where
-        K: Deserialize<'de> + Ord,
-        V: Deserialize<'de>,
-        D: Deserializer<'de>,
-    {
-        Ok(Vec::<(K, V)>::deserialize(deserializer)?.into_iter().collect())
+    pub fn deserialize<'de, M: FromIterator<P>, P: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<M, D::Error> {
+        Ok(Vec::deserialize(deserializer)?.into_iter().collect())
     }
 }

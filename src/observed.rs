@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::desired::Desired;
 use crate::model::{
-    AddressKey, DaemonState, Family, Owned, Ownership, Parameter, Role, ServerKey, Servers, Service,
+    AddressKey, DaemonState, Family, Mac, Owned, Ownership, Parameter, Role, ServerKey, Servers, Service,
     ServiceKey, SyncDaemon, Timeouts, pairs,
 };
 
@@ -46,10 +46,9 @@ pub struct Interface {
     /// IFF_LOWER_UP: the link has a carrier
     pub carrier: bool,
     /// Link-layer address, when it has one of Ethernet's size
-    pub mac: Option<[u8; 6]>,
+    pub mac: Option<Mac>,
 }
 
-/// An address as it stands on an interface.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ObservedAddress {
     pub key: AddressKey,
@@ -58,19 +57,17 @@ pub struct ObservedAddress {
 }
 
 impl ObservedAddress {
-    /// Whether it has the prefix length of a host.
     pub fn is_host(&self) -> bool {
         self.prefix == Family::of(self.key.address).host_prefix()
     }
 
     /// Whether it is the link's own, which the kernel makes by itself.
     pub fn is_of_the_link(&self) -> bool {
-        let ipv6 = matches!(self.key.address, IpAddr::V6(address) if address.is_unicast_link_local());
-        ipv6 || self.key.address.is_loopback()
+        let link_local = matches!(self.key.address, IpAddr::V6(address) if address.is_unicast_link_local());
+        link_local || self.key.address.is_loopback()
     }
 }
 
-/// The IPVS state of the network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedIpvs {
     /// Every service of the table, ours and others'.
@@ -80,7 +77,6 @@ pub struct ObservedIpvs {
     pub daemons: BTreeMap<DaemonState, SyncDaemon>,
 }
 
-/// A service as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedService {
     pub settings: Service,
@@ -106,7 +102,6 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Open connections.
     pub fn connections(&self) -> u64 {
         u64::from(self.active) + u64::from(self.inactive)
     }
@@ -138,7 +133,6 @@ pub struct Rates {
     pub bytes_out: u64,
 }
 
-/// What to read from the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scope {
     /// Interfaces whose addresses and links matter.
@@ -162,7 +156,7 @@ pub enum ServerScope {
 impl Scope {
     /// What a plan for `desired` looks at.
     pub fn of(desired: &Desired, owned: &Owned) -> Self {
-        let addresses = desired.interface.iter().chain(&desired.off_interface).chain(&owned.addresses);
+        let addresses = desired.client_side().chain(&owned.addresses);
         let interfaces = addresses.map(|key| key.interface.clone()).chain(["lo".to_owned()]).collect();
         let originals = desired.restore.then_some(&owned.originals).into_iter().flatten();
         let parameters = desired.parameters.iter().chain(&desired.ipvs_parameters).chain(originals);

@@ -5,22 +5,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
 
-use serde::ser::Error as _;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::desired::Desired;
 use crate::model::{
     AddressKey, DaemonState, Family, Forward, Owned, Parameter, RealServer, ServerKey, Servers, Service,
-    ServiceKey, SyncDaemon, Timeouts, pairs,
+    ServiceKey, SyncDaemon, Timeouts, Tunnel, pairs,
 };
 use crate::observed::{Counters, Observed};
 
 /// One change of the kernel's state: an object as it is found and as it is wanted. What has no `old` comes, what has no
 /// `new` goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(remote = "Self", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Change {
     Service {
         key: ServiceKey,
@@ -47,9 +45,7 @@ pub enum Change {
     /// Sync daemons cannot be changed while they run: they are stopped and started.
     Daemon {
         state: DaemonState,
-        #[serde(rename = "daemon", skip_serializing_if = "Option::is_none")]
         old: Option<SyncDaemon>,
-        #[serde(rename = "daemon", skip_serializing_if = "Option::is_none")]
         new: Option<SyncDaemon>,
     },
     Parameter {
@@ -61,46 +57,26 @@ pub enum Change {
     /// An address with exactly this prefix length.
     Address {
         key: AddressKey,
-        #[serde(rename = "prefix")]
         old: Option<u8>,
-        #[serde(skip)]
         new: Option<u8>,
         /// Label of an address that comes
         label: Option<String>,
     },
 }
 
-impl Serialize for Change {
-    /// Verb and object, and the fields that this verb has: `{"delete_server": {"service", "key", "old", "connections"}}`.
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let (verb, without) = match (self, self.sign()) {
-            (Self::Daemon { .. }, '+') => ("start", [].as_slice()),
-            (Self::Daemon { .. }, _) => ("stop", [].as_slice()),
-            (Self::Address { .. }, '-') => ("remove", ["label"].as_slice()),
-            (_, '+') => ("add", ["old", "prefix", "connections"].as_slice()),
-            (_, '~') => ("set", ["servers", "connections"].as_slice()),
-            _ => ("delete", ["new", "servers"].as_slice()),
-        };
-        let mut change = Self::serialize(self, serde_json::value::Serializer).map_err(S::Error::custom)?;
-        let objects = change.as_object_mut().into_iter().flatten().map(|(object, fields)| {
-            if let Some(fields) = fields.as_object_mut() {
-                fields.retain(|name, _| !without.contains(&name.as_str()));
-            }
-            (format!("{verb}_{object}"), &*fields)
-        });
-        serializer.collect_map(objects)
-    }
-}
-
 /// A stage of a role change. Later stages rely on earlier ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// IPVS parameters, services, real servers and timeouts
     Services,
+    #[serde(rename = "sync daemon")]
     Daemon,
+    #[serde(rename = "ARP parameters")]
     Parameters,
+    #[serde(rename = "VIP on lo")]
     Loopback,
-    /// VIPs on the client-side interface
+    #[serde(rename = "VIP on interface")]
     Interface,
     /// Values found before come back
     Restore,
@@ -108,18 +84,10 @@ pub enum Phase {
 
 impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Services => "services",
-            Self::Daemon => "sync daemon",
-            Self::Parameters => "ARP parameters",
-            Self::Loopback => "VIP on lo",
-            Self::Interface => "VIP on interface",
-            Self::Restore => "restore",
-        })
+        self.serialize(f)
     }
 }
 
-/// Changes of one phase, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     pub phase: Phase,
@@ -159,7 +127,10 @@ impl Plan {
                     changes.extend(daemon_changes(desired, observed, owned));
                 }
                 changes.extend(service_changes(desired, observed, owned));
-                changes.extend(timeout_change(desired, observed));
+                let (old, new) = (observed.table().timeouts, desired.timeouts);
+                if !timeout_differences(old, new).is_empty() {
+                    changes.push(Change::Timeouts { old, new });
+                }
                 changes
             }
             Daemon if desired.daemon.is_some() => daemon_changes(desired, observed, owned),
@@ -173,12 +144,10 @@ impl Plan {
         Self { steps: steps.into_iter().filter(|step| !step.changes.is_empty()).collect() }
     }
 
-    /// Nothing differs.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }
 
-    /// Every change, in order.
     pub fn changes(&self) -> impl Iterator<Item = &Change> {
         self.steps.iter().flat_map(|step| &step.changes)
     }
@@ -194,7 +163,8 @@ impl Plan {
             let mut servers = desired.services.values().flat_map(|service| service.servers.values());
             servers.any(|server| server.forward == Forward::TUN && server.tunnel.kind == kind)
         };
-        let mut needs = Needs { gue: tunnels(1), gre: tunnels(2), ..Needs::default() };
+        let (gue, gre) = (tunnels(Tunnel::GUE), tunnels(Tunnel::GRE));
+        let mut needs = Needs { gue, gre, ..Needs::default() };
         for change in self.changes() {
             if let Change::Service { new: Some(new), .. } = change {
                 needs.schedulers.insert(new.scheduler.clone());
@@ -210,9 +180,8 @@ impl Plan {
 pub struct Needs {
     pub schedulers: BTreeSet<String>,
     pub engines: BTreeSet<String>,
-    /// Tunnels of type gue, which Linux has since 5.2
+    /// Tunnels of this type
     pub gue: bool,
-    /// Tunnels of type gre, which Linux has since 5.3
     pub gre: bool,
 }
 
@@ -230,11 +199,6 @@ fn parameter_changes(wanted: &BTreeMap<Parameter, String>, observed: &Observed) 
     wanted.iter().filter(|(parameter, new)| differs(parameter, new)).map(change).collect()
 }
 
-fn timeout_change(desired: &Desired, observed: &Observed) -> Option<Change> {
-    let (old, new) = (observed.table().timeouts, desired.timeouts);
-    (!timeout_differences(old, new).is_empty()).then_some(Change::Timeouts { old, new })
-}
-
 /// Name, old and new value in seconds; 0 keeps what is there.
 fn timeout_differences(old: Timeouts, new: Timeouts) -> Vec<(&'static str, String, String)> {
     [("tcp", old.tcp, new.tcp), ("tcp_fin", old.tcp_fin, new.tcp_fin), ("udp", old.udp, new.udp)]
@@ -245,22 +209,18 @@ fn timeout_differences(old: Timeouts, new: Timeouts) -> Vec<(&'static str, Strin
 }
 
 fn daemon_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec<Change> {
-    if desired.daemon.is_none() && !owned.daemon {
-        return Vec::new();
+    let (mut wanted, mut changes) = (desired.daemon.clone(), Vec::new());
+    if wanted.is_none() && !owned.daemon {
+        return changes;
     }
-    let table = observed.table();
-    let wanted = desired.daemon.as_ref();
-    let fits = |state: &DaemonState, found: &SyncDaemon| {
-        wanted.is_some_and(|(wanted, daemon)| wanted == state && daemon.matches(found))
-    };
-    let running = |(state, _): &&(DaemonState, SyncDaemon)| {
-        table.daemons.get(state).is_some_and(|found| fits(state, found))
-    };
-    let stop = table.daemons.iter().filter(|(state, found)| !fits(state, found));
-    let stop = stop.map(|(state, old)| Change::Daemon { state: *state, old: Some(old.clone()), new: None });
-    let start = wanted.filter(|wanted| !running(wanted));
-    let start = start.map(|(state, new)| Change::Daemon { state: *state, old: None, new: Some(new.clone()) });
-    stop.chain(start).collect()
+    for (state, old) in &observed.table().daemons {
+        let runs = wanted.take_if(|(wanted, new)| wanted == state && new.matches(old)).is_some();
+        if !runs {
+            changes.push(Change::Daemon { state: *state, old: Some(old.clone()), new: None });
+        }
+    }
+    changes.extend(wanted.map(|(state, new)| Change::Daemon { state, old: None, new: Some(new) }));
+    changes
 }
 
 /// What is to be done about services: new ones first, removals last.
@@ -315,14 +275,9 @@ fn service_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec
 
 /// What is to be done on lo, or on the client-side interfaces.
 fn address_changes(on_lo: bool, desired: &Desired, observed: &Observed, owned: &Owned) -> Vec<Change> {
-    let lo = |address: &IpAddr| AddressKey { interface: "lo".into(), address: *address };
-    let wanted: BTreeMap<AddressKey, Option<String>> = match on_lo {
-        true => desired.loopback.iter().map(|(address, label)| (lo(address), label.clone())).collect(),
-        false => desired.interface.iter().map(|key| (key.clone(), None)).collect(),
-    };
-    let found = || observed.addresses.iter().filter(|found| (found.key.interface == "lo") == on_lo);
+    let found = || observed.addresses.iter().filter(|found| found.key.is_on_lo() == on_lo);
     let mut changes = Vec::new();
-    for (key, label) in &wanted {
+    for (key, label) in desired.addresses.iter().filter(|(key, _)| key.is_on_lo() == on_lo) {
         // On the interface keepalived may own the address, with any prefix.
         if !found().any(|found| found.key == *key && (found.is_host() || !on_lo)) {
             let new = Some(Family::of(key.address).host_prefix());
@@ -330,16 +285,14 @@ fn address_changes(on_lo: bool, desired: &Desired, observed: &Observed, owned: &
         }
     }
     for found in found() {
-        let (key, host, wanted) = (&found.key, found.is_host(), wanted.contains_key(&found.key));
-        let wrong_prefix = on_lo && wanted && !host;
-        let stale = !wanted && host && owned.addresses.contains(key);
-        let off = match on_lo {
-            true => desired.off_loopback.contains(&key.address),
-            false => desired.off_interface.contains(key) && host,
+        let goes = match (desired.addresses.contains_key(&found.key), found.is_host()) {
+            (true, host) => on_lo && !host,
+            (false, true) => desired.off.contains(&found.key) || owned.addresses.contains(&found.key),
+            (false, false) => on_lo && desired.off.contains(&found.key),
         };
-        if wrong_prefix || stale || off {
+        if goes {
             let old = Some(found.prefix);
-            changes.push(Change::Address { key: key.clone(), old, new: None, label: None });
+            changes.push(Change::Address { key: found.key.clone(), old, new: None, label: None });
         }
     }
     changes
@@ -348,17 +301,12 @@ fn address_changes(on_lo: bool, desired: &Desired, observed: &Observed, owned: &
 impl Change {
     /// `+` for what comes, `~` for what changes, `-` for what goes.
     pub fn sign(&self) -> char {
-        let (old, new) = match self {
-            Self::Service { old, new, .. } => (old.is_some(), new.is_some()),
-            Self::Server { old, new, .. } => (old.is_some(), new.is_some()),
-            Self::Daemon { old, new, .. } => (old.is_some(), new.is_some()),
-            Self::Address { old, new, .. } => (old.is_some(), new.is_some()),
-            Self::Timeouts { .. } | Self::Parameter { .. } => (true, true),
-        };
-        match (old, new) {
-            (false, _) => '+',
-            (true, true) => '~',
-            (true, false) => '-',
+        match self {
+            Self::Service { old: None, .. } | Self::Server { old: None, .. } => '+',
+            Self::Daemon { old: None, .. } | Self::Address { old: None, .. } => '+',
+            Self::Service { new: None, .. } | Self::Server { new: None, .. } => '-',
+            Self::Daemon { new: None, .. } | Self::Address { new: None, .. } => '-',
+            _ => '~',
         }
     }
 
@@ -375,55 +323,40 @@ impl Change {
         }
     }
 
-    /// How the two sides of what stays differ: `forward nat -> dr, weight 1 -> 3`.
-    pub fn difference(&self) -> Option<String> {
-        let fields = match self {
-            Self::Service { key, old: Some(old), new: Some(new), .. } => old.differences(new, key.family()),
-            Self::Server { old: Some(old), new: Some(new), .. } => old.differences(new),
-            Self::Timeouts { old, new } => timeout_differences(*old, *new),
-            Self::Parameter { old, new, .. } => {
-                return Some(format!("{} -> {new}", old.as_deref().unwrap_or("-")));
-            }
-            _ => return None,
-        };
-        let words: Vec<_> = fields.iter().map(|(name, old, new)| format!("{name} {old} -> {new}")).collect();
-        Some(words.join(", "))
-    }
-
     /// The same change as commands of iproute2, procps or ipvsadm, one a line.
     pub fn commands(&self) -> Vec<String> {
         // ipvsadm's letters: capital for a service, small for a real server.
-        let letter = match self.sign() {
-            '+' => 'A',
-            '~' => 'E',
-            _ => 'D',
+        let (capital, small) = match self.sign() {
+            '+' => ('A', 'a'),
+            '~' => ('E', 'e'),
+            _ => ('D', 'd'),
         };
-        vec![match self {
-            Self::Service { key, new: Some(new), servers, .. } => {
-                let service = format!("ipvsadm -{letter} {} {}", key.ipvsadm(), new.ipvsadm(key.family()));
-                let add = |(server, new): (_, _)| server_command('a', key, server, Some(new));
-                return std::iter::once(service).chain(servers.iter().rev().map(add)).collect();
+        let mut commands = vec![match self {
+            Self::Service { key, new, .. } => {
+                let options = new.as_ref().map(|new| format!(" {}", new.ipvsadm(key.family())));
+                format!("ipvsadm -{capital} {}{}", key.ipvsadm(), options.unwrap_or_default())
             }
-            Self::Service { key, .. } => format!("ipvsadm -{letter} {}", key.ipvsadm()),
-            Self::Server { service, key, new, .. } => {
-                server_command(letter.to_ascii_lowercase(), service, key, new.as_ref())
-            }
+            Self::Server { service, key, new, .. } => server_command(small, service, key, new.as_ref()),
             Self::Timeouts { new, .. } => format!("ipvsadm --set {} {} {}", new.tcp, new.tcp_fin, new.udp),
             Self::Daemon { state, new: Some(new), .. } => {
                 format!("ipvsadm --start-daemon {state} {}", new.ipvsadm())
             }
             Self::Daemon { state, .. } => format!("ipvsadm --stop-daemon {state}"),
             Self::Parameter { parameter, new, .. } => format!("sysctl -w '{parameter}={new}'"),
-            Self::Address { key: AddressKey { interface, address }, old, new, label } => {
-                let prefix = new.or(*old).unwrap_or_default();
-                let label = label.as_ref().map(|label| format!(" label {label}")).unwrap_or_default();
+            Self::Address { key: AddressKey { interface, address }, new: Some(prefix), label, .. } => {
+                let label = label.as_ref().map_or(String::new(), |label| format!(" label {label}"));
                 let v6 = if address.is_ipv6() { " nodad preferred_lft 0" } else { "" };
-                match new {
-                    Some(_) => format!("ip address add {address}/{prefix} dev {interface}{label}{v6}"),
-                    None => format!("ip address del {address}/{prefix} dev {interface}"),
-                }
+                format!("ip address add {address}/{prefix} dev {interface}{label}{v6}")
             }
-        }]
+            Self::Address { key: AddressKey { interface, address }, old, .. } => {
+                format!("ip address del {address}/{} dev {interface}", old.unwrap_or_default())
+            }
+        }];
+        if let Self::Service { key, servers, .. } = self {
+            let add = |(server, new): (_, _)| server_command('a', key, server, Some(new));
+            commands.extend(servers.iter().rev().map(add));
+        }
+        commands
     }
 }
 
@@ -436,31 +369,42 @@ fn server_command(letter: char, service: &ServiceKey, key: &ServerKey, new: Opti
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Service { key, .. } => write!(f, "service {key}")?,
-            Self::Server { service, key, .. } => write!(f, "real server {key} of {service}")?,
-            Self::Timeouts { .. } => write!(f, "IPVS timeouts")?,
-            Self::Daemon { state, old, new } => {
-                write!(f, "sync daemon {state}")?;
-                if let Some(daemon) = new.as_ref().or(old.as_ref()) {
-                    write!(f, " on {} id {}", daemon.interface, daemon.id)?;
+        let differences = match self {
+            Self::Service { key, old: None, new: Some(new), servers, .. } => {
+                let (count, plural) = (servers.len(), if servers.len() == 1 { "" } else { "s" });
+                return write!(f, "service {key} {}, {count} real server{plural}", new.scheduler);
+            }
+            Self::Service { key, old, new, .. } => {
+                write!(f, "service {key}")?;
+                old.as_ref().zip(new.as_ref()).map(|(old, new)| old.differences(new, key.family()))
+            }
+            Self::Server { service, key, old, new, .. } => {
+                write!(f, "real server {key} of {service}")?;
+                if let (None, Some(new)) = (old, new) {
+                    return write!(f, ": {}, weight {}", new.forwarding(), new.weight);
                 }
+                old.zip(*new).map(|(old, new)| old.differences(&new))
             }
-            Self::Parameter { parameter, .. } => write!(f, "{parameter}")?,
-            Self::Address { key, old, new, .. } => {
+            Self::Timeouts { old, new } => {
+                write!(f, "IPVS timeouts")?;
+                Some(timeout_differences(*old, *new))
+            }
+            Self::Daemon { state, old, new } => {
+                let daemon = new.as_ref().or(old.as_ref());
+                let place = daemon.map(|daemon| format!(" on {} id {}", daemon.interface, daemon.id));
+                return write!(f, "sync daemon {state}{}", place.unwrap_or_default());
+            }
+            Self::Parameter { parameter, old, new } => {
+                return write!(f, "{parameter}: {} -> {new}", old.as_deref().unwrap_or("-"));
+            }
+            Self::Address { key: AddressKey { interface, address }, old, new, .. } => {
                 let prefix = new.or(*old).unwrap_or_default();
-                write!(f, "{}/{prefix} on {}", key.address, key.interface)?;
+                return write!(f, "{address}/{prefix} on {interface}");
             }
+        };
+        for (place, (name, old, new)) in differences.into_iter().flatten().enumerate() {
+            write!(f, "{} {name} {old} -> {new}", if place == 0 { ':' } else { ',' })?;
         }
-        match self {
-            Self::Service { old: None, new: Some(new), servers, .. } => {
-                let plural = if servers.len() == 1 { "" } else { "s" };
-                write!(f, " {}, {} real server{plural}", new.scheduler, servers.len())
-            }
-            Self::Server { old: None, new: Some(new), .. } => {
-                write!(f, ": {}, weight {}", new.forwarding(), new.weight)
-            }
-            _ => self.difference().map_or(Ok(()), |difference| write!(f, ": {difference}")),
-        }
+        Ok(())
     }
 }

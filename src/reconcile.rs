@@ -32,7 +32,7 @@ pub struct Request {
     /// The role to take, or `None` for the one recorded last
     pub role: Option<Role>,
     /// The command word, for the record
-    pub command: &'static str,
+    pub command: String,
     pub started: Instant,
 }
 
@@ -332,7 +332,9 @@ impl<'a> Run<'a> {
         for key in goal.desired.services.keys().filter(|key| !table.get(key).is_some_and(serves)) {
             match key {
                 ServiceKey::Endpoint { address, .. } => _ = self.outcome.withheld.insert(*address),
-                ServiceKey::Fwmark { .. } => self.outcome.withheld.extend(goal.desired.loopback.keys()),
+                ServiceKey::Fwmark { .. } => {
+                    self.outcome.withheld.extend(goal.desired.addresses.keys().map(|key| key.address));
+                }
             }
         }
         Some(())
@@ -404,7 +406,7 @@ impl<'a> Run<'a> {
     fn record_result(&mut self, Goal { desired, .. }: &Goal, mut record: Record) {
         let run = &mut self.outcome.run;
         (run.at, run.pid) = (seconds_now(), Some(self.stamp.pid));
-        run.command = self.request.command.to_owned();
+        run.command.clone_from(&self.request.command);
         record.complete = true;
         if run.changes > 0 || self.request.role.is_some() {
             record.last = Some(run.clone());
@@ -432,8 +434,7 @@ impl<'a> Run<'a> {
 
 /// Adds the objects that the desired state has an instance make.
 fn with_objects(desired: &Desired, mut owned: Owned) -> Owned {
-    let lo = desired.loopback.keys().map(|address| AddressKey { interface: "lo".into(), address: *address });
-    owned.addresses.extend(lo.chain(desired.interface.iter().cloned()));
+    owned.addresses.extend(desired.addresses.keys().cloned());
     owned.services.extend(desired.services.keys());
     owned.parameters.extend(desired.parameters.keys().cloned());
     owned.daemon |= desired.daemon.is_some();

@@ -184,7 +184,7 @@ impl Status {
 
 fn vip(address: IpAddr, preview: &Preview, claims: Option<&Claims>) -> Vip {
     let Preview { desired, observed, .. } = preview;
-    let key = desired.interface.iter().chain(&desired.off_interface).find(|key| key.address == address);
+    let key = desired.client_side().find(|key| key.address == address);
     let name = key.map(|key| &key.interface);
     let mac = name.and_then(|name| observed.interfaces.get(name)?.mac);
     let protocol = if address.is_ipv4() { "ARP" } else { "ND" };

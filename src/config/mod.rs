@@ -19,12 +19,12 @@ use serde::{Deserialize, Serialize};
 use crate::model::{Ownership, Servers, Service, ServiceKey, SyncDaemon, Timeouts, pairs};
 
 /// A valid file: every value is legal and every rule between values holds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Config {
     pub vips: Vec<Vip>,
     /// ARP parameters; `None` leaves the kernel's values alone
     pub arp: Option<Arp>,
-    /// How often the VIPs are announced, and how far apart
+    /// How often, and how far apart
     pub announce: (u32, Duration),
     /// The VIP stays on lo while not MASTER
     pub keep_vips: bool,
@@ -32,12 +32,10 @@ pub struct Config {
     pub keep_services: bool,
     /// How long connections may live on when MASTER is left in a planned switch
     pub drain: Duration,
-    /// The whole IPVS table belongs to this file
     pub exclusive: bool,
     pub timeouts: Timeouts,
     pub ipvs_parameters: BTreeMap<String, String>,
     pub daemon: Option<SyncDaemon>,
-    /// Virtual services with their real servers
     #[serde(with = "pairs")]
     pub services: BTreeMap<ServiceKey, WantedService>,
 }
@@ -61,11 +59,9 @@ pub struct Arp {
     pub restore: bool,
 }
 
-/// A service as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WantedService {
     pub settings: Service,
-    /// Real servers
     #[serde(with = "pairs")]
     pub servers: Servers,
 }
@@ -73,18 +69,15 @@ pub struct WantedService {
 impl Config {
     /// What may be touched: all that the file names.
     pub fn ownership(&self) -> Ownership {
+        let mark = |key: &ServiceKey| match key {
+            ServiceKey::Fwmark { mark, .. } => Some(*mark),
+            ServiceKey::Endpoint { .. } => None,
+        };
         Ownership {
             vips: self.vips.iter().map(|vip| vip.address).collect(),
-            fwmarks: self
-                .services
-                .keys()
-                .filter_map(|key| match key {
-                    ServiceKey::Fwmark { mark, .. } => Some(*mark),
-                    ServiceKey::Endpoint { .. } => None,
-                })
-                .collect(),
-            recorded: BTreeSet::new(),
+            fwmarks: self.services.keys().filter_map(mark).collect(),
             exclusive: self.exclusive,
+            ..Ownership::default()
         }
     }
 

@@ -12,16 +12,16 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::document::{Document, Text};
+use super::document::Document;
 use crate::text::did_you_mean;
 
 /// Larger files are refused unread: a file for 20,000 services with 5 real servers each is
 /// smaller, and a takeover must not run out of memory.
 pub const MAX_BYTES: u64 = 16 << 20;
 
-/// Brackets nested deeper are refused: the file's own shape needs five, and the parser's time grows
-/// with the square of the depth before it comes to its own limit.
-const MAX_DEPTH: usize = 100;
+/// So many more brackets may be opened than closed: the parser's time grows with the square of their depth before it
+/// comes to its own limit of 128. Those in comments count, so this has to be more than any good file has there.
+const MAX_DEPTH: usize = 5000;
 
 /// At most this many problems are told at once.
 const MAX_PROBLEMS: usize = 20;
@@ -71,8 +71,7 @@ impl Source {
         let bytes = read_safely(path).with_context(|| format!("reading the desired-state file {name}"))?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
-            let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
-            let column = good.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
+            let (line, column) = place_after(good);
             Invalid(format!("{name}:{line}:{column}: not UTF-8; save the file in that encoding"))
         })?;
         Ok(Self { name, text })
@@ -83,33 +82,20 @@ impl Source {
     /// # Errors
     /// [`Invalid`], with the place of the first structural error.
     pub fn document(&self) -> Result<Document, Invalid> {
-        if let Some(place) = self.too_deep() {
+        let mut depth: usize = 0;
+        let too_deep = |byte| {
+            depth = match byte {
+                b'[' | b'{' => depth + 1,
+                b']' | b'}' => depth.saturating_sub(1),
+                _ => depth,
+            };
+            depth > MAX_DEPTH
+        };
+        if let Some(end) = self.text.bytes().position(too_deep) {
+            let place = place_after(self.text.as_bytes().get(..end).unwrap_or_default());
             return Err(self.error(Some(place), "nested too deeply to be a desired-state file"));
         }
         serde_yaml::from_str(&self.text).map_err(|error| self.structural(&error))
-    }
-
-    /// Where brackets are nested beyond the limit. Not exact about quotes; a key at the margin starts anew, since nothing
-    /// can be open there.
-    fn too_deep(&self) -> Option<Place> {
-        let mut depth: usize = 0;
-        for (number, line) in self.text.lines().enumerate() {
-            if line.starts_with(|c: char| c.is_ascii_alphabetic()) {
-                depth = 0;
-            }
-            let end = if line.starts_with('#') { 0 } else { line.find(" #").unwrap_or(line.len()) };
-            for (column, byte) in line.bytes().take(end).enumerate() {
-                match byte {
-                    b'[' | b'{' => depth += 1,
-                    b']' | b'}' => depth = depth.saturating_sub(1),
-                    _ => {}
-                }
-                if depth > MAX_DEPTH {
-                    return Some((number + 1, column + 1));
-                }
-            }
-        }
-        None
     }
 
     fn structural(&self, error: &serde_yaml::Error) -> Invalid {
@@ -122,10 +108,15 @@ impl Source {
         let text = error.to_string();
         // The message ends with its own copy of the place.
         let text = text.split(" at line ").next().unwrap_or(&text);
-        if let (Some((_, key)), Some(mapping)) = (text.split_once("duplicate field "), place) {
-            let key = key.trim_matches('`');
-            let message = format!("`{key}` is given twice in the same mapping; keep one");
-            return self.error(self.second(key, mapping).or(place), &message);
+        // The parser tells the mapping, and the way to it before a colon.
+        let twice = ["duplicate field ", "duplicate entry with key "].iter();
+        if let Some((way, key)) = twice.filter_map(|words| text.split_once(words)).next() {
+            let key = key.trim_matches(['`', '"']);
+            let way = way.trim_end_matches(": ").split(['.', '[']).map(|step| step.trim_end_matches(']'));
+            let way: Vec<String> =
+                way.filter(|step| !step.is_empty()).chain([key]).map(String::from).collect();
+            let second = self.find(Probe { way: &way, nth: 1 }).or(place);
+            return self.error(second, &format!("`{key}` is given twice in the same mapping; keep one"));
         }
         // Rust's words for a value that is forgotten, and for a number.
         let text = text
@@ -138,29 +129,16 @@ impl Source {
         self.error(place, &format!("{text}{hint}"))
     }
 
-    /// The place of the second `key:` of the mapping that begins at a place: below the first, or in its line.
-    fn second(&self, key: &str, (line, column): Place) -> Option<Place> {
-        let rest = self.text.lines().enumerate().skip(line.saturating_sub(1));
-        let places = rest.flat_map(|(number, text)| {
-            text.match_indices(key).filter_map(move |(at, _)| {
-                let (before, after) = (text.get(..at)?, text.get(at + key.len()..)?);
-                let own = !before.ends_with(|c: char| c.is_alphanumeric() || c == '_' || c == '-')
-                    && after.trim_start_matches(['"', '\'']).trim_start().starts_with(':');
-                own.then(|| (number + 1, before.trim_end_matches(['"', '\'']).chars().count() + 1))
-            })
-        });
-        places.filter(|found| found.0 == line || found.1 == column).nth(1)
-    }
-
     /// Formats problems of meaning, each with its place, line and caret.
     pub fn explain(&self, problems: &[Problem]) -> Invalid {
         // Each place costs one more pass over the file.
         let most = if self.text.len() > 1 << 20 { 2 } else { MAX_PROBLEMS };
         let told = problems.iter().take(most);
-        let mut told: Vec<_> = told.map(|problem| (self.find(&problem.location), &problem.message)).collect();
+        let find = |problem: &Problem| self.find(Probe { way: &problem.location, nth: 0 });
+        let mut told: Vec<_> = told.map(|problem| (find(problem), &problem.message)).collect();
         told.sort_by_key(|(place, _)| *place);
-        let mut lines: Vec<_> =
-            told.into_iter().map(|(place, message)| self.error(place, message).0).collect();
+        let told = told.into_iter().map(|(place, message)| self.error(place, message).0);
+        let mut lines: Vec<_> = told.collect();
         if problems.len() > most {
             lines.push(format!("{}: {} more errors", self.name, problems.len() - most));
         }
@@ -169,8 +147,8 @@ impl Source {
 
     /// The place of a node, or of the mapping that lacks it: parses again and raises an error just there, so that the
     /// parser itself tells where it is, whatever style of YAML the file is written in.
-    fn find(&self, location: &[String]) -> Option<Place> {
-        let error = Probe(location).deserialize(serde_yaml::Deserializer::from_str(&self.text)).err()?;
+    fn find(&self, probe: Probe<'_>) -> Option<Place> {
+        let error = probe.deserialize(serde_yaml::Deserializer::from_str(&self.text)).err()?;
         error.location().map(|at| (at.line(), at.column()))
     }
 
@@ -186,6 +164,11 @@ impl Source {
         }
         Invalid(text)
     }
+}
+
+fn place_after(text: &[u8]) -> Place {
+    let line = text.iter().filter(|byte| **byte == b'\n').count() + 1;
+    (line, text.iter().rev().take_while(|byte| **byte != b'\n').count() + 1)
 }
 
 fn read_safely(path: &Path) -> anyhow::Result<Vec<u8>> {
@@ -226,7 +209,11 @@ pub fn refuse_foreign_writers(metadata: &Metadata, what: &str, path: &Path) -> a
 }
 
 /// Goes down a path and fails at its end, whatever is there: a visitor fails at what it has no method for.
-struct Probe<'p>(&'p [String]);
+struct Probe<'p> {
+    way: &'p [String],
+    /// How many equal keys to pass over in the last mapping
+    nth: usize,
+}
 
 impl<'de> DeserializeSeed<'de> for Probe<'_> {
     type Value = ();
@@ -243,20 +230,23 @@ impl<'de> Visitor<'de> for Probe<'_> {
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
         let here = || de::Error::custom("here");
-        let (index, rest) = self.0.split_first().ok_or_else(here)?;
+        let (index, way) = self.way.split_first().ok_or_else(here)?;
         for _ in 0..index.parse().unwrap_or(0) {
             seq.next_element::<IgnoredAny>()?;
         }
-        seq.next_element_seed(Probe(rest))?.ok_or_else(here)
+        seq.next_element_seed(Probe { way, ..self })?.ok_or_else(here)
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let here = || de::Error::custom("here");
-        let (wanted, rest) = self.0.split_first().ok_or_else(here)?;
-        while let Some(Text(key)) = map.next_key()? {
-            if *wanted == key {
-                return map.next_value_seed(Probe(rest));
+        let (wanted, way) = self.way.split_first().ok_or_else(here)?;
+        let mut left = if way.is_empty() { self.nth } else { 0 };
+        while let Some(key) = map.next_key::<String>()? {
+            if *wanted != key || left > 0 {
+                left -= usize::from(*wanted == key);
+                map.next_value::<IgnoredAny>()?;
+            } else {
+                return map.next_value_seed(Probe { way, ..self });
             }
-            map.next_value::<IgnoredAny>()?;
         }
         Err(here())
     }

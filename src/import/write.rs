@@ -10,7 +10,7 @@ use std::fmt::{Display, Write as _};
 use anyhow::bail;
 
 use super::table::{Table, vip_of};
-use crate::config::document::ShortOr;
+use crate::config::document::{Arp, ShortOr};
 use crate::config::source::Source;
 use crate::config::{Config, WantedService};
 use crate::model::service_flag::ONE_PACKET;
@@ -310,11 +310,11 @@ fn mapping<'a>(keys: impl IntoIterator<Item = Key<'a>>) -> String {
 
 /// A scalar, in quotes where the reader of the file would take it for something else.
 fn scalar(text: &str) -> String {
-    // `arp` may be any scalar, as far as the file's shape goes.
+    // `arp` may be any word, as far as the file's shape goes.
     let file = format!("{{version: 1, vips: [], virtual_services: [], arp: {text}}}");
     let read = Source { name: String::new(), text: file }.document().ok().and_then(|document| document.arp);
     match read {
-        Some(ShortOr::Short(read)) if read == text && text.is_ascii() => read,
+        Some(ShortOr(Arp { word: Some(read), .. })) if read == text && text.is_ascii() => read,
         _ => clean_json(&serde_json::Value::from(text).to_string()),
     }
 }

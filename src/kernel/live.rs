@@ -257,11 +257,8 @@ fn looking_for_schedulers_finds_them_and_changes_nothing() {
             gre: true,
         };
         assert_eq!(kernel.prepare(&needs), []);
-        let needs = Needs {
-            schedulers: names(&["nosuch", "rr"]),
-            engines: names(&["h323"]),
-            ..Needs::default()
-        };
+        let needs =
+            Needs { schedulers: names(&["nosuch", "rr"]), engines: names(&["h323"]), ..Needs::default() };
         let errors: Vec<String> = kernel.prepare(&needs).iter().map(ToString::to_string).collect();
         assert_eq!(errors.len(), 2, "{errors:?}");
         assert!(

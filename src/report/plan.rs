@@ -31,7 +31,8 @@ pub fn as_json(instance: &str, role: Role, plan: &Plan) -> String {
     let changes: Vec<Value> = steps
         .map(|(phase, change)| {
             json!({
-                "phase": phase.to_string(),
+                "phase": phase,
+                "sign": change.sign(),
                 "text": format!("{} {change}", change.sign()),
                 "commands": change.commands(),
                 "connections": change.connections(),

@@ -33,7 +33,7 @@ fn the_whole_file_is_read() {
     assert_eq!(first.settings.timeout, 300);
     assert_eq!(first.settings.flags, service_flag::PERSISTENT | service_flag::SCHED1 | service_flag::SCHED2);
     assert_eq!(first.servers.len(), 3);
-    assert_eq!(master.interface.len(), 2);
+    assert_eq!(master.client_side().count(), 2);
     assert!(Desired::for_role(&declared, Role::Backup).services.is_empty());
 }
 
@@ -45,8 +45,8 @@ fn defaults_are_those_of_the_manual() {
     assert_eq!(service.settings.ipvsadm(lvs_notify::model::Family::Ipv4), "-s wlc");
     assert_eq!(service.servers.values().next().unwrap().ipvsadm(), "-m -w 1");
     assert_eq!((desired.announce_count, desired.announce_interval), (5, Duration::from_millis(200)));
-    assert_eq!(desired.loopback.values().next().unwrap().as_deref(), Some("lo:0"));
-    assert!(desired.interface.is_empty());
+    assert_eq!(desired.addresses.values().next().unwrap().as_deref(), Some("lo:0"));
+    assert_eq!(desired.client_side().count(), 0);
 }
 
 /// Replaced piece and replacement, one mistake each.
@@ -307,26 +307,17 @@ fn the_examples_are_valid() {
 #[test]
 fn scalars_are_taken_by_their_text() {
     for (old, new, same) in [
-        ("tcp: 15m", "tcp: 0x384", "tcp: 900"),
         ("tcp: 15m", "tcp: \"15m\"", "tcp: 15m"),
-        ("tcp: 15m", "tcp: 900.0", "tcp: 900"),
         ("conntrack: 0", "\"conntrack\": '0'", "conntrack: 0"),
         ("protocol: tcp", "protocol: !word tcp", "protocol: tcp"),
         ("interval: 200ms}", "interval: }", "interval: ~}"),
         ("services: remove}", "services: }", "services: ~}"),
-        ("persistence: 300", "persistence: 0b100101100", "persistence: {timeout: 5m}"),
+        ("persistence: 300", "persistence: 5m", "persistence: {timeout: 300}"),
     ] {
         assert!(WHOLE.contains(old), "the case {old:?} has nothing to replace");
         assert_eq!(read(&WHOLE.replacen(old, new, 1)), read(&WHOLE.replacen(old, same, 1)), "{new}");
         read(&WHOLE.replacen(old, new, 1)).unwrap();
     }
-}
-
-#[test]
-fn a_document_that_is_written_means_the_same() {
-    let document = source(WHOLE).document().unwrap();
-    let text = serde_json::to_string(&document).unwrap();
-    assert_eq!(read(&text).unwrap(), read(WHOLE).unwrap(), "{text}");
 }
 
 /// Cases of [`REFUSED`] that a schema cannot know: what is replaced, by what, and why.

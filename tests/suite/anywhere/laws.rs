@@ -244,7 +244,7 @@ proptest! {
                 carry_out(&mut state, change);
             }
             owned.services.extend(desired.services.keys());
-            owned.addresses.extend(desired.interface.iter().cloned());
+            owned.addresses.extend(desired.client_side().cloned());
         }
         let kept = Desired::for_role(&second, Role::Master).services;
         for gone in first.services.keys().filter(|key| !kept.contains_key(key)) {

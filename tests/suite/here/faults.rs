@@ -171,7 +171,7 @@ impl Bench {
         let request = Request {
             instance: self.instance.clone(),
             role: Some(role),
-            command: "test",
+            command: "test".to_owned(),
             started: Instant::now(),
         };
         run(kernel, &request, |_| ())

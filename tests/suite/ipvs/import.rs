@@ -330,11 +330,12 @@ fn a_script_comes_out_as_what_it_makes() {
     for (arguments, script) in SCRIPTS {
         for place in [&host, &itself] {
             place.write("/run/test/notify", script);
+            place.ok("chmod +x /run/test/notify");
         }
         let imported = host.lvs(&format!("import --run /run/test/notify {arguments}"));
         assert_eq!(imported.status, 0, "{script}\n{}", imported.all());
         itself.ok("ipvsadm -C");
-        itself.sh(&format!("chmod +x /run/test/notify; /run/test/notify {arguments}"));
+        itself.sh(&format!("/run/test/notify {arguments}"));
         other.ok("ipvsadm -C");
         other.write("/run/test/script.yaml", &imported.stdout);
         other.lvs_ok("master -c /run/test/script.yaml");
@@ -466,6 +467,7 @@ echo "the end" >&2
 exit 3
 "#,
     );
+    host.ok("chmod +x /run/test/wild");
     let before = state(&host);
     let ran = host.lvs(&format!("import --run /run/test/wild {}", victim.pid()));
     assert_eq!(state(&host), before, "{}", ran.all());
@@ -495,6 +497,7 @@ exit 3
 fn a_script_ends_with_its_time_or_with_who_asked() {
     let host = bare_director();
     host.write("/run/test/slow", "trap '' INT TERM HUP\nipvsadm -A -t 192.0.2.1:80 -s rr\nsleep 2004\n");
+    host.ok("chmod +x /run/test/slow");
     let ran = host.lvs("import --limit 8s --run /run/test/slow");
     assert_eq!(ran.status, 1, "{}", ran.all());
     assert!(
