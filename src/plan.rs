@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use crate::desired::Desired;
 use crate::model::{
-    AddressKey, DaemonState, Family, Forward, Owned, Parameter, RealServer, ServerKey, Servers, Service,
-    ServiceKey, SyncDaemon, Timeouts, Tunnel, pairs,
+    AddressKey, DaemonState, Family, Owned, Parameter, RealServer, ServerKey, Servers, Service, ServiceKey,
+    SyncDaemon, Timeouts, pairs,
 };
 use crate::observed::{Counters, Observed};
 
@@ -153,18 +153,13 @@ impl Plan {
     }
 
     /// What carrying it out asks of IPVS; nothing when IPVS stays as it is.
-    pub fn needs(&self, desired: &Desired) -> Option<Needs> {
+    pub fn needs(&self) -> Option<Needs> {
         let parameter =
             |change: &Change| matches!(change, Change::Parameter { parameter: Parameter::Ipvs(_), .. });
         if !self.changes().any(|change| change.is_ipvs() || parameter(change)) {
             return None;
         }
-        let tunnels = |kind| {
-            let mut servers = desired.services.values().flat_map(|service| service.servers.values());
-            servers.any(|server| server.forward == Forward::TUN && server.tunnel.kind == kind)
-        };
-        let (gue, gre) = (tunnels(Tunnel::GUE), tunnels(Tunnel::GRE));
-        let mut needs = Needs { gue, gre, ..Needs::default() };
+        let mut needs = Needs::default();
         for change in self.changes() {
             if let Change::Service { new: Some(new), .. } = change {
                 needs.schedulers.insert(new.scheduler.clone());
@@ -180,9 +175,6 @@ impl Plan {
 pub struct Needs {
     pub schedulers: BTreeSet<String>,
     pub engines: BTreeSet<String>,
-    /// Tunnels of this type
-    pub gue: bool,
-    pub gre: bool,
 }
 
 fn parameter_changes(wanted: &BTreeMap<Parameter, String>, observed: &Observed) -> Vec<Change> {

@@ -201,7 +201,7 @@ impl<'a> Run<'a> {
 
     /// Asks the kernel for everything that the plan needs before anything is touched.
     fn prepare(&mut self, plan: &Plan, goal: &Goal) -> anyhow::Result<()> {
-        let Some(needs) = plan.needs(&goal.desired) else { return Ok(()) };
+        let Some(needs) = plan.needs() else { return Ok(()) };
         let problems: Vec<String> = self.kernel.prepare(&needs).iter().map(ToString::to_string).collect();
         if goal.desired.active && !problems.is_empty() {
             bail!("{}\nnothing was changed", problems.join("\n"));

@@ -250,15 +250,9 @@ fn refusals_are_told_where_they_belong() {
 fn looking_for_schedulers_finds_them_and_changes_nothing() {
     with_ipvs(|kernel| {
         let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
-        let needs = Needs {
-            schedulers: names(&["rr", "mh", "none"]),
-            engines: names(&["sip"]),
-            gue: true,
-            gre: true,
-        };
+        let needs = Needs { schedulers: names(&["rr", "mh", "none"]), engines: names(&["sip"]) };
         assert_eq!(kernel.prepare(&needs), []);
-        let needs =
-            Needs { schedulers: names(&["nosuch", "rr"]), engines: names(&["h323"]), ..Needs::default() };
+        let needs = Needs { schedulers: names(&["nosuch", "rr"]), engines: names(&["h323"]) };
         let errors: Vec<String> = kernel.prepare(&needs).iter().map(ToString::to_string).collect();
         assert_eq!(errors.len(), 2, "{errors:?}");
         assert!(
