@@ -23,22 +23,25 @@ pub struct Basis {
     /// What it means, or, when it cannot be used, its last good copy. Without either, only what the record says can be
     /// taken away.
     pub config: Option<Config>,
+    /// The meaning came from the compiled copy
+    pub compiled: bool,
 }
 
 impl Basis {
     /// Reads the instance's file, or what can stand in for it.
     pub fn read(instance: &Instance) -> Self {
-        let read = |path| -> anyhow::Result<(Source, Config)> {
+        let read = |path| -> anyhow::Result<(Source, Config, bool)> {
             let source = Source::read(path)?;
-            let compiled = last_good::compiled(&instance.name, &source.text);
-            let config = compiled.map_or_else(|| Config::parse(&source), Ok)?;
-            Ok((source, config))
+            let kept = last_good::compiled(&instance.name, &source.text);
+            let compiled = kept.is_some();
+            let config = kept.map_or_else(|| Config::parse(&source), Ok)?;
+            Ok((source, config, compiled))
         };
         match read(&instance.path) {
-            Ok((source, config)) => Self { file: Ok(source), config: Some(config) },
+            Ok((source, config, compiled)) => Self { file: Ok(source), config: Some(config), compiled },
             Err(error) => {
-                let config = read(&last_good::path(&instance.name)).ok().map(|(_, config)| config);
-                Self { file: Err(format!("{error:#}")), config }
+                let config = read(&last_good::path(&instance.name)).ok().map(|(_, config, _)| config);
+                Self { file: Err(format!("{error:#}")), config, compiled: false }
             }
         }
     }

@@ -119,7 +119,7 @@ fn run(cli: Cli, started: Instant) -> Result<Exit> {
         Command::Status(args) => status(instance::find(config, args.instance.as_deref())?, &args),
         Command::Drain { server, instance, services, period } => {
             let instance = find(instance)?;
-            let Basis { file, config } = Basis::read(&instance);
+            let Basis { file, config, .. } = Basis::read(&instance);
             let config = config.ok_or_else(|| Invalid(file.err().unwrap_or_default()))?;
             edit_drains(instance, started, |name| drain::begin(name, &config, server, &services, period))
         }

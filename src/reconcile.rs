@@ -272,7 +272,7 @@ impl<'a> Run<'a> {
                     changes.push(Change::Server { service: *service, key: *key, old, new, connections: 0 });
                 }
             }
-            self.apply(&changes)?;
+            self.apply(changes)?;
             let mut counters = table.services.values().flat_map(|found| found.counters.values());
             if counters.all(|counted| counted.active == 0) || Instant::now() >= deadline {
                 return Some(());
@@ -288,7 +288,7 @@ impl<'a> Run<'a> {
             changes.retain(
                 |change| !matches!(change, Change::Address { key, new: Some(_), .. } if withheld.contains(&key.address)),
             );
-            self.apply(&changes)?;
+            self.apply(changes)?;
             if phase == Phase::Services && goal.desired.active && self.outcome.run.failed > 0 {
                 self.make_up_for_failures(goal)?;
             }
@@ -299,16 +299,19 @@ impl<'a> Run<'a> {
     }
 
     /// Carries out changes in order.
-    fn apply(&mut self, changes: &[Change]) -> Option<()> {
+    fn apply(&mut self, changes: Vec<Change>) -> Option<()> {
         let told = self.outcome.failures();
-        for group in changes.chunks(GROUP) {
+        let mut changes = changes.into_iter();
+        while !changes.as_slice().is_empty() {
             self.go_on()?;
-            for (change, result) in group.iter().zip(self.kernel.apply(group)) {
+            let group: Vec<Change> = changes.by_ref().take(GROUP).collect();
+            let results = self.kernel.apply(&group);
+            for (change, result) in group.into_iter().zip(results) {
                 // What is tried once more and fails again is one failure.
                 if result.is_ok() || !told.contains(&change.to_string()) {
                     self.outcome.run.changes += usize::from(result.is_ok());
                     self.outcome.run.failed += usize::from(result.is_err());
-                    self.outcome.done.push((change.clone(), result.err()));
+                    self.outcome.done.push((change, result.err()));
                 }
             }
         }
@@ -322,8 +325,8 @@ impl<'a> Run<'a> {
         let read = self.observe(goal);
         let mut found = self.outcome.note(read);
         if let Some(observed) = &found {
-            for step in goal.plan(observed).steps.iter().filter(|step| step.phase == Phase::Services) {
-                self.apply(&step.changes)?;
+            for step in goal.plan(observed).steps.into_iter().filter(|step| step.phase == Phase::Services) {
+                self.apply(step.changes)?;
             }
             found = self.kernel.observe(&goal.scope).ok().or(found);
         }
@@ -385,7 +388,7 @@ impl<'a> Run<'a> {
                 break;
             }
             repaired = true;
-            self.apply(&plan.changes().cloned().collect::<Vec<_>>())?;
+            self.apply(plan.steps.into_iter().flat_map(|step| step.changes).collect())?;
         }
         Some(())
     }
@@ -395,10 +398,10 @@ impl<'a> Run<'a> {
         let persisted = self.outcome.note(sysctl_d::apply(self.name(), &goal.desired)).flatten();
         self.outcome.run.changes += usize::from(persisted.is_some());
         self.outcome.persisted = persisted;
-        if let (Basis { file: Ok(source), config: Some(config) }, true) =
+        if let (Basis { file: Ok(source), config: Some(config), compiled }, true) =
             (&self.basis, self.outcome.is_clean())
         {
-            self.outcome.note(last_good::keep(self.name(), source, config));
+            self.outcome.note(last_good::keep(self.name(), source, config, *compiled));
         }
     }
 

@@ -6,8 +6,7 @@
 //! by the very program that made it, and it is thrown away when a single bit of it has changed: a seal over all three
 //! stands before it. Without it, or with one that is not believed, the file is read and checked as ever.
 //!
-//! Owns the form of the copy and the decision to believe it; leaves its place to `record` and its making to
-//! `reconcile`.
+//! Owns the form of the copy and the decision to believe it; leaves its place and its making to `state::last_good`.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -33,7 +32,7 @@ pub fn unpack(text: &str, packed: &[u8]) -> Option<Config> {
 
 const SEAL: usize = 8;
 
-/// Chance alone opens one seal in 2^64, and `record` opens nothing that others may write.
+/// Chance alone opens one seal in 2^64, and `state::files` opens nothing that others may write.
 fn sealed(program: &Program, text: &str, meaning: &[u8]) -> [u8; SEAL] {
     // Not stable from one standard library to the next, which is another program then.
     let mut hasher = DefaultHasher::new();

@@ -26,8 +26,9 @@ pub fn compiled(instance: &str, text: &str) -> Option<Config> {
     cache::unpack(text, &read_own(&path_of(STATE, instance, "compiled"), MAX_COMPILED).ok()?)
 }
 
-/// Keeps a file that was applied without error, and what it means, unless they are kept already.
-pub fn keep(instance: &str, source: &Source, config: &Config) -> anyhow::Result<()> {
+/// Keeps a file that was applied without error, and what it means, unless they are kept already: `compiled` says that the
+/// meaning came from there.
+pub fn keep(instance: &str, source: &Source, config: &Config, compiled: bool) -> anyhow::Result<()> {
     let write = |path: &Path, content: &[u8], durable| {
         write_own(path, content, 0o600, durable)
             .with_context(|| format!("keeping the file as {}", path.display()))
@@ -36,7 +37,7 @@ pub fn keep(instance: &str, source: &Source, config: &Config) -> anyhow::Result<
     if !Source::read(&path).is_ok_and(|kept| kept.text == source.text) {
         write(&path, source.text.as_bytes(), true)?;
     }
-    if compiled(instance, &source.text).is_none() {
+    if !compiled {
         let packed = cache::pack(&source.text, config).filter(|packed| packed.len() as u64 <= MAX_COMPILED);
         // Without it nothing is lost but time. It is not worth waiting for a disk either: what a power failure
         // leaves of it is not believed.
