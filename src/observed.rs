@@ -37,6 +37,15 @@ impl Observed {
     pub fn table(&self) -> Cow<'_, ObservedIpvs> {
         self.ipvs.as_ref().map_or_else(Cow::default, Cow::Borrowed)
     }
+
+    /// Whether a parameter has to be set for this value; the kernel separates several numbers with a tab.
+    pub fn differs(&self, parameter: &Parameter, wanted: &str) -> bool {
+        match self.parameters.get(parameter) {
+            Some(found) => !found.split_whitespace().eq(wanted.split_whitespace()),
+            // Of an interface that is gone there is nothing to set; those of IPVS come with it.
+            None => matches!(parameter, Parameter::Ipvs(_)),
+        }
+    }
 }
 
 /// What a link is, as far as announcing on it goes.

@@ -178,17 +178,12 @@ pub struct Needs {
 }
 
 fn parameter_changes(wanted: &BTreeMap<Parameter, String>, observed: &Observed) -> Vec<Change> {
-    let differs = |parameter: &Parameter, new: &str| match observed.parameters.get(parameter) {
-        Some(old) => !old.split_whitespace().eq(new.split_whitespace()),
-        // Of an interface that is gone there is nothing to set; those of IPVS come with it.
-        None => matches!(parameter, Parameter::Ipvs(_)),
-    };
     let change = |(parameter, new): (&Parameter, &String)| Change::Parameter {
         parameter: parameter.clone(),
         old: observed.parameters.get(parameter).cloned(),
         new: new.clone(),
     };
-    wanted.iter().filter(|(parameter, new)| differs(parameter, new)).map(change).collect()
+    wanted.iter().filter(|(parameter, new)| observed.differs(parameter, new)).map(change).collect()
 }
 
 /// Name, old and new value in seconds; 0 keeps what is there.

@@ -10,9 +10,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::model::{
-    AddressKey, Claims, Family, Mac, Parameter, RealServer, Role, ServerKey, Service, ServiceKey,
-};
+use crate::model::{AddressKey, Claims, Mac, Parameter, RealServer, Role, ServerKey, Service, ServiceKey};
 use crate::observed::{Counters, Observed, ObservedAddress};
 use crate::preview::Preview;
 use crate::state::record::LastRun;
@@ -243,7 +241,7 @@ fn answer(key: &AddressKey, protocol: &str, preview: &Preview) -> (bool, String,
     };
     let ignore = ignore("all").max(ignore(name)).unwrap_or(0);
     // What has not a host's prefix is not ours to remove.
-    let wide = |found: &&ObservedAddress| found.prefix != Family::of(key.address).host_prefix();
+    let wide = |found: &&ObservedAddress| !found.is_host();
     let there = || addresses.iter().filter(|found| found.key == *key);
     let apply = "`lvs-notify apply` repairs it".to_owned();
     match interfaces.get(name) {
@@ -276,11 +274,7 @@ fn parameters(preview: &Preview) -> BTreeMap<String, ParameterValue> {
     let Preview { desired, observed, .. } = preview;
     let one = |(parameter, wanted): (&Parameter, &String)| {
         let value = observed.parameters.get(parameter).cloned();
-        let differs = match &value {
-            Some(value) => !value.split_whitespace().eq(wanted.split_whitespace()),
-            // Of an interface that is gone there is nothing to set; those of IPVS come with it.
-            None => matches!(parameter, Parameter::Ipvs(_)),
-        };
+        let differs = observed.differs(parameter, wanted);
         (parameter.to_string(), ParameterValue { value, wanted: wanted.clone(), differs })
     };
     desired.parameters.iter().chain(&desired.ipvs_parameters).map(one).collect()

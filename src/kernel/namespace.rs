@@ -33,7 +33,7 @@ pub fn enter() -> Result<()> {
 fn is_own(found: &ObservedAddress, all: &[ObservedAddress]) -> bool {
     let family = Family::of(found.key.address);
     let is_network = |other: &ObservedAddress| {
-        other.prefix != family.host_prefix()
+        !other.is_host()
             && other.key.interface == found.key.interface
             && Family::of(other.key.address) == family
             && !other.is_of_the_link()
