@@ -9,13 +9,14 @@ use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::net::Ipv4Addr;
 use std::str::{FromStr, SplitWhitespace};
+use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
 
 use crate::config::WantedService;
 use crate::model::{
-    Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Servers, Service, ServiceKey, SyncDaemon,
-    Tunnel, service_flag,
+    Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Service, ServiceKey, SyncDaemon, Tunnel,
+    service_flag,
 };
 use crate::names::Hosts;
 use crate::text::shown;
@@ -152,14 +153,14 @@ impl<'a> Line<'a> {
         if self.words.next_if_eq(&"-A").is_some() {
             let key = self.service_key()?;
             let settings = self.service(key.family())?;
-            if services.insert(key, WantedService { settings, servers: Servers::new() }).is_some() {
+            if services.insert(key, WantedService { settings, servers: Arc::default() }).is_some() {
                 bail!("the service {key} is there already");
             }
         } else if self.words.next_if_eq(&"-a").is_some() {
             let key = self.service_key()?;
             let (server, settings) = self.server(key)?;
             let service = services.get_mut(&key).with_context(|| format!("there is no service {key} yet"))?;
-            if service.servers.insert(server, settings).is_some() {
+            if Arc::make_mut(&mut service.servers).insert(server, settings).is_some() {
                 bail!("the real server {server} of {key} is there already");
             }
         } else {

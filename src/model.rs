@@ -523,9 +523,14 @@ pub mod pairs {
         serializer.collect_seq(map)
     }
 
-    pub fn deserialize<'de, M: FromIterator<P>, P: Deserialize<'de>, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<M, D::Error> {
-        Ok(Vec::deserialize(deserializer)?.into_iter().collect())
+    pub fn deserialize<'de, K, V, M, D>(deserializer: D) -> Result<M, D::Error>
+    where
+        K: Ord + Deserialize<'de>,
+        V: Deserialize<'de>,
+        M: From<BTreeMap<K, V>>,
+        D: Deserializer<'de>,
+    {
+        let list: Vec<(K, V)> = Vec::deserialize(deserializer)?;
+        Ok(BTreeMap::from_iter(list).into())
     }
 }

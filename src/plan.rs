@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -26,7 +27,7 @@ pub enum Change {
         new: Option<Service>,
         /// The real servers that a new service is filled with
         #[serde(with = "pairs")]
-        servers: Servers,
+        servers: Arc<Servers>,
         /// Open connections to the real servers of a service that goes
         connections: u64,
     },
@@ -233,7 +234,7 @@ fn service_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec
         }
         let (old, new) = (found.map(|found| &found.settings), Some(&wanted.settings));
         if old != new {
-            let servers = if old.is_none() { wanted.servers.clone() } else { Servers::new() };
+            let servers = if old.is_none() { wanted.servers.clone() } else { Arc::default() };
             let (old, new) = (old.cloned(), new.cloned());
             changes.push(Change::Service { key: service, old, new, servers, connections: 0 });
         }
@@ -247,7 +248,7 @@ fn service_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec
                 key: *key,
                 old: Some(found.settings.clone()),
                 new: None,
-                servers: Servers::new(),
+                servers: Arc::default(),
                 connections: found.counters.values().map(Counters::connections).sum(),
             });
         }

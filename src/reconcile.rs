@@ -438,7 +438,7 @@ impl<'a> Run<'a> {
 /// Adds the objects that the desired state has an instance make.
 fn with_objects(desired: &Desired, mut owned: Owned) -> Owned {
     owned.addresses.extend(desired.addresses.keys().cloned());
-    owned.services.extend(desired.services.keys());
+    owned.services.append(&mut desired.services.keys().copied().collect());
     owned.parameters.extend(desired.parameters.keys().cloned());
     owned.daemon |= desired.daemon.is_some();
     owned

@@ -44,7 +44,7 @@ fn interfaces(host: &Host, file: &File, found: &mut Findings) {
 /// Real servers that are this host itself; and whether answers of the others, where they are masqueraded, are forwarded.
 fn real_servers(host: &Host, file: &File, found: &mut Findings) {
     for (key, service) in &file.config.services {
-        for (server, settings) in &service.servers {
+        for (server, settings) in service.servers.iter() {
             let address = server.address;
             let forwarding = match Family::of(address) {
                 Family::Ipv4 => "net/ipv4/ip_forward",

@@ -12,6 +12,7 @@ pub mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -63,7 +64,7 @@ pub struct Arp {
 pub struct WantedService {
     pub settings: Service,
     #[serde(with = "pairs")]
-    pub servers: Servers,
+    pub servers: Arc<Servers>,
 }
 
 impl Config {

@@ -347,7 +347,7 @@ impl At<'_> {
                 at.wrong(format!("the real server {server} is given twice in this service"));
             }
         }
-        (key, WantedService { settings, servers })
+        (key, WantedService { settings, servers: servers.into() })
     }
 
     fn service_key(&self, service: &raw::VirtualService, config: &Config) -> ServiceKey {

@@ -186,7 +186,7 @@ fn wanted(
             Err(why) => lost.push(format!("{} NOT WRITTEN, {why}", line.place())),
         }
     }
-    Ok(WantedService { settings, servers })
+    Ok(WantedService { settings, servers: servers.into() })
 }
 
 fn real_server(

@@ -47,7 +47,7 @@ pub fn scope() -> anyhow::Result<Scope> {
 /// What goes into a file. A parameter that was not observed is not told.
 pub fn table(observed: &Observed, ipvs: &ObservedIpvs) -> Table {
     let services = ipvs.services.iter().map(|(key, found)| {
-        (*key, WantedService { settings: found.settings.clone(), servers: found.servers.clone() })
+        (*key, WantedService { settings: found.settings.clone(), servers: found.servers.clone().into() })
     });
     let parameters = IPVS_PARAMETERS.iter().filter_map(|(name, usual)| {
         let usual = (*usual)?;

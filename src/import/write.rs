@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
+use std::sync::Arc;
 
 use anyhow::bail;
 
@@ -68,22 +69,22 @@ pub fn write(table: &Table) -> anyhow::Result<String> {
     for (key, wanted) in &table.services {
         // Whether servers may be of the other family depends on the daemon.
         let daemons = kept.daemons.clone();
-        let with = |servers| {
+        let with = |servers: Arc<Servers>| {
             let service = WantedService { settings: wanted.settings.clone(), servers };
             Table { daemons: daemons.clone(), services: [(*key, service)].into(), ..none() }
         };
         if judge(&with(wanted.servers.clone()))?.is_empty() {
             continue;
         }
-        if refuses(key.to_string(), commands(key, wanted), with(Servers::new()))? {
+        if refuses(key.to_string(), commands(key, wanted), with(Arc::default()))? {
             kept.services.remove(key);
             continue;
         }
-        for (server, settings) in &wanted.servers {
+        for (server, settings) in wanted.servers.iter() {
             let (what, command) =
                 (format!("real server {server} of {key}"), add_server(key, server, settings));
-            if refuses(what, vec![command], with([(*server, *settings)].into()))? {
-                kept.services.get_mut(key).map(|service| service.servers.remove(server));
+            if refuses(what, vec![command], with(Servers::from([(*server, *settings)]).into()))? {
+                kept.services.get_mut(key).map(|service| Arc::make_mut(&mut service.servers).remove(server));
             }
         }
     }
@@ -259,7 +260,7 @@ fn service(text: &mut String, key: &ServiceKey, WantedService { settings, server
         let line = format!("  {} {name}: {value}", if index == 0 { '-' } else { ' ' });
         let _ = writeln!(text, "{}", line.trim_end());
     }
-    for (server, settings) in servers {
+    for (server, settings) in servers.iter() {
         let _ = writeln!(text, "      - {}", real_server(server, settings, forward));
     }
 }

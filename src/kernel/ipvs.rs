@@ -388,7 +388,7 @@ mod tests {
     }
 
     fn new_service() -> Change {
-        let servers = [(server(11), nat()), (server(12), nat()), (server(13), nat())].into();
+        let servers = Servers::from([(server(11), nat()), (server(12), nat()), (server(13), nat())]).into();
         Change::Service { key: vip(), old: None, new: Some(settings("rr")), servers, connections: 0 }
     }
 
@@ -420,7 +420,7 @@ mod tests {
         let daemon =
             SyncDaemon { interface: "eth1".into(), id: 1, max_len: None, group: None, port: None, ttl: None };
         let (state, timeouts) = (DaemonState::Master, Timeouts::default());
-        let set = |old, new| Change::Service { key, old, new, servers: Servers::new(), connections: 0 };
+        let set = |old, new| Change::Service { key, old, new, servers: Default::default(), connections: 0 };
         let server = |old, new| Change::Server { service, key: server(11), old, new, connections: 0 };
         for (change, command) in [
             (set(Some(settings("rr")), Some(settings("sh"))), command::SET_SERVICE),

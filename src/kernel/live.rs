@@ -67,15 +67,21 @@ fn table(kernel: &mut Linux) -> ObservedIpvs {
 }
 
 fn add(key: ServiceKey, new: &Service, servers: &Servers) -> Change {
-    Change::Service { key, old: None, new: Some(new.clone()), servers: servers.clone(), connections: 0 }
+    Change::Service {
+        key,
+        old: None,
+        new: Some(new.clone()),
+        servers: servers.clone().into(),
+        connections: 0,
+    }
 }
 
 fn delete(key: ServiceKey) -> Change {
-    Change::Service { key, old: Some(service("rr")), new: None, servers: Servers::new(), connections: 0 }
+    Change::Service { key, old: Some(service("rr")), new: None, servers: Default::default(), connections: 0 }
 }
 
 fn set(key: ServiceKey, old: Service, new: Service) -> Change {
-    Change::Service { key, old: Some(old), new: Some(new), servers: Servers::new(), connections: 0 }
+    Change::Service { key, old: Some(old), new: Some(new), servers: Default::default(), connections: 0 }
 }
 
 fn real_server(

@@ -142,12 +142,14 @@ pub(super) struct Socket {
     /// `None`, too, after an exchange that ended in its middle: late answers, or a dump that still runs, would spoil the
     /// next.
     socket: Option<OwnedFd>,
+    /// What was received last
+    buffer: Vec<u8>,
 }
 
 impl Socket {
     /// A socket of this netlink family.
     pub(super) fn new(protocol: SockProtocol) -> Self {
-        Self { protocol, socket: None }
+        Self { protocol, socket: None, buffer: vec![0; RECEIVE] }
     }
 
     /// Sends one request and waits for its end. Returns the payload of the reply, empty when there is none.
@@ -241,14 +243,13 @@ impl Socket {
         let parts = [IoSlice::new(&datagram.bytes.0)];
         sendmsg::<()>(socket.as_raw_fd(), &parts, &[], MsgFlags::empty(), None)
             .map_err(|errno| Failure::system("sending the request", errno))?;
-        let mut buffer = vec![0; RECEIVE];
         let mut lost = Ok(());
         while answers.last().is_some_and(Option::is_none) {
             // After a loss only what is queued already is of use: the last answer itself may be what was lost.
             let wait = if lost.is_ok() { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
             // With MSG_TRUNC the length is the datagram's own, so that a cut one is noticed.
-            let received = recv(socket.as_raw_fd(), &mut buffer, wait | MsgFlags::MSG_TRUNC);
-            let datagram = match received.and_then(|length| buffer.get(..length).ok_or(Errno::EMSGSIZE)) {
+            let received = recv(socket.as_raw_fd(), &mut self.buffer, wait | MsgFlags::MSG_TRUNC);
+            let datagram = match received.and_then(|length| self.buffer.get(..length).ok_or(Errno::EMSGSIZE)) {
                 Ok(datagram) => datagram,
                 // The process was stopped and goes on.
                 Err(Errno::EINTR) => continue,

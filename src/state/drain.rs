@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -67,9 +68,10 @@ fn keep(instance: &str, list: &[Drain]) -> anyhow::Result<()> {
 /// Gives drained servers weight 0 in a desired state.
 pub fn apply(list: &[Drain], desired: &mut Desired, now: u64) {
     for (service, wanted) in &mut desired.services {
-        for (server, settings) in &mut wanted.servers {
+        for server in wanted.servers.clone().keys() {
             if let Some(drain) = list.iter().find(|drain| drain.holds(now) && drain.covers(service, server)) {
-                settings.weight = 0;
+                let settings = Arc::make_mut(&mut wanted.servers).get_mut(server);
+                settings.into_iter().for_each(|settings| settings.weight = 0);
                 desired.drained.insert((*service, *server), drain.until);
             }
         }

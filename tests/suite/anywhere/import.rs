@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
 use crate::support::{LVS_NOTIFY, golden};
 use lvs_notify::config::Config;
@@ -55,7 +56,7 @@ fn rules(yaml: &str) -> Vec<String> {
     let mut lines = Vec::new();
     for (key, wanted) in &meaning(yaml).services {
         lines.push(format!("-A {} {}", key.ipvsadm(), wanted.settings.ipvsadm(key.family())));
-        for (server, settings) in &wanted.servers {
+        for (server, settings) in wanted.servers.iter() {
             lines.push(format!("-a {} -r {server} {}", key.ipvsadm(), settings.ipvsadm()));
         }
     }
@@ -222,7 +223,7 @@ fn what_is_refused_is_told_and_the_rest_is_written() {
     table.places.insert("192.0.2.2".parse().unwrap(), place(None, "default"));
     table.places.insert("192.0.2.3".parse().unwrap(), place(Some("lo:3"), "eth0"));
     let first = table.services.values_mut().next().unwrap();
-    first.servers.values_mut().nth(1).unwrap().lower_threshold = 5;
+    Arc::make_mut(&mut first.servers).values_mut().nth(1).unwrap().lower_threshold = 5;
     let third = table.services.values_mut().nth(2).unwrap();
     third.settings.flags = 0x40;
     let written = import::write(&table).unwrap();
@@ -419,7 +420,7 @@ fn daemon() -> impl Strategy<Value = SyncDaemon> {
 fn table() -> impl Strategy<Value = Table> {
     let service = key().prop_flat_map(|key| {
         (Just(key), settings(key), servers(key))
-            .prop_map(|(key, settings, servers)| (key, WantedService { settings, servers }))
+            .prop_map(|(key, settings, servers)| (key, WantedService { settings, servers: servers.into() }))
     });
     let places = btree_map(
         (any::<bool>(), 1..5u8).prop_map(|(six, last)| address(six, last)),
@@ -467,8 +468,8 @@ fn without_mixed(mut table: Table) -> Table {
     if !table.daemons.is_empty() {
         for (key, wanted) in &mut table.services {
             let same = |(server, _): &(&Endpoint, &RealServer)| Family::of(server.address) == key.family();
-            wanted.servers =
-                wanted.servers.iter().filter(same).map(|(server, settings)| (*server, *settings)).collect();
+            let servers = wanted.servers.iter().filter(same).map(|(server, settings)| (*server, *settings));
+            wanted.servers = Servers::from_iter(servers).into();
         }
     }
     table
@@ -515,7 +516,7 @@ proptest! {
                 }
             }
             let entry = table.services.get_mut(&key).unwrap();
-            if let Some((_, server)) = entry.servers.iter_mut().next() {
+            if let Some((_, server)) = Arc::make_mut(&mut entry.servers).iter_mut().next() {
                 (server.forward, server.weight, server.tunnel.kind) = (Forward(forward % 8), weight, protocol as u8);
             }
         }
@@ -527,7 +528,7 @@ proptest! {
         let declared = meaning(&import::write(&table).unwrap());
         for (key, wanted) in &declared.services {
             prop_assert_eq!(&wanted.settings, &table.services[key].settings);
-            for (server, settings) in &wanted.servers {
+            for (server, settings) in wanted.servers.iter() {
                 prop_assert_eq!(Some(settings), table.services[key].servers.get(server));
             }
         }

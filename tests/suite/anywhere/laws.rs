@@ -62,9 +62,8 @@ fn servers() -> impl Strategy<Value = BTreeMap<Endpoint, RealServer>> {
 
 fn table(pool: &'static [&'static str]) -> impl Strategy<Value = BTreeMap<ServiceKey, WantedService>> {
     let service = key(pool).prop_flat_map(|key| {
-        (Just(key), settings(&key), servers()).prop_map(|(key, settings, servers)| {
-            (key, WantedService { settings, servers: servers.into_iter().collect() })
-        })
+        (Just(key), settings(&key), servers())
+            .prop_map(|(key, settings, servers)| (key, WantedService { settings, servers: servers.into() }))
     });
     vec(service, 0..5).prop_map(|list| list.into_iter().collect())
 }

@@ -2,13 +2,16 @@
 //!
 //! Owns what the kernel would do with a change, and what it would refuse. Used by `laws` and `faults`.
 
+use std::sync::Arc;
+
 use lvs_notify::config::WantedService;
 use lvs_notify::observed::{Observed, ObservedAddress, ObservedService};
 use lvs_notify::plan::Change;
 
 /// A service as the kernel would have it.
 pub fn found(wanted: WantedService) -> ObservedService {
-    ObservedService { settings: wanted.settings, servers: wanted.servers, counters: Default::default() }
+    let servers = Arc::unwrap_or_clone(wanted.servers);
+    ObservedService { settings: wanted.settings, servers, counters: Default::default() }
 }
 
 /// Carries out one change as the kernel would; a change that the kernel would refuse is a bug.
