@@ -184,7 +184,7 @@ fn read_safely(path: &Path) -> anyhow::Result<Vec<u8>> {
     let directory = directory.unwrap_or(Path::new("."));
     refuse_foreign_writers(&std::fs::metadata(directory)?, "its directory", directory)?;
     // The file may grow while it is read.
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(metadata.len().min(MAX_BYTES) as usize + 1);
     if file.take(MAX_BYTES + 1).read_to_end(&mut bytes)? as u64 > MAX_BYTES {
         bail!("it has {} bytes, more than the limit of {MAX_BYTES}", metadata.len().max(MAX_BYTES + 1));
     }

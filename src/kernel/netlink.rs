@@ -249,7 +249,8 @@ impl Socket {
             let wait = if lost.is_ok() { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT };
             // With MSG_TRUNC the length is the datagram's own, so that a cut one is noticed.
             let received = recv(socket.as_raw_fd(), &mut self.buffer, wait | MsgFlags::MSG_TRUNC);
-            let datagram = match received.and_then(|length| self.buffer.get(..length).ok_or(Errno::EMSGSIZE)) {
+            let datagram = match received.and_then(|length| self.buffer.get(..length).ok_or(Errno::EMSGSIZE))
+            {
                 Ok(datagram) => datagram,
                 // The process was stopped and goes on.
                 Err(Errno::EINTR) => continue,

@@ -46,8 +46,9 @@ pub(super) fn create_own(path: &Path) -> anyhow::Result<File> {
 
 /// The content of such a file, or its first bytes when it has more than `most`.
 pub(super) fn read_own(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    open_own(path, OpenOptions::new().read(true))?.take(most).read_to_end(&mut content)?;
+    let file = open_own(path, OpenOptions::new().read(true))?;
+    let mut content = Vec::with_capacity(file.metadata()?.len().min(most) as usize + 1);
+    file.take(most).read_to_end(&mut content)?;
     Ok(content)
 }
 
@@ -73,9 +74,10 @@ pub(super) fn write_json(path: &Path, value: &impl Serialize, durable: bool) -> 
 
 /// Makes a directory, or accepts one that only its owner, root or the caller, may change.
 pub(super) fn own_directory(path: &Path) -> anyhow::Result<()> {
-    let made = DirBuilder::new().recursive(true).mode(0o755).create(path);
-    made.with_context(|| format!("making the directory {}", path.display()))?;
-    let metadata = std::fs::symlink_metadata(path)?;
+    let make = |_| DirBuilder::new().recursive(true).mode(0o755).create(path);
+    let found = std::fs::symlink_metadata(path);
+    let found = found.or_else(|missing| make(missing).and_then(|()| std::fs::symlink_metadata(path)));
+    let metadata = found.with_context(|| format!("making the directory {}", path.display()))?;
     if !metadata.is_dir() {
         bail!("{} is not a directory", path.display());
     }

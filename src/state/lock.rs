@@ -78,7 +78,7 @@ impl LockRequest<'_> {
                 Ok(mut lock) => {
                     // For whoever waits in vain. A holder that cannot be named is not killed.
                     let _ = lock.set_len(0);
-                    let _ = write!(lock, "{} {}", self.stamp, self.instance);
+                    let _ = lock.write_all(format!("{} {}", self.stamp, self.instance).as_bytes());
                     return Ok(LockOutcome::Held(Lock { _file: Some(lock) }));
                 }
                 Err((file, Errno::EWOULDBLOCK | Errno::EINTR)) => file,
