@@ -1,7 +1,6 @@
 //! What can be typed, and its help.
 //!
-//! Owns the command line's words. Touches neither files nor the kernel. Read by `main`; its help
-//! text repeats the one table of exit statuses in `report`.
+//! Owns the command line's words, and touches neither files nor the kernel. Read by `lib`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -174,15 +173,13 @@ impl Cli {
     /// Reads the command line; an error is what is wrong with it, and also how help and version are told.
     pub fn read() -> Result<Self, clap::Error> {
         let cli = Self::try_parse()?;
-        let Command::Import { from: Origin::Kernel | Origin::Script, file: Some(file), .. } = &cli.command
-        else {
-            return Ok(cli);
-        };
-        let wrong = format!(
-            "{}: which format? Use --from ipvsadm-save or keepalived-conf; for a script, --run",
-            file.display()
-        );
-        Err(Self::command().error(ErrorKind::InvalidValue, wrong))
+        if let Command::Import { from: Origin::Kernel | Origin::Script, file: Some(file), .. } = &cli.command
+        {
+            let which = "which format? Use --from ipvsadm-save or keepalived-conf; for a script, --run";
+            let wrong = format!("{}: {which}", file.display());
+            return Err(Self::command().error(ErrorKind::InvalidValue, wrong));
+        }
+        Ok(cli)
     }
 }
 

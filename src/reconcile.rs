@@ -1,8 +1,7 @@
 //! One run from request to verified state: lock, supersede, observe, plan, apply, announce, verify, persist, record.
 //!
-//! Owns the order of these and what happens when one of them fails. Decides nothing about values
-//! (`desired`) or differences (`plan`), touches the kernel only through [`Kernel`] and formats no
-//! output (`report`). Called by `lib`.
+//! Owns the order of these and what happens when one of them fails. Decides nothing about values (`desired`) or
+//! differences (`plan`), touches the kernel only through [`Kernel`] and formats no output (`report`). Called by `lib`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -80,8 +79,8 @@ impl Outcome {
 /// Carries out a role change, or repairs the recorded role's state, and lets `tell` say how it ended: before the last
 /// announcements, because they take a second in which somebody may look for the log line.
 ///
-/// Fails when nothing could be done at all: no usable file while becoming MASTER, the lock is held by a
-/// process that hangs, the kernel cannot be read or lacks what the file needs.
+/// Fails when nothing could be done at all: no usable file while becoming MASTER, the lock is held by a process that
+/// hangs, the kernel cannot be read or lacks what the file needs.
 pub fn run(
     kernel: &mut dyn Kernel,
     request: &Request,
@@ -267,8 +266,7 @@ impl<'a> Run<'a> {
             let mut changes = Vec::new();
             for (service, found) in &table.services {
                 for (key, old) in found.servers.iter().filter(|(_, old)| old.weight != 0) {
-                    let new = RealServer { weight: 0, ..*old };
-                    let (old, new) = (Some(*old), Some(new));
+                    let (old, new) = (Some(*old), Some(RealServer { weight: 0, ..*old }));
                     changes.push(Change::Server { service: *service, key: *key, old, new, connections: 0 });
                 }
             }
