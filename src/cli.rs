@@ -38,12 +38,10 @@ pub struct Cli {
     /// Desired-state file, instead of the instance's in /etc/lvs-notify [env: LVS_NOTIFY_CONFIG]
     #[arg(short, long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
-    /// What to do
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// This director became MASTER: serve the VIPs
@@ -191,7 +189,6 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
     parse_duration(text).filter(|period| !period.is_zero()).ok_or("not a duration, as in 10m or 300")
 }
 
-/// Arguments of `status`.
 #[derive(Args, Debug)]
 pub struct StatusArgs {
     /// VRRP instance
@@ -210,7 +207,6 @@ pub struct StatusArgs {
     pub probe: bool,
 }
 
-/// Arguments of the role commands.
 #[derive(Args, Debug)]
 pub struct RoleArgs {
     /// VRRP instance; may be left out when /etc/lvs-notify has one file

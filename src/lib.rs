@@ -5,8 +5,8 @@
 //!        (YAML)    (per role)  (what is there)    (diff)  (what differs)   (nothing differs)
 //! ```
 //!
-//! Owns the flow from a command line to an exit status. The library is no stable interface: it
-//! exists for the binary and its tests.
+//! Owns the flow from a command line to an exit status. The library is no stable interface: it exists for the binary and
+//! its tests.
 
 pub mod basis;
 pub mod check;
@@ -50,7 +50,6 @@ use report::{Exit, json, print_raw, print_text};
 use state::{drain, lock, record, sysctl_d};
 use status::Status;
 
-/// The whole process.
 pub fn main() -> ExitCode {
     let started = Instant::now();
     process::begin();

@@ -20,14 +20,12 @@ use crate::observed::{Observed, ServerScope};
 use crate::plan::Plan;
 use crate::state::record::{self, Record};
 
-/// The plan for a role, and what it was made from.
 pub struct Preview {
     pub role: Role,
     pub plan: Plan,
     pub observed: Observed,
     pub desired: Desired,
     pub record: Option<Record>,
-    /// Where the desired state came from
     pub basis: Basis,
     /// Services that other instances of this host have made
     pub others: BTreeMap<ServiceKey, String>,

@@ -56,7 +56,6 @@ pub fn block_signals() {
     let _ = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]).thread_block();
 }
 
-/// What every line of the log begins with.
 static PREFIX: OnceLock<String> = OnceLock::new();
 
 /// From now on every line of the log names this instance: lines of overlapping runs are mixed there.

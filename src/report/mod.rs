@@ -18,7 +18,7 @@ use crate::reconcile::Outcome;
 use crate::state::record::LastRun;
 use crate::text::{clean, clean_json};
 
-/// The exit statuses, as help and manual give them.
+/// As help and manual have them.
 pub const EXIT_STATUS: &str = "\
 Exit status:
   0  done, or in sync
@@ -27,20 +27,15 @@ Exit status:
   3  there are differences (plan, status), or findings (check)
   4  the desired-state file is invalid, missing or unsafe; a role command then has used the last good copy";
 
-/// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     Done = 0,
     Failed = 1,
-    /// The command line is wrong
     Usage = 2,
-    /// There are differences or findings
     Differences = 3,
-    /// The desired-state file is invalid
     Invalid = 4,
 }
 
-/// How a role command or `apply` ended.
 pub fn exit_of(outcome: &Outcome) -> Exit {
     match (outcome.superseded.is_some(), outcome.is_clean(), outcome.fallback.is_some()) {
         (true, ..) => Exit::Done,

@@ -30,7 +30,18 @@ pub fn text(status: &Status) -> String {
     let vips = |value: fn(&Vip) -> bool| -> Vec<_> {
         status.vips.iter().map(|vip| (label("vip", vip.address), value(vip).into())).collect()
     };
-    let sums = |value| sums(&status.services, value);
+    // Of each VIP; all fwmark services are one.
+    let sums = |value: fn(&VirtualService) -> f64| -> Vec<_> {
+        let mut sums = BTreeMap::new();
+        for service in &status.services {
+            let vip = match service.key {
+                ServiceKey::Endpoint { address, .. } => label("vip", address),
+                ServiceKey::Fwmark { .. } => label("vip", "fwmark"),
+            };
+            *sums.entry(vip).or_insert(0.0) += value(service);
+        }
+        sums.into_iter().collect()
+    };
     let last = |value: fn(&LastRun) -> Option<f64>| {
         status.last_run.as_ref().and_then(value).map(one).unwrap_or_default()
     };
@@ -75,17 +86,4 @@ pub fn text(status: &Status) -> String {
 fn label(name: &str, value: impl Display) -> String {
     let value = value.to_string().replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     format!("{name}=\"{value}\"")
-}
-
-/// Sums over the services of each VIP; all fwmark services are one.
-fn sums(services: &[VirtualService], value: fn(&VirtualService) -> f64) -> Vec<(String, f64)> {
-    let mut sums = BTreeMap::new();
-    for service in services {
-        let vip = match service.key {
-            ServiceKey::Endpoint { address, .. } => label("vip", address),
-            ServiceKey::Fwmark { .. } => label("vip", "fwmark"),
-        };
-        *sums.entry(vip).or_insert(0.0) += value(service);
-    }
-    sums.into_iter().collect()
 }

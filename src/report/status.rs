@@ -1,4 +1,4 @@
-//! The state of an instance as text and as JSON: one verdict with its reason, then what it is made of.
+//! The state of an instance as text: one verdict with its reason, then what it is made of.
 //!
 //! Owns the words of `status`; the judgement is `crate::status`'s. Called by `lib`.
 
@@ -11,7 +11,6 @@ use crate::state::stamp::seconds_now;
 use crate::state::sysctl_d;
 use crate::status::{Server, Status, VirtualService};
 
-/// How `status` ends.
 pub fn exit(status: &Status) -> Exit {
     match (&status.file_problem, status.healthy) {
         (Some(_), _) => Exit::Invalid,
@@ -137,7 +136,6 @@ fn parameters(status: &Status) -> String {
     headed("Parameters", lines.into_iter().map(line).collect())
 }
 
-/// Lines with a heading, if there are any.
 fn headed(heading: &str, lines: String) -> String {
     if lines.is_empty() { lines } else { format!("\n{heading}:\n{lines}") }
 }
