@@ -24,7 +24,7 @@ pub fn files() -> Vec<(&'static str, String)> {
     let file = settings.clone().for_deserialize().into_generator().into_root_schema_for::<Document>();
     let status = settings.for_serialize().with_transform(RecursiveTransform(open));
     let mut status = status.into_generator().into_root_schema_for::<Status>().to_value();
-    // `report::status` puts it beside the rest.
+    // Its inside is left out.
     status.pointer_mut("/required").and_then(Value::as_array_mut).unwrap().push("observed".into());
     vec![
         ("schema/lvs-notify.schema.json", text(file.to_value(), file_parts(), file_rules())),

@@ -1,7 +1,6 @@
 //! What can be typed, and its help.
 //!
-//! Owns the command line's words. Touches neither files nor the kernel. Read by `main`; its help
-//! text repeats the one table of exit statuses in `report`.
+//! Owns the command line's words, and touches neither files nor the kernel. Read by `lib`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -39,12 +38,10 @@ pub struct Cli {
     /// Desired-state file, instead of the instance's in /etc/lvs-notify [env: LVS_NOTIFY_CONFIG]
     #[arg(short, long, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
-    /// What to do
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// This director became MASTER: serve the VIPs
@@ -174,15 +171,13 @@ impl Cli {
     /// Reads the command line; an error is what is wrong with it, and also how help and version are told.
     pub fn read() -> Result<Self, clap::Error> {
         let cli = Self::try_parse()?;
-        let Command::Import { from: Origin::Kernel | Origin::Script, file: Some(file), .. } = &cli.command
-        else {
-            return Ok(cli);
-        };
-        let wrong = format!(
-            "{}: which format? Use --from ipvsadm-save or keepalived-conf; for a script, --run",
-            file.display()
-        );
-        Err(Self::command().error(ErrorKind::InvalidValue, wrong))
+        if let Command::Import { from: Origin::Kernel | Origin::Script, file: Some(file), .. } = &cli.command
+        {
+            let which = "which format? Use --from ipvsadm-save or keepalived-conf; for a script, --run";
+            let wrong = format!("{}: {which}", file.display());
+            return Err(Self::command().error(ErrorKind::InvalidValue, wrong));
+        }
+        Ok(cli)
     }
 }
 
@@ -194,7 +189,6 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
     parse_duration(text).filter(|period| !period.is_zero()).ok_or("not a duration, as in 10m or 300")
 }
 
-/// Arguments of `status`.
 #[derive(Args, Debug)]
 pub struct StatusArgs {
     /// VRRP instance
@@ -213,7 +207,6 @@ pub struct StatusArgs {
     pub probe: bool,
 }
 
-/// Arguments of the role commands.
 #[derive(Args, Debug)]
 pub struct RoleArgs {
     /// VRRP instance; may be left out when /etc/lvs-notify has one file

@@ -1,9 +1,8 @@
 //! keepalived's notify FIFO: one short-lived run of this program for each event, in the order of the events.
 //!
 //! Owns the reading: whole lines out of a pipe, which of them concern an instance of ours, and starting their runs.
-//! Leaves what an event means, and which of several runs counts, to the role commands: they find it out by the order
-//! in which they were started, as they do under keepalived's own scripts. Called by `lib`; keepalived starts it with the
-//! FIFO's path as last argument, sends it SIGTERM at reload and at stop, and starts it anew after a reload.
+//! Leaves what an event means, and which of several runs counts, to the role commands. Called by `lib`; keepalived starts
+//! it with the FIFO's path as last argument, sends it SIGTERM at reload and at stop, and starts it anew after a reload.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read};
@@ -24,13 +23,8 @@ use crate::report::Exit;
 /// keepalived ends its FIFO scripts with SIGTERM, then writes the STOP events, and kills after a second.
 const STOP_GRACE: Duration = Duration::from_millis(800);
 
-/// What a line says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Event {
-    /// Name of the instance or group
-    name: String,
-    role: Role,
-}
+/// What a line says: the name of an instance or group, and its role.
+type Event = (String, Role);
 
 /// Reads a line: `INSTANCE "VI_1" MASTER 100`, or GROUP for a sync group. `None` for what changes no role
 /// (`MASTER_PRIORITY`, events of virtual servers) and for what is no event at all.
@@ -40,7 +34,7 @@ fn parse(line: &str) -> Option<Event> {
     let rest = line.strip_prefix("INSTANCE ").or_else(|| line.strip_prefix("GROUP "))?;
     let (name, rest) = rest.trim_start().strip_prefix('"')?.split_once('"')?;
     let role = rest.split_whitespace().next()?.parse().ok()?;
-    (!name.is_empty()).then(|| Event { name: name.to_owned(), role })
+    (!name.is_empty()).then(|| (name.to_owned(), role))
 }
 
 /// Follows the FIFO until every writer has closed it, or for a while after SIGTERM.
@@ -82,9 +76,9 @@ fn waiting(fifo: &mut BufReader<impl Read>) -> io::Result<Option<Vec<Event>>> {
             log::debug!("not for us: {text}");
             continue;
         };
-        if let Some(at) = list.iter().position(|old| old.name == event.name) {
-            let old = list.remove(at);
-            log::info!("{}: {} superseded by {}", old.name, old.role, event.role);
+        if let Some(at) = list.iter().position(|(name, _)| *name == event.0) {
+            let (name, role) = list.remove(at);
+            log::info!("{name}: {role} superseded by {}", event.1);
         }
         list.push(event);
     }
@@ -92,8 +86,7 @@ fn waiting(fifo: &mut BufReader<impl Read>) -> io::Result<Option<Vec<Event>>> {
 }
 
 /// Starts the run of an event, and waits for nothing: what it does, and what went wrong, is in its own log lines.
-fn start(event: &Event, config: Option<&Path>) {
-    let Event { name, role } = event;
+fn start((name, role): &Event, config: Option<&Path>) {
     if let Err(unknown) = instance::find(config, Some(name)) {
         log::info!("{name}: {role}: not ours: {unknown}");
         return;
@@ -120,7 +113,7 @@ mod tests {
     use super::*;
 
     fn event(name: &str, role: Role) -> Event {
-        Event { name: name.to_owned(), role }
+        (name.to_owned(), role)
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Which VRRP instance is meant, and which file is its own.
 //!
-//! Owns the naming of /etc/lvs-notify: one file per instance, named after it. Called by `lib`
-//! with what was typed.
+//! Owns the naming of /etc/lvs-notify: one file per instance, named after it. Called by `lib` with what was typed.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,10 +12,8 @@ use crate::text::did_you_mean;
 /// Where the desired-state files are.
 pub const DIRECTORY: &str = "/etc/lvs-notify";
 
-/// Which desired-state file, and whose.
 #[derive(Clone, Debug)]
 pub struct Instance {
-    /// Name of the VRRP instance
     pub name: String,
     pub path: PathBuf,
 }
@@ -34,7 +31,6 @@ impl fmt::Display for Unknown {
 impl std::error::Error for Unknown {}
 
 impl Instance {
-    /// The instance of this name, with its own file.
     fn named(name: &str) -> Self {
         Self { name: name.to_owned(), path: Path::new(DIRECTORY).join(format!("{name}.yaml")) }
     }

@@ -5,8 +5,8 @@
 //!        (YAML)    (per role)  (what is there)    (diff)  (what differs)   (nothing differs)
 //! ```
 //!
-//! Owns the flow from a command line to an exit status. The library is no stable interface: it
-//! exists for the binary and its tests.
+//! Owns the flow from a command line to an exit status. The library is no stable interface: it exists for the binary and
+//! its tests.
 
 pub mod basis;
 pub mod check;
@@ -31,7 +31,7 @@ pub mod state;
 pub mod status;
 pub mod text;
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -40,21 +40,16 @@ use anyhow::Result;
 
 use basis::Basis;
 use cli::{Cli, Command, RoleArgs, StatusArgs};
-use config::Config;
-use config::source::{Invalid, Source};
-use desired::Desired;
+use config::source::Invalid;
 use instance::Instance;
 use kernel::Linux;
-use model::{Owned, Role};
-use observed::Saved;
-use plan::Plan;
+use model::Role;
 use preview::Preview;
 use reconcile::Request;
-use report::{Exit, print_raw, print_text};
+use report::{Exit, json, print_raw, print_text};
 use state::{drain, lock, record, sysctl_d};
 use status::Status;
 
-/// The whole process.
 pub fn main() -> ExitCode {
     let started = Instant::now();
     process::begin();
@@ -90,10 +85,10 @@ fn failed(error: &anyhow::Error) -> Exit {
 fn run(cli: Cli, started: Instant) -> Result<Exit> {
     let config = cli.config.or_else(|| std::env::var_os("LVS_NOTIFY_CONFIG").map(PathBuf::from));
     let config = config.as_deref();
-    let find = |name: Option<String>| instance::find(config, name.as_deref());
-    let take = |role: Option<Role>, args: RoleArgs| {
-        let instance = find(args.instance)?;
-        match args.dry_run {
+    let find = |name: Option<&str>| instance::find(config, name);
+    let take = |role: Option<Role>, RoleArgs { instance, dry_run }: RoleArgs| {
+        let instance = find(instance.as_deref())?;
+        match dry_run {
             true => plan(instance, role, false, None),
             false => carry_out(instance, role, &role.map_or("apply".to_owned(), Role::command), started),
         }
@@ -105,7 +100,7 @@ fn run(cli: Cli, started: Instant) -> Result<Exit> {
         Command::Stop(args) => take(Some(Role::Stop), args),
         Command::Apply(args) => take(None, args),
         Command::Notify { kind, name, state, .. } => match state.parse() {
-            Ok(role) => carry_out(find(Some(name))?, Some(role), "notify", started),
+            Ok(role) => carry_out(find(Some(&name))?, Some(role), "notify", started),
             Err(()) => {
                 log::info!("{kind} {name}: nothing to do for {state}");
                 Ok(Exit::Done)
@@ -114,17 +109,17 @@ fn run(cli: Cli, started: Instant) -> Result<Exit> {
         Command::Fifo { path } => fifo::follow(&path, config),
         Command::Plan { words, json, current } => {
             let (role, name) = instance::role_and_name(&words)?;
-            plan(instance::find(config, name)?, role, json, current.as_deref())
+            plan(find(name)?, role, json, current.as_deref())
         }
-        Command::Status(args) => status(instance::find(config, args.instance.as_deref())?, &args),
+        Command::Status(args) => status(find(args.instance.as_deref())?, &args),
         Command::Drain { server, instance, services, period } => {
-            let instance = find(instance)?;
+            let instance = find(instance.as_deref())?;
             let Basis { file, config, .. } = Basis::read(&instance);
             let config = config.ok_or_else(|| Invalid(file.err().unwrap_or_default()))?;
             edit_drains(instance, started, |name| drain::begin(name, &config, server, &services, period))
         }
         Command::Undrain { server, instance, all } => {
-            let instance = find(all.flatten().or(instance))?;
+            let instance = find(all.flatten().or(instance).as_deref())?;
             edit_drains(instance, started, |name| drain::lift(name, server))
         }
         Command::Check { files, keepalived_conf, host, json } => {
@@ -156,7 +151,7 @@ fn carry_out(instance: Instance, role: Option<Role>, command: &str, started: Ins
     process::drop_privileges_and_cwd();
     let request = Request { instance, role, command: command.to_owned(), started };
     let outcome = reconcile::run(&mut Linux::default(), &request, |outcome| {
-        print_text(&report::outcome(&request.instance.name, outcome));
+        print_text(&report::outcome(outcome));
     })?;
     Ok(report::exit_of(&outcome))
 }
@@ -167,13 +162,13 @@ fn edit_drains(
     started: Instant,
     edit: impl FnOnce(&str) -> Result<String>,
 ) -> Result<Exit> {
-    let told = {
-        // Two who change the list at once would lose one's change.
-        let _lock = lock::hold(&instance.name)?;
-        edit(&instance.name)?
-    };
-    log::info!("{}: {}", instance.name, told.trim_end());
-    print_text(&told);
+    process::log_for(&instance.name);
+    // Two who change the list at once would lose one's change.
+    let lock = lock::hold(&instance.name)?;
+    let text = edit(&instance.name)?;
+    drop(lock);
+    log::info!("{}", text.trim_end());
+    print_text(&text);
     if record::read(&instance.name).is_none() {
         print_text("no role recorded yet; takes effect at the next notification\n");
         return Ok(Exit::Done);
@@ -181,22 +176,15 @@ fn edit_drains(
     carry_out(instance, None, "apply", started)
 }
 
-/// Tells what would change, here or, without a kernel, privileges and record, where `current` was saved.
-fn plan(instance: Instance, role: Option<Role>, json: bool, current: Option<&Path>) -> Result<Exit> {
-    let (role, plan) = match current {
-        Some(file) => {
-            let saved = Saved::read(file)?;
-            let role = role.unwrap_or(saved.role);
-            let desired = Desired::for_role(&Config::parse(&Source::read(&instance.path)?)?, role);
-            (role, Plan::between(&desired, &saved.observed, &Owned::default()))
-        }
+/// Tells what would change: here, or where `saved` was written.
+fn plan(instance: Instance, role: Option<Role>, json: bool, saved: Option<&Path>) -> Result<Exit> {
+    let (role, plan) = match saved {
+        Some(saved) => preview::offline(&instance, role, saved)?,
         None => {
             process::drop_privileges_and_cwd();
-            let preview = Preview::of(&mut Linux::default(), &instance, role)?;
-            if let Some(why) = preview.basis.problem() {
-                return Err(Invalid(why.to_owned()).into());
-            }
-            (preview.role, preview.plan)
+            let Preview { role, plan, basis, .. } = Preview::of(&mut Linux::default(), &instance, role)?;
+            basis.file.map_err(Invalid)?;
+            (role, plan)
         }
     };
     match json {
@@ -214,11 +202,12 @@ fn status(instance: Instance, args: &StatusArgs) -> Result<Exit> {
         let persisted = preview.record.is_none() || sysctl_d::is_current(&instance.name, &preview.desired);
         let claims = args.probe.then(|| kernel::probe(&preview.desired.client_side().cloned().collect()));
         let status = Status::of(&instance.name, &preview, persisted, claims.as_ref());
-        if args.watch.is_some() {
-            report::clear_terminal();
+        if args.watch.is_some() && stdout().is_terminal() {
+            // Home, and clear to the end.
+            print_raw("\x1b[H\x1b[2J");
         }
         let read = match (args.json, args.prometheus) {
-            (true, _) => print_raw(&report::status::as_json(&status, &preview.observed)),
+            (true, _) => print_raw(&json(&status)),
             (_, true) => print_raw(&report::prometheus::text(&status)),
             _ => print_text(&report::status::text(&status)),
         };

@@ -6,14 +6,12 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::Path;
 
-use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use crate::desired::Desired;
 use crate::model::{
-    AddressKey, DaemonState, Family, Mac, Owned, Ownership, Parameter, Role, ServerKey, Servers, Service,
+    AddressKey, DaemonState, Family, Mac, Owned, Ownership, Parameter, ServerKey, Servers, Service,
     ServiceKey, SyncDaemon, Timeouts, pairs,
 };
 
@@ -171,24 +169,5 @@ impl Scope {
         let parameters = desired.parameters.iter().chain(&desired.ipvs_parameters).chain(originals);
         let parameters = parameters.map(|(parameter, _)| parameter.clone()).collect();
         Self { interfaces, parameters, servers: ServerScope::Owned(desired.ownership.with_record(owned)) }
-    }
-}
-
-/// What `status --json` has told of a kernel, for a plan without it.
-#[derive(Debug, Deserialize)]
-pub struct Saved {
-    pub role: Role,
-    pub observed: Observed,
-}
-
-impl Saved {
-    /// Reads a file that `status --json` has written.
-    ///
-    /// # Errors
-    /// When it cannot be read, or is none.
-    pub fn read(file: &Path) -> anyhow::Result<Self> {
-        let reading = || format!("reading the saved observation {}", file.display());
-        let text = std::fs::read_to_string(file).with_context(reading)?;
-        serde_json::from_str(&text).with_context(reading)
     }
 }

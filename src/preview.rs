@@ -4,24 +4,28 @@
 //! verdict `status`'s. Called by `lib`.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Context as _;
+use serde::Deserialize;
 
 use crate::basis::{Basis, Goal};
+use crate::config::Config;
+use crate::config::source::Source;
 use crate::desired::Desired;
 use crate::instance::Instance;
 use crate::kernel::Kernel;
-use crate::model::{Parameter, Role, ServiceKey};
+use crate::model::{Owned, Parameter, Role, ServiceKey};
 use crate::observed::{Observed, ServerScope};
 use crate::plan::Plan;
 use crate::state::record::{self, Record};
 
-/// The plan for a role, and what it was made from.
 pub struct Preview {
     pub role: Role,
     pub plan: Plan,
     pub observed: Observed,
     pub desired: Desired,
     pub record: Option<Record>,
-    /// Where the desired state came from
     pub basis: Basis,
     /// Services that other instances of this host have made
     pub others: BTreeMap<ServiceKey, String>,
@@ -49,4 +53,19 @@ impl Preview {
         let plan = goal.plan(&observed);
         Ok(Self { role, plan, observed, desired: goal.desired, record, basis, others })
     }
+}
+
+/// The plan for a role, or for the saved one, against what `status --json` has saved: without kernel and record.
+pub fn offline(instance: &Instance, role: Option<Role>, saved: &Path) -> anyhow::Result<(Role, Plan)> {
+    #[derive(Deserialize)]
+    struct Saved {
+        role: Role,
+        observed: Observed,
+    }
+    let reading = || format!("reading the saved observation {}", saved.display());
+    let text = std::fs::read_to_string(saved).with_context(reading)?;
+    let saved: Saved = serde_json::from_str(&text).with_context(reading)?;
+    let role = role.unwrap_or(saved.role);
+    let desired = Desired::for_role(&Config::parse(&Source::read(&instance.path)?)?, role);
+    Ok((role, Plan::between(&desired, &saved.observed, &Owned::default())))
 }

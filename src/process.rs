@@ -1,7 +1,7 @@
 //! The process itself: what the caller hands over is put right, what is not needed is given up, and messages get out.
 //!
-//! Owns umask, working directory, signals, capabilities, and the backend of the `log` facade. Called by `lib`, before
-//! anything is read or changed, and by `fifo`.
+//! Owns umask, working directory, signals, capabilities, and the backend of the `log` facade. Called by `lib` and `fifo`,
+//! before anything is read or changed.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::OnceLock;
@@ -32,18 +32,14 @@ pub fn has_terminal() -> bool {
     std::io::stderr().is_terminal() || std::io::stdout().is_terminal()
 }
 
-/// For commands that look at the kernel or change it: leaves the caller's directory, which could be
-/// on a file system that hangs or goes away, and keeps of root's rights only those that are needed.
-///
-/// CAP_NET_ADMIN changes addresses, parameters and IPVS; CAP_NET_RAW opens the packet socket that
-/// announces and asks. Files need none: they are root's own, or the caller's. Of what is given up
-/// here, most would make a hostile file or record dangerous (CAP_DAC_OVERRIDE, CAP_SYS_ADMIN). Who
-/// has fewer keeps fewer; the operation that lacks one says so.
+/// For commands that look at the kernel or change it: leaves the caller's directory, which could be on a file system
+/// that hangs or goes away, and keeps only CAP_NET_ADMIN, which changes addresses, parameters and IPVS, and CAP_NET_RAW,
+/// which opens the packet socket that announces and asks. Files need none: they are root's own, or the caller's. Most of
+/// what is given up would make a hostile file or record dangerous. The operation that lacks a capability says so.
 pub fn drop_privileges_and_cwd() {
     let _ = std::env::set_current_dir("/");
     let Ok(held) = caps::read(None, CapSet::Permitted) else { return };
-    let needed = CapsHashSet::from([Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW]);
-    let kept: CapsHashSet = held.intersection(&needed).copied().collect();
+    let kept = &held & &CapsHashSet::from([Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW]);
     // Effective first: it may never hold more than permitted.
     for (set, wanted) in
         [(CapSet::Effective, &kept), (CapSet::Permitted, &kept), (CapSet::Inheritable, &CapsHashSet::new())]
@@ -60,10 +56,9 @@ pub fn block_signals() {
     let _ = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]).thread_block();
 }
 
-/// What every line in syslog begins with.
 static PREFIX: OnceLock<String> = OnceLock::new();
 
-/// From now on every line in syslog names this instance: those of overlapping runs stand between each other.
+/// From now on every line of the log names this instance: lines of overlapping runs are mixed there.
 pub fn log_for(instance: &str) {
     let _ = PREFIX.set(format!("{}: ", clean(instance)));
 }
@@ -77,9 +72,10 @@ impl Log for Messages {
     }
     fn log(&self, record: &Record<'_>) {
         let text = clean(&record.args().to_string());
+        let prefix = PREFIX.get().map_or("", String::as_str);
         if has_terminal() {
             // A terminal that is gone ends nothing.
-            let _ = writeln!(std::io::stderr(), "lvs-notify: {text}");
+            let _ = writeln!(std::io::stderr(), "lvs-notify: {prefix}{text}");
             return;
         }
         let severity = match record.level() {
@@ -88,9 +84,8 @@ impl Log for Messages {
             Level::Info => Severity::LOG_INFO,
             Level::Debug | Level::Trace => Severity::LOG_DEBUG,
         };
-        let prefix = PREFIX.get().map_or("", String::as_str);
         // One syslog message a line: a message with line breaks is hard to find again.
-        for line in text.strip_prefix(prefix).unwrap_or(&text).lines() {
+        for line in text.lines() {
             let _ = syslog(Priority::new(severity, Facility::LOG_DAEMON), &format!("{prefix}{line}"));
         }
     }

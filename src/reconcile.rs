@@ -1,8 +1,7 @@
 //! One run from request to verified state: lock, supersede, observe, plan, apply, announce, verify, persist, record.
 //!
-//! Owns the order of these and what happens when one of them fails. Decides nothing about values
-//! (`desired`) or differences (`plan`), touches the kernel only through [`Kernel`] and formats no
-//! output (`report`). Called by `lib`.
+//! Owns the order of these and what happens when one of them fails. Decides nothing about values (`desired`) or
+//! differences (`plan`), touches the kernel only through [`Kernel`] and formats no output (`report`). Called by `lib`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -25,18 +24,15 @@ use crate::state::{last_good, sysctl_d};
 /// A newer notification can stop a long load between two groups of this many changes.
 const GROUP: usize = 256;
 
-/// What is to be done.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub instance: Instance,
     /// The role to take, or `None` for the one recorded last
     pub role: Option<Role>,
-    /// The command word, for the record
     pub command: String,
     pub started: Instant,
 }
 
-/// How a run ended.
 #[derive(Debug, Default)]
 pub struct Outcome {
     pub role: Option<Role>,
@@ -50,7 +46,6 @@ pub struct Outcome {
     pub withheld: BTreeSet<IpAddr>,
     /// What still differs after everything, but for the changes that failed
     pub remaining: Vec<Change>,
-    /// A newer notification took over
     pub superseded: Option<String>,
     /// Why the last good file, or none, was used
     pub fallback: Option<String>,
@@ -58,7 +53,6 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Everything that was to be done is done.
     pub fn is_clean(&self) -> bool {
         self.done.iter().all(|(_, error)| error.is_none())
             && self.troubles.is_empty()
@@ -70,7 +64,6 @@ impl Outcome {
         result.map_err(|error| self.troubles.push(format!("{error:#}"))).ok()
     }
 
-    /// Texts of the changes that failed.
     fn failures(&self) -> BTreeSet<String> {
         let failed = self.done.iter().filter(|(_, error)| error.is_some());
         failed.map(|(change, _)| change.to_string()).collect()
@@ -80,8 +73,8 @@ impl Outcome {
 /// Carries out a role change, or repairs the recorded role's state, and lets `tell` say how it ended: before the last
 /// announcements, because they take a second in which somebody may look for the log line.
 ///
-/// Fails when nothing could be done at all: no usable file while becoming MASTER, the lock is held by a
-/// process that hangs, the kernel cannot be read or lacks what the file needs.
+/// Fails when nothing could be done at all: no usable file while becoming MASTER, the lock is held by a process that
+/// hangs, the kernel cannot be read or lacks what the file needs.
 pub fn run(
     kernel: &mut dyn Kernel,
     request: &Request,
@@ -173,11 +166,10 @@ impl<'a> Run<'a> {
             // Who was not MASTER has no connections to wait for.
             goal.desired.drain = Duration::ZERO;
         }
+        let same_role = before.filter(|record| record.role == role);
         let record = Record {
             role,
-            since: before
-                .filter(|record| record.role == role)
-                .map_or_else(seconds_now, |record| record.since),
+            since: same_role.map_or_else(seconds_now, |record| record.since),
             complete: false,
             owned: with_objects(&goal.desired, goal.owned.clone()),
             last: before.and_then(|record| record.last.clone()),
@@ -231,8 +223,8 @@ impl<'a> Run<'a> {
     /// leaves waits for the connections that are still open.
     fn carry_out(&mut self, Plan { mut steps }: Plan, goal: &Goal) -> Option<()> {
         let active = goal.desired.active;
-        // A notification means that somebody else may have answered for the VIP until now, even
-        // when it stands here already; `apply` announces only what it put up.
+        // A notification means that somebody else may have answered for the VIP until now, even when it is here already;
+        // `apply` announces only what it put up.
         let announces = self.request.role == Some(Role::Master)
             || (active && steps.iter().any(|step| step.phase == Phase::Interface));
         let first = |step: &Step| match step.phase {
@@ -253,8 +245,8 @@ impl<'a> Run<'a> {
         Some(())
     }
 
-    /// Between the VIP's leaving the interface and the rest: no new connections, and those whose packets
-    /// still come here live on until they end or the time is over.
+    /// Between the VIP's leaving the interface and the rest: no new connections, and those whose packets still come here
+    /// live on until they end or the time is over.
     fn quiesce(&mut self, goal: &Goal) -> Option<()> {
         let ours = goal.desired.ownership.with_record(&goal.owned);
         let deadline = Instant::now() + goal.desired.drain;
@@ -267,8 +259,7 @@ impl<'a> Run<'a> {
             let mut changes = Vec::new();
             for (service, found) in &table.services {
                 for (key, old) in found.servers.iter().filter(|(_, old)| old.weight != 0) {
-                    let new = RealServer { weight: 0, ..*old };
-                    let (old, new) = (Some(*old), Some(new));
+                    let (old, new) = (Some(*old), Some(RealServer { weight: 0, ..*old }));
                     changes.push(Change::Server { service: *service, key: *key, old, new, connections: 0 });
                 }
             }
@@ -298,7 +289,6 @@ impl<'a> Run<'a> {
         Some(())
     }
 
-    /// Carries out changes in order.
     fn apply(&mut self, changes: Vec<Change>) -> Option<()> {
         let told = self.outcome.failures();
         let mut changes = changes.into_iter();
@@ -318,9 +308,8 @@ impl<'a> Run<'a> {
         Some(())
     }
 
-    /// After a failure among the services: tries once more against what the kernel has now
-    /// (somebody else may have changed the table), then keeps back the VIPs that would answer
-    /// with a refusal.
+    /// After a failure among the services: tries once more against what the kernel has now (somebody else may have changed
+    /// the table), then keeps back the VIPs that would answer with a refusal.
     fn make_up_for_failures(&mut self, goal: &Goal) -> Option<()> {
         let read = self.observe(goal);
         let mut found = self.outcome.note(read);
@@ -335,9 +324,7 @@ impl<'a> Run<'a> {
         for key in goal.desired.services.keys().filter(|key| !table.get(key).is_some_and(serves)) {
             match key {
                 ServiceKey::Endpoint { address, .. } => _ = self.outcome.withheld.insert(*address),
-                ServiceKey::Fwmark { .. } => {
-                    self.outcome.withheld.extend(goal.desired.addresses.keys().map(|key| key.address));
-                }
+                ServiceKey::Fwmark { .. } => self.outcome.withheld.extend(&goal.desired.ownership.vips),
             }
         }
         Some(())
@@ -358,8 +345,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Repeats the announcement without the lock: neighbours may have lost the first one, and nobody
-    /// else needs to wait for that. Ends as soon as a newer notification arrives.
+    /// Repeats the announcement without the lock, because neighbours may have lost the first one. Ends as soon as a newer
+    /// notification arrives.
     fn announce_again(&mut self, goal: &Goal) {
         let addresses = self.announced(goal);
         let times = self.outcome.run.announced.map_or(0, |_| goal.desired.announce_count.saturating_sub(1));
@@ -395,9 +382,8 @@ impl<'a> Run<'a> {
 
     /// Writes what outlives a boot: the parameters' file, and the file that was carried out as the last good one.
     fn persist(&mut self, goal: &Goal) {
-        let persisted = self.outcome.note(sysctl_d::apply(self.name(), &goal.desired)).flatten();
-        self.outcome.run.changes += usize::from(persisted.is_some());
-        self.outcome.persisted = persisted;
+        self.outcome.persisted = self.outcome.note(sysctl_d::apply(self.name(), &goal.desired)).flatten();
+        self.outcome.run.changes += usize::from(self.outcome.persisted.is_some());
         if let (Basis { file: Ok(source), config: Some(config), compiled }, true) =
             (&self.basis, self.outcome.is_clean())
         {
@@ -405,7 +391,6 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Records how it went.
     fn record_result(&mut self, Goal { desired, .. }: &Goal, mut record: Record) {
         let run = &mut self.outcome.run;
         (run.at, run.pid) = (seconds_now(), Some(self.stamp.pid));
@@ -435,7 +420,6 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Adds the objects that the desired state has an instance make.
 fn with_objects(desired: &Desired, mut owned: Owned) -> Owned {
     owned.addresses.extend(desired.addresses.keys().cloned());
     owned.services.append(&mut desired.services.keys().copied().collect());

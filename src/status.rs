@@ -1,9 +1,8 @@
 //! What an operator wants to know of an instance: one verdict, and what it is made of.
 //!
-//! Owns the judgement: is the kernel in sync, does each VIP answer where it must and nowhere else,
-//! which service or server differs and how, and the words for what is wrong. Pure: a preview and, when
-//! it was asked for, a probe's answers go in, a [`Status`] comes out, which is also the JSON form.
-//! Leaves its text to `report`. Called by `lib`.
+//! Owns the judgement: is the kernel in sync, does each VIP answer where it must and nowhere else, and the words for
+//! what is wrong. Pure: a preview and, when it was asked for, a probe's answers go in, a [`Status`] comes out, which is
+//! also the JSON form. Leaves its text to `report`. Called by `lib`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,6 +11,7 @@ use serde::Serialize;
 
 use crate::model::{AddressKey, Claims, Mac, Parameter, RealServer, Role, ServerKey, Service, ServiceKey};
 use crate::observed::{Counters, Observed, ObservedAddress};
+use crate::plan::Change;
 use crate::preview::Preview;
 use crate::state::record::LastRun;
 
@@ -19,7 +19,7 @@ use crate::state::record::LastRun;
 /// (packaging/schema/status.schema.json): fields are added, never renamed or removed.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct Status {
+pub struct Status<'a> {
     pub version: u32,
     /// Name of the VRRP instance
     pub instance: String,
@@ -54,6 +54,9 @@ pub struct Status {
     pub ipvs: bool,
     /// The last run that made a change or was asked for a role
     pub last_run: Option<LastRun>,
+    /// What `plan --current` reads
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    pub observed: &'a Observed,
 }
 
 /// A change that is due.
@@ -129,79 +132,81 @@ pub struct Server {
     pub drained_until: Option<u64>,
 }
 
-impl Status {
+impl<'a> Status<'a> {
     /// Judges what was found.
-    pub fn of(instance: &str, preview: &Preview, persisted: bool, claims: Option<&Claims>) -> Self {
+    pub fn of(instance: &str, preview: &'a Preview, persisted: bool, claims: Option<&Claims>) -> Self {
         let Preview { role, plan, observed, desired, record, basis, .. } = preview;
-        let ipvs = observed.ipvs.as_ref();
-        let file_problem = basis.problem().map(str::to_owned);
+        let difference = |change: &Change| Difference { sign: change.sign(), text: change.to_string() };
+        let vips = desired.ownership.vips.iter().map(|address| vip(*address, preview, claims));
+        let vips: Vec<Vip> = vips.collect();
+        let parameter = |(parameter, wanted): (&Parameter, &String)| {
+            let value = observed.parameters.get(parameter).cloned();
+            let differs = observed.differs(parameter, wanted);
+            (parameter.to_string(), ParameterValue { value, wanted: wanted.clone(), differs })
+        };
         let (services, foreign_services) = services(preview);
-        let mut status = Self {
+        let daemons = observed.ipvs.iter().flat_map(|ipvs| &ipvs.daemons);
+        let daemons =
+            daemons.map(|(state, daemon)| format!("{state} on {} id {}", daemon.interface, daemon.id));
+        let file_problem = basis.problem().map(str::to_owned);
+        let in_sync = plan.is_empty() && persisted;
+        Self {
             version: 1,
             instance: instance.to_owned(),
             role: *role,
             recorded: record.is_some(),
             since: record.as_ref().map(|record| record.since),
-            in_sync: plan.is_empty() && persisted,
-            healthy: false,
+            in_sync,
+            healthy: in_sync && file_problem.is_none() && vips.iter().all(|vip| vip.problem.is_none()),
             complete: record.as_ref().is_none_or(|record| record.complete),
             last_good: file_problem.is_some() && basis.config.is_some(),
             file_problem,
             persisted,
-            differences: plan
-                .changes()
-                .map(|change| Difference { sign: change.sign(), text: change.to_string() })
-                .collect(),
-            vips: desired.ownership.vips.iter().map(|address| vip(*address, preview, claims)).collect(),
-            parameters: parameters(preview),
+            differences: plan.changes().map(difference).collect(),
+            vips,
+            parameters: desired.parameters.iter().chain(&desired.ipvs_parameters).map(parameter).collect(),
             services,
             foreign_services,
-            sync_daemons: ipvs
-                .into_iter()
-                .flat_map(|ipvs| &ipvs.daemons)
-                .map(|(state, daemon)| format!("{state} on {} id {}", daemon.interface, daemon.id))
-                .collect(),
-            ipvs: ipvs.is_some(),
+            sync_daemons: daemons.collect(),
+            ipvs: observed.ipvs.is_some(),
             last_run: record.as_ref().and_then(|record| record.last.clone()),
-        };
-        status.healthy =
-            status.in_sync && status.file_problem.is_none() && status.problems().next().is_none();
-        status
+            observed,
+        }
     }
 
     /// How many things differ.
     pub fn count(&self) -> usize {
         self.differences.len() + usize::from(!self.persisted)
     }
-
-    /// What is wrong although nothing need differ: with what, and what to do.
-    pub fn problems(&self) -> impl Iterator<Item = (String, &str)> {
-        self.vips.iter().filter_map(|vip| Some((vip.address.to_string(), vip.problem.as_deref()?)))
-    }
 }
 
 fn vip(address: IpAddr, preview: &Preview, claims: Option<&Claims>) -> Vip {
     let Preview { desired, observed, .. } = preview;
-    let key = desired.client_side().find(|key| key.address == address);
-    let name = key.map(|key| &key.interface);
-    let mac = name.and_then(|name| observed.interfaces.get(name)?.mac);
     let protocol = if address.is_ipv4() { "ARP" } else { "ND" };
-    let (answers, why, remedy) = key.map(|key| answer(key, protocol, preview)).unwrap_or_default();
-    let reason = match (key, answers) {
-        (None, _) => format!("reached by routing, {protocol} is not answered by design"),
-        (Some(_), false) => format!("{protocol} not answered: {why}"),
-        (Some(_), true) => why.clone(),
+    let places = observed.addresses.iter().filter(|found| found.key.address == address);
+    let mut vip = Vip {
+        address,
+        interface: None,
+        places: places.map(|found| format!("{}/{}", found.key.interface, found.prefix)).collect(),
+        answers: false,
+        mac: None,
+        reason: format!("reached by routing, {protocol} is not answered by design"),
+        problem: None,
+        claims: None,
     };
-    let heard: Option<Result<BTreeSet<Mac>, _>> = claims.zip(key).and_then(|(claims, key)| {
-        // This host does not hear itself.
-        let own = mac.filter(|_| answers);
-        Some(claims.get(key)?.as_ref().map(|macs| macs.iter().copied().chain(own).collect()))
-    });
+    let Some(key) = desired.client_side().find(|key| key.address == address) else { return vip };
+    let name = &key.interface;
+    let (answers, why, remedy) = answer(key, protocol, preview);
+    let mac = observed.interfaces.get(name).and_then(|link| link.mac);
+    // This host does not hear itself.
+    let own = mac.filter(|_| answers);
+    let heard = claims
+        .and_then(|claims| claims.get(key))
+        .map(|heard| heard.as_ref().map(|macs| macs.iter().copied().chain(own).collect::<BTreeSet<Mac>>()));
     // The first that holds.
-    let problem = match (name, desired.active, answers, &heard) {
-        (None, ..) => None,
-        (_, true, false, _) => Some(format!("no client can reach it: {why}; {remedy}")),
-        (Some(name), false, true, _) => Some(format!(
+    vip.problem = match (desired.active, answers, &heard) {
+        (true, false, _) => Some(format!("no client can reach it: {why}; {remedy}")),
+        (false, true, _) => Some(format!(
             "this director is not MASTER and answers for it on {name}, so clients may be sent here: {why}; {remedy}"
         )),
         (.., Some(Err(error))) => Some(format!("asking the network failed: {error}")),
@@ -211,23 +216,15 @@ fn vip(address: IpAddr, preview: &Preview, claims: Option<&Claims>) -> Vip {
              director's where a firewall here drops them, and does not where the network does",
             macs.len()
         )),
-        (_, false, _, Some(Ok(macs))) if macs.is_empty() => {
+        (false, _, Some(Ok(macs))) if macs.is_empty() => {
             Some("nobody answers for it: there is no MASTER that clients can reach".to_owned())
         }
         _ => None,
     };
     let text = |mac: Mac| mac.map(|byte| format!("{byte:02x}")).join(":");
-    let places = observed.addresses.iter().filter(|found| found.key.address == address);
-    Vip {
-        address,
-        interface: name.cloned(),
-        places: places.map(|found| format!("{}/{}", found.key.interface, found.prefix)).collect(),
-        answers,
-        mac: mac.map(text),
-        reason,
-        problem,
-        claims: heard.and_then(Result::ok).map(|macs| macs.into_iter().map(text).collect()),
-    }
+    vip.claims = heard.and_then(Result::ok).map(|macs| macs.into_iter().map(text).collect());
+    vip.reason = if answers { why } else { format!("{protocol} not answered: {why}") };
+    Vip { interface: Some(name.clone()), answers, mac: mac.map(text), ..vip }
 }
 
 /// Whether a VIP answers on its client-side interface, why, and what to do in a role that wants it otherwise: the rules
@@ -240,9 +237,7 @@ fn answer(key: &AddressKey, protocol: &str, preview: &Preview) -> (bool, String,
         parameters.get(&Parameter::ArpIgnore(interface.to_owned()))?.parse().ok()
     };
     let ignore = ignore("all").max(ignore(name)).unwrap_or(0);
-    // What has not a host's prefix is not ours to remove.
-    let wide = |found: &&ObservedAddress| !found.is_host();
-    let there = || addresses.iter().filter(|found| found.key == *key);
+    let there: Vec<&ObservedAddress> = addresses.iter().filter(|found| found.key == *key).collect();
     let apply = "`lvs-notify apply` repairs it".to_owned();
     match interfaces.get(name) {
         None => (false, format!("there is no interface {name}"), "see `ip link`".to_owned()),
@@ -250,8 +245,9 @@ fn answer(key: &AddressKey, protocol: &str, preview: &Preview) -> (bool, String,
         Some(link) if !link.carrier => {
             (false, format!("{name} has no carrier"), "look at cable and switch port".to_owned())
         }
-        _ if there().next().is_some() => {
-            let remedy = there().find(wide).map_or(apply, |found| {
+        _ if !there.is_empty() => {
+            // What has not a host's prefix is not ours to remove.
+            let remedy = there.iter().find(|found| !found.is_host()).map_or(apply, |found| {
                 let del = format!("ip address del {}/{} dev {name}", key.address, found.prefix);
                 format!("lvs-notify has not put it there and leaves it: `{del}`")
             });
@@ -270,76 +266,56 @@ fn answer(key: &AddressKey, protocol: &str, preview: &Preview) -> (bool, String,
     }
 }
 
-fn parameters(preview: &Preview) -> BTreeMap<String, ParameterValue> {
-    let Preview { desired, observed, .. } = preview;
-    let one = |(parameter, wanted): (&Parameter, &String)| {
-        let value = observed.parameters.get(parameter).cloned();
-        let differs = observed.differs(parameter, wanted);
-        (parameter.to_string(), ParameterValue { value, wanted: wanted.clone(), differs })
-    };
-    desired.parameters.iter().chain(&desired.ipvs_parameters).map(one).collect()
-}
-
 /// Our services and others': all that are wanted or found.
 fn services(preview: &Preview) -> (Vec<VirtualService>, Vec<VirtualService>) {
-    let Preview { desired, observed, record, .. } = preview;
+    let Preview { plan, desired, observed, record, others, .. } = preview;
+    // Of a service that comes or goes as a whole no real server has a mark of its own.
+    let mark = |change: &Change| {
+        let place = match change {
+            Change::Service { key, .. } => (*key, None),
+            Change::Server { service, key, .. } => (*service, Some(*key)),
+            _ => return None,
+        };
+        let text = change.to_string();
+        let what = match change.sign() {
+            '+' => "missing",
+            '-' => "not wanted",
+            _ => text.split_once(": ").unwrap_or_default().1,
+        };
+        Some((place, format!("{} {what}", change.sign())))
+    };
+    let marks: BTreeMap<_, String> = plan.changes().filter_map(mark).collect();
     let owned = record.as_ref().map(|record| record.owned.clone()).unwrap_or_default();
     let ownership = desired.ownership.with_record(&owned);
-    let found = observed.ipvs.iter().flat_map(|ipvs| ipvs.services.keys());
-    let keys: BTreeSet<&ServiceKey> = desired.services.keys().chain(found).collect();
-    let ours = |key: &ServiceKey| ownership.owns(key) || desired.services.contains_key(key);
-    let rows = keys.into_iter().filter_map(|key| service_row(*key, ours(key), preview));
-    rows.partition(|service| ours(&service.key))
-}
-
-fn service_row(key: ServiceKey, ours: bool, preview: &Preview) -> Option<VirtualService> {
-    let Preview { desired, observed, others, .. } = preview;
-    let wanted = desired.services.get(&key);
-    let found = observed.ipvs.as_ref().and_then(|ipvs| ipvs.services.get(&key));
-    let keys = wanted.into_iter().flat_map(|wanted| wanted.servers.keys());
-    let keys: BTreeSet<&ServerKey> =
-        keys.chain(found.into_iter().flat_map(|found| found.servers.keys())).collect();
-    let server_row = |server: &ServerKey| {
-        let new = wanted.and_then(|wanted| wanted.servers.get(server));
-        let old = found.and_then(|found| found.servers.get(server));
-        let drained = desired.drained.get(&(key, *server));
-        // Of a service that comes or goes as a whole no real server has a mark of its own.
-        let compared = wanted.is_some() && found.is_some();
-        Some(Server {
-            key: *server,
-            settings: *old.or(new)?,
-            difference: compared.then(|| difference(old, new, RealServer::differences)).flatten(),
-            counters: found.and_then(|found| found.counters.get(server)).copied().unwrap_or_default(),
-            drained: drained.is_some(),
-            drained_until: drained.copied().flatten(),
+    let table = &observed.table().services;
+    let row = |key: ServiceKey| {
+        let (wanted, found) = (desired.services.get(&key), table.get(&key));
+        // As found, where it is found.
+        let servers = wanted.into_iter().flat_map(|wanted| &wanted.servers);
+        let servers = servers.chain(found.into_iter().flat_map(|found| &found.servers));
+        let servers: BTreeMap<&ServerKey, &RealServer> = servers.collect();
+        let servers = servers.into_iter().map(|(server, settings)| {
+            let drained = desired.drained.get(&(key, *server));
+            Server {
+                key: *server,
+                settings: *settings,
+                difference: marks.get(&(key, Some(*server))).cloned(),
+                counters: found.and_then(|found| found.counters.get(server)).copied().unwrap_or_default(),
+                drained: drained.is_some(),
+                drained_until: drained.copied().flatten(),
+            }
+        });
+        let servers: Vec<Server> = servers.collect();
+        let settings = found.map(|found| &found.settings).or(wanted.map(|wanted| &wanted.settings))?;
+        Some(VirtualService {
+            key,
+            instance: others.get(&key).filter(|_| !ownership.owns(&key)).cloned(),
+            settings: settings.clone(),
+            difference: marks.get(&(key, None)).cloned(),
+            counters: servers.iter().map(|server| server.counters).sum(),
+            servers,
         })
     };
-    let servers: Vec<Server> = keys.into_iter().filter_map(server_row).collect();
-    let (old, new) = (found.map(|found| &found.settings), wanted.map(|wanted| &wanted.settings));
-    let fields = |old: &Service, new: &Service| old.differences(new, key.family());
-    Some(VirtualService {
-        key,
-        instance: others.get(&key).filter(|_| !ours).cloned(),
-        settings: old.or(new)?.clone(),
-        difference: ours.then(|| difference(old, new, fields)).flatten(),
-        counters: servers.iter().map(|server| server.counters).sum(),
-        servers,
-    })
-}
-
-/// What differs, with its sign: the settings with their old and new values, or the whole.
-fn difference<T: PartialEq>(
-    found: Option<&T>,
-    wanted: Option<&T>,
-    fields: impl Fn(&T, &T) -> Vec<(&'static str, String, String)>,
-) -> Option<String> {
-    match (found, wanted) {
-        (None, _) => Some("+ missing".to_owned()),
-        (Some(_), None) => Some("- not wanted".to_owned()),
-        (Some(old), Some(new)) if old == new => None,
-        (Some(old), Some(new)) => {
-            let words = fields(old, new).into_iter().map(|(name, old, new)| format!("{name} {old} -> {new}"));
-            Some(format!("~ {}", words.collect::<Vec<_>>().join(", ")))
-        }
-    }
+    let keys: BTreeSet<ServiceKey> = desired.services.keys().chain(table.keys()).copied().collect();
+    keys.into_iter().filter_map(row).partition(|service| ownership.owns(&service.key))
 }

@@ -1,7 +1,7 @@
 //! What a run tells: text for people, JSON for programs, log lines, exit status.
 //!
-//! Owns every word of output but errors' own text: here the exit statuses and what a role command
-//! says; `plan`, `status` and `check` have their own files. Decides nothing. Called by `lib`.
+//! Owns every word of output but errors' own text: here the exit statuses and what a role command says. Decides nothing.
+//! Called by `lib`.
 
 pub mod check;
 pub mod plan;
@@ -11,14 +11,14 @@ pub mod status;
 use std::io::{IsTerminal as _, Write as _, stdout};
 
 use log::Level;
+use serde::Serialize;
 
 use crate::model::Role;
 use crate::reconcile::Outcome;
 use crate::state::record::LastRun;
+use crate::text::{clean, clean_json};
 
-use crate::text::clean;
-
-/// The exit statuses, as help and manual give them.
+/// As help and manual have them.
 pub const EXIT_STATUS: &str = "\
 Exit status:
   0  done, or in sync
@@ -27,20 +27,15 @@ Exit status:
   3  there are differences (plan, status), or findings (check)
   4  the desired-state file is invalid, missing or unsafe; a role command then has used the last good copy";
 
-/// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     Done = 0,
     Failed = 1,
-    /// The command line is wrong
     Usage = 2,
-    /// There are differences or findings
     Differences = 3,
-    /// The desired-state file is invalid
     Invalid = 4,
 }
 
-/// How a role command or `apply` ended.
 pub fn exit_of(outcome: &Outcome) -> Exit {
     match (outcome.superseded.is_some(), outcome.is_clean(), outcome.fallback.is_some()) {
         (true, ..) => Exit::Done,
@@ -50,54 +45,47 @@ pub fn exit_of(outcome: &Outcome) -> Exit {
     }
 }
 
-/// So many changes of one run does the log name. A syslog daemon takes its lines one by one: with ten thousand a
-/// run would spend more time on its log than on its table, and journald drops what exceeds its rate limit.
-/// Standard output has them all.
+/// The log names so many changes of a run. With ten thousand a run would spend more time on its log than on its table,
+/// and journald drops what exceeds its rate limit. Standard output has them all.
 const LOGGED: usize = 1000;
 
 /// What a run did, for standard output, and into the log: one line a change, and one that sums up.
-pub fn outcome(instance: &str, outcome: &Outcome) -> String {
-    let lines = lines(outcome);
-    if lines.iter().any(|(level, _)| *level == Level::Debug) {
-        log::info!("{instance}: {} changes, of which the log names the first {LOGGED}", outcome.run.changes);
-    }
-    for (level, line) in &lines {
-        log::log!(*level, "{instance}: {line}");
-    }
-    lines.into_iter().map(|(_, line)| line + "\n").collect()
-}
-
-fn lines(outcome: &Outcome) -> Vec<(Level, String)> {
+pub fn outcome(outcome: &Outcome) -> String {
     let error = |text: String| (Level::Error, text);
     let used = match outcome.role {
         Some(Role::Master) => "the last good copy is used",
         _ => "the last good copy or the record is used",
     };
     let fallback = outcome.fallback.iter();
-    let fallback = fallback.map(|why| error(format!("the desired-state file is not usable, {used}:\n{why}")));
+    let mut lines: Vec<(Level, String)> =
+        fallback.map(|why| error(format!("the desired-state file is not usable, {used}:\n{why}"))).collect();
     let mut made = 0;
-    let done = outcome.done.iter().map(|(change, failure)| match failure {
+    lines.extend(outcome.done.iter().map(|(change, failure)| match failure {
         Some(failure) => error(format!("failed: {failure}")),
         None => {
             made += 1;
             let level = if made > LOGGED { Level::Debug } else { Level::Info };
             (level, format!("{} {change}", change.sign()))
         }
-    });
-    let persisted = outcome.persisted.iter().map(|file| (Level::Info, file.to_string()));
+    }));
+    lines.extend(outcome.persisted.iter().map(|file| (Level::Info, file.clone())));
     let refuses = "its services could not be made, so it would refuse every client";
-    let withheld = outcome.withheld.iter().map(|vip| error(format!("{vip} was not put up: {refuses}")));
-    let troubles = outcome.troubles.iter().map(|trouble| (Level::Warn, trouble.clone()));
+    lines.extend(outcome.withheld.iter().map(|vip| error(format!("{vip} was not put up: {refuses}"))));
+    lines.extend(outcome.troubles.iter().map(|trouble| (Level::Warn, trouble.clone())));
     let remaining = outcome.remaining.iter();
-    let remaining = remaining.map(|change| error(format!("still differs: {} {change}", change.sign())));
+    lines.extend(remaining.map(|change| error(format!("still differs: {} {change}", change.sign()))));
     let role = outcome.role.map_or(String::new(), |role| format!("{role}: "));
     let sum = match (&outcome.superseded, outcome.run.changes) {
         (Some(by), 0) => format!("superseded by {by}, nothing changed"),
         (Some(by), changes) => format!("superseded by {by} after {changes} changes"),
         (None, _) => figures(&outcome.run),
     };
-    let lines = fallback.chain(done).chain(persisted).chain(withheld).chain(troubles).chain(remaining);
-    lines.chain([(Level::Info, role + &sum)]).collect()
+    lines.push((Level::Info, role + &sum));
+    if made > LOGGED {
+        log::info!("{} changes, of which the log names the first {LOGGED}", outcome.run.changes);
+    }
+    lines.iter().for_each(|(level, line)| log::log!(*level, "{line}"));
+    lines.into_iter().map(|(_, line)| line + "\n").collect()
 }
 
 fn figures(run: &LastRun) -> String {
@@ -111,12 +99,11 @@ fn figures(run: &LastRun) -> String {
     format!("{changes} in {:.1} ms{}", run.milliseconds, announced.unwrap_or_default())
 }
 
-/// Writes a text for people to standard output: nothing in it can command their terminal, and what needs attention has a
-/// colour there.
+/// Writes a text for people to standard output: nothing in it can command their terminal.
 pub fn print_text(text: &str) -> bool {
-    let clean = clean(text);
+    let text = clean(text);
     let colours = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    print_raw(&if colours { paint(&clean) } else { clean })
+    print_raw(&if colours { paint(&text) } else { text })
 }
 
 /// Writes to standard output as it is and tells whether somebody reads it; a closed pipe is nobody's error.
@@ -124,20 +111,13 @@ pub fn print_raw(text: &str) -> bool {
     stdout().write_all(text.as_bytes()).is_ok()
 }
 
-/// Makes room on a terminal for the text that takes the place of the one before.
-pub fn clear_terminal() {
-    if stdout().is_terminal() {
-        // Home, and clear to the end.
-        print_raw("\x1b[H\x1b[2J");
-    }
+/// The JSON form of a command's answer.
+pub fn json(value: &impl Serialize) -> String {
+    // Through a value, which has its keys in order.
+    clean_json(&format!("{:#}\n", serde_json::json!(value)))
 }
 
-fn json(value: &serde_json::Value) -> String {
-    crate::text::clean_json(&serde_json::to_string_pretty(value).unwrap_or_default()) + "\n"
-}
-
-/// Colours for a terminal: lines with a mark, and what needs attention. They only repeat what the
-/// text says.
+/// Colours for a terminal: lines with a mark, and what needs attention. They only repeat what the text says.
 fn paint(text: &str) -> String {
     let painted = |line: &str| {
         let colour = match line.trim_start().split_once(' ').map(|(mark, _)| mark) {

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use crate::model::Role;
-use crate::plan::Plan;
+use crate::plan::{Change, Phase, Plan, Step};
 
 /// A plan as text: one line a change, and below it the equivalent commands.
 pub fn text(instance: &str, role: Role, plan: &Plan) -> String {
@@ -26,19 +26,17 @@ pub fn text(instance: &str, role: Role, plan: &Plan) -> String {
 
 /// A plan as JSON.
 pub fn as_json(instance: &str, role: Role, plan: &Plan) -> String {
-    let steps =
-        plan.steps.iter().flat_map(|step| step.changes.iter().map(move |change| (step.phase, change)));
-    let changes: Vec<Value> = steps
-        .map(|(phase, change)| {
-            json!({
-                "phase": phase,
-                "sign": change.sign(),
-                "text": format!("{} {change}", change.sign()),
-                "commands": change.commands(),
-                "connections": change.connections(),
-                "change": change,
-            })
+    let row = |phase: Phase, change: &Change| {
+        json!({
+            "phase": phase,
+            "sign": change.sign(),
+            "text": format!("{} {change}", change.sign()),
+            "commands": change.commands(),
+            "connections": change.connections(),
+            "change": change,
         })
-        .collect();
+    };
+    let rows = |step: &Step| step.changes.iter().map(|change| row(step.phase, change)).collect::<Vec<_>>();
+    let changes: Vec<Value> = plan.steps.iter().flat_map(rows).collect();
     super::json(&json!({ "version": 1, "instance": instance, "role": role, "changes": changes }))
 }

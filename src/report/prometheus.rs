@@ -1,8 +1,7 @@
 //! The state of an instance for the textfile collector of Prometheus' node_exporter.
 //!
-//! Owns metric names and labels (packaging has the timer that writes the file). Labels are bounded:
-//! instance, VIP and phase, never a real server, of which there may be thousands. The judgement is
-//! `crate::status`'s. Called by `lib`.
+//! Owns metric names and labels (packaging has the timer that writes the file). Labels are bounded: instance, VIP and
+//! phase, never a real server, of which there may be thousands. The judgement is `crate::status`'s. Called by `lib`.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -11,15 +10,12 @@ use crate::model::ServiceKey;
 use crate::state::record::LastRun;
 use crate::status::{Status, Vip, VirtualService};
 
-/// The values of a metric, each with its label beside the instance; a metric without any is left out.
-type Samples = Vec<(String, f64)>;
-
 /// The exposition format, version 0.0.4; every metric is a gauge.
 pub fn text(status: &Status) -> String {
-    let Status { in_sync, healthy, file_problem, since, last_run, .. } = status;
     let mut text = String::new();
     let instance = label("instance", &status.instance);
-    let mut add = |name: &str, help: &str, samples: Samples| {
+    // Each value has its label beside the instance; a metric without values is left out.
+    let mut add = |name: &str, help: &str, samples: Vec<(String, f64)>| {
         if !samples.is_empty() {
             text += &format!("# HELP lvs_notify_{name} {help}\n# TYPE lvs_notify_{name} gauge\n");
         }
@@ -28,39 +24,47 @@ pub fn text(status: &Status) -> String {
             text += &format!("lvs_notify_{name}{{{instance}{comma}{label}}} {value}\n");
         }
     };
-    let held = |role| (label("role", role), flag(status.recorded && status.role.command() == role));
-    let vips = |value: fn(&Vip) -> bool| -> Samples {
-        status.vips.iter().map(|vip| (label("vip", vip.address), flag(value(vip)))).collect()
+    let one = |value: f64| vec![(String::new(), value)];
+    let held = |role| (label("role", role), (status.recorded && status.role.command() == role).into());
+    let roles = ["master", "backup", "fault", "stop"].map(held);
+    let vips = |value: fn(&Vip) -> bool| -> Vec<_> {
+        status.vips.iter().map(|vip| (label("vip", vip.address), value(vip).into())).collect()
     };
-    let sums = |value| sums(&status.services, value);
-    let last = |value: fn(&LastRun) -> Option<f64>| one(last_run.as_ref().and_then(value));
+    // Of each VIP; all fwmark services are one.
+    let sums = |value: fn(&VirtualService) -> f64| -> Vec<_> {
+        let mut sums = BTreeMap::new();
+        for service in &status.services {
+            let vip = match service.key {
+                ServiceKey::Endpoint { address, .. } => label("vip", address),
+                ServiceKey::Fwmark { .. } => label("vip", "fwmark"),
+            };
+            *sums.entry(vip).or_insert(0.0) += value(service);
+        }
+        sums.into_iter().collect()
+    };
+    let last = |value: fn(&LastRun) -> Option<f64>| {
+        status.last_run.as_ref().and_then(value).map(one).unwrap_or_default()
+    };
     let health = "1 when in sync, the file is valid, and every VIP answers where it must and nowhere else";
-
-    add(
-        "role",
-        "1 for the recorded VRRP role, 0 for the others",
-        ["master", "backup", "fault", "stop"].map(held).into(),
-    );
-    add("in_sync", "1 when the kernel is as the desired-state file wants it", one(flag(*in_sync)));
-    add("healthy", health, one(flag(*healthy)));
-    add("differences", "Changes that are due", one(status.count() as f64));
-    add("file_valid", "0 when the desired-state file cannot be used", one(flag(file_problem.is_none())));
-    add(
-        "role_since_seconds",
-        "When the role was taken, in seconds since 1970",
-        one(since.map(|at| at as f64)),
-    );
-    add("vip_answers", "1 when the VIP answers ARP or neighbour solicitations here", vips(|vip| vip.answers));
-    add(
-        "vip_problem",
-        "1 when something is wrong with where the VIP answers",
-        vips(|vip| vip.problem.is_some()),
-    );
-    add("services", "Virtual services", sums(|_| 1.0));
-    add("real_servers", "Real servers", sums(|service| service.servers.len() as f64));
+    let since = status.since.map(|at| one(at as f64)).unwrap_or_default();
     let drained = |service: &VirtualService| {
         service.servers.iter().filter(|server| server.settings.weight == 0).count() as f64
     };
+    let phases = status.last_run.iter().flat_map(|run| &run.phases);
+    let phases = phases.map(|(name, took)| (label("phase", name), took / 1000.0)).collect();
+
+    add("role", "1 for the recorded VRRP role, 0 for the others", roles.into());
+    add("in_sync", "1 when the kernel is as the desired-state file wants it", one(status.in_sync.into()));
+    add("healthy", health, one(status.healthy.into()));
+    add("differences", "Changes that are due", one(status.count() as f64));
+    let valid = status.file_problem.is_none();
+    add("file_valid", "0 when the desired-state file cannot be used", one(valid.into()));
+    add("role_since_seconds", "When the role was taken, in seconds since 1970", since);
+    add("vip_answers", "1 when the VIP answers ARP or neighbour solicitations here", vips(|vip| vip.answers));
+    let problems = vips(|vip| vip.problem.is_some());
+    add("vip_problem", "1 when something is wrong with where the VIP answers", problems);
+    add("services", "Virtual services", sums(|_| 1.0));
+    add("real_servers", "Real servers", sums(|service| service.servers.len() as f64));
     add("real_servers_drained", "Real servers of weight 0", sums(drained));
     add("connections_active", "Established connections", sums(|service| service.counters.active.into()));
     add("connections_inactive", "Other connections", sums(|service| service.counters.inactive.into()));
@@ -75,8 +79,6 @@ pub fn text(status: &Status) -> String {
     add("last_run_seconds", "Its time to the last change", last(|run| Some(run.milliseconds / 1000.0)));
     let announced = last(|run| run.announced.map(|took| took / 1000.0));
     add("last_run_announced_seconds", "Its time to the announced VIP", announced);
-    let phases = last_run.iter().flat_map(|run| &run.phases);
-    let phases = phases.map(|(name, took)| (label("phase", name), took / 1000.0)).collect();
     add("last_run_phase_seconds", "Its time per phase", phases);
     text
 }
@@ -84,25 +86,4 @@ pub fn text(status: &Status) -> String {
 fn label(name: &str, value: impl Display) -> String {
     let value = value.to_string().replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     format!("{name}=\"{value}\"")
-}
-
-fn flag(value: bool) -> f64 {
-    f64::from(u8::from(value))
-}
-
-fn one(value: impl Into<Option<f64>>) -> Samples {
-    value.into().map(|value| (String::new(), value)).into_iter().collect()
-}
-
-/// Sums over the services of each VIP; all fwmark services are one.
-fn sums(services: &[VirtualService], value: fn(&VirtualService) -> f64) -> Samples {
-    let mut sums = BTreeMap::new();
-    for service in services {
-        let vip = match service.key {
-            ServiceKey::Endpoint { address, .. } => label("vip", address),
-            ServiceKey::Fwmark { .. } => label("vip", "fwmark"),
-        };
-        *sums.entry(vip).or_insert(0.0) += value(service);
-    }
-    sums.into_iter().collect()
 }

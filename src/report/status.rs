@@ -1,32 +1,22 @@
-//! The state of an instance as text and as JSON: one verdict with its reason, then what it is made of.
+//! The state of an instance as text: one verdict with its reason, then what it is made of.
 //!
 //! Owns the words of `status`; the judgement is `crate::status`'s. Called by `lib`.
 
 use std::collections::BTreeMap;
 
-use super::{Exit, figures, json};
+use super::{Exit, figures};
 use crate::model::Role;
-use crate::observed::{Counters, Observed};
+use crate::observed::Counters;
 use crate::state::stamp::seconds_now;
 use crate::state::sysctl_d;
 use crate::status::{Server, Status, VirtualService};
 
-/// How `status` ends.
 pub fn exit(status: &Status) -> Exit {
     match (&status.file_problem, status.healthy) {
         (Some(_), _) => Exit::Invalid,
         (None, true) => Exit::Done,
         (None, false) => Exit::Differences,
     }
-}
-
-/// The JSON form, with `observed`, which is what `plan --current` reads.
-pub fn as_json(status: &Status, observed: &Observed) -> String {
-    let mut value = serde_json::json!(status);
-    if let Some(whole) = value.as_object_mut() {
-        whole.insert("observed".to_owned(), serde_json::json!(observed));
-    }
-    json(&value)
 }
 
 /// The text; the first line is the verdict.
@@ -36,10 +26,7 @@ pub fn text(status: &Status) -> String {
         let then = if status.last_good { "the last good copy" } else { "nothing: there is no good copy" };
         text += &format!("\nThe desired-state file is not usable; a takeover now would use {then}:\n{why}\n");
     }
-    text += &differences(status);
-    text += &vips(status);
-    text += &parameters(status);
-    text += &services(status);
+    text += &(differences(status) + &vips(status) + &parameters(status) + &services(status));
     text.extend(status.sync_daemons.iter().map(|daemon| format!("\nSync daemon: {daemon}\n")));
     if let Some(last) = &status.last_run {
         let process = last.pid.map_or(String::new(), |pid| format!(" (process {pid})"));
@@ -55,40 +42,42 @@ pub fn text(status: &Status) -> String {
 /// One line: who, since when, and what is the matter.
 fn verdict(status: &Status) -> String {
     let Status { instance, role, .. } = status;
-    let who = match status.since {
+    let mut text = match status.since {
         None => format!("{instance}: no role recorded since boot, compared with {role}"),
         Some(since) => {
-            let ago = age(seconds_now().saturating_sub(since));
+            let ago = scaled(seconds_now().saturating_sub(since), 2, TIMES);
             format!("{instance}: {role} since {} ({ago})", utc(since))
         }
     };
-    let mut parts = vec![match status.count() {
-        0 => "in sync".to_owned(),
-        1 => "OUT OF SYNC, 1 difference".to_owned(),
-        count => format!("OUT OF SYNC, {count} differences"),
-    }];
+    text += &match status.count() {
+        0 => ", in sync".to_owned(),
+        1 => ", OUT OF SYNC, 1 difference".to_owned(),
+        count => format!(", OUT OF SYNC, {count} differences"),
+    };
     if !status.complete && status.count() > 0 {
-        parts.push("the last run did not end".to_owned());
+        text += ", the last run did not end";
     }
     if status.file_problem.is_some() {
-        parts.push("the desired-state file is INVALID".to_owned());
+        text += ", the desired-state file is INVALID";
     }
-    let mut problems = status.problems();
-    parts.extend(problems.next().map(|(first, _)| match problems.count() {
-        0 => format!("{first}: PROBLEM"),
-        more => format!("{first} and {more} more: PROBLEM"),
-    }));
-    format!("{who}, {}", parts.join(", "))
+    let problems = status.vips.iter().filter(|vip| vip.problem.is_some());
+    let problems: Vec<_> = problems.map(|vip| vip.address).collect();
+    text + &match problems.as_slice() {
+        [] => String::new(),
+        [vip] => format!(", {vip}: PROBLEM"),
+        [vip, more @ ..] => format!(", {vip} and {} more: PROBLEM", more.len()),
+    }
 }
 
-/// A time span to the precision that matters.
-fn age(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7_200 => format!("{} min", seconds / 60),
-        7_200..172_800 => format!("{} h", seconds / 3600),
-        _ => format!("{} days", seconds / 86_400),
-    }
+const TIMES: [(u64, &str); 4] = [(1, " s"), (60, " min"), (3600, " h"), (86_400, " days")];
+
+const THOUSANDS: [(u64, &str); 4] = [(1, ""), (1000, "k"), (1_000_000, "M"), (1_000_000_000, "G")];
+
+/// A number in the largest unit that it has `least` times: to the precision that matters.
+fn scaled(number: u64, least: u64, units: [(u64, &str); 4]) -> String {
+    let fits = |(size, _): &(u64, &str)| *size == 1 || number >= least * size;
+    let (size, unit) = units.into_iter().rfind(fits).unwrap_or((1, ""));
+    format!("{}{unit}", number / size)
 }
 
 /// At most this many are listed; the services' table marks each at its place.
@@ -147,7 +136,6 @@ fn parameters(status: &Status) -> String {
     headed("Parameters", lines.into_iter().map(line).collect())
 }
 
-/// Lines with a heading, if there are any.
 fn headed(heading: &str, lines: String) -> String {
     if lines.is_empty() { lines } else { format!("\n{heading}:\n{lines}") }
 }
@@ -210,8 +198,8 @@ fn row(width: usize, forward: usize, server: &Server) -> String {
         settings.forwarding(),
         settings.weight,
         rates.connections,
-        short(rates.bytes_in),
-        short(rates.bytes_out),
+        scaled(rates.bytes_in, 10, THOUSANDS),
+        scaled(rates.bytes_out, 10, THOUSANDS),
     )
 }
 
@@ -219,16 +207,6 @@ fn row(width: usize, forward: usize, server: &Server) -> String {
 fn mark(difference: Option<&str>) -> (&str, String) {
     let parts = difference.and_then(|text| text.split_once(' '));
     parts.map_or((" ", String::new()), |(sign, words)| (sign, format!("  <- {words}")))
-}
-
-/// A number of at most four digits with its magnitude.
-fn short(number: u64) -> String {
-    match number {
-        0..10_000 => number.to_string(),
-        10_000..10_000_000 => format!("{}k", number / 1000),
-        10_000_000..10_000_000_000 => format!("{}M", number / 1_000_000),
-        _ => format!("{}G", number / 1_000_000_000),
-    }
 }
 
 /// Seconds since 1970 as a date in UTC (the proleptic Gregorian calendar, counted in eras of 400
@@ -247,7 +225,18 @@ fn utc(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::utc;
+    use super::{THOUSANDS, TIMES, scaled, utc};
+
+    #[test]
+    fn numbers_keep_what_matters() {
+        assert_eq!(
+            [0, 119, 120, 7199].map(|span| scaled(span, 2, TIMES)),
+            ["0 s", "119 s", "2 min", "119 min"]
+        );
+        assert_eq!([7200, 172_800].map(|span| scaled(span, 2, TIMES)), ["2 h", "2 days"]);
+        assert_eq!([9999, 10_000].map(|rate| scaled(rate, 10, THOUSANDS)), ["9999", "10k"]);
+        assert_eq!([9_999_999, 10_000_000].map(|rate| scaled(rate, 10, THOUSANDS)), ["9999k", "10M"]);
+    }
 
     #[test]
     fn dates() {
