@@ -291,8 +291,8 @@ fn services(preview: &Preview) -> (Vec<VirtualService>, Vec<VirtualService>) {
     let row = |key: ServiceKey| {
         let (wanted, found) = (desired.services.get(&key), table.get(&key));
         // As found, where it is found.
-        let servers = wanted.into_iter().flat_map(|wanted| &wanted.servers);
-        let servers = servers.chain(found.into_iter().flat_map(|found| &found.servers));
+        let servers = wanted.into_iter().flat_map(|wanted| wanted.servers.iter());
+        let servers = servers.chain(found.into_iter().flat_map(|found| found.servers.iter()));
         let servers: BTreeMap<&ServerKey, &RealServer> = servers.collect();
         let servers = servers.into_iter().map(|(server, settings)| {
             let drained = desired.drained.get(&(key, *server));
