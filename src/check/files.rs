@@ -32,17 +32,16 @@ pub fn check(input: Input<'_>, found: &mut Findings) {
     for file in input.files {
         managers(file, conf, found);
         let drives = |block: &&Block<'_>| block.drives(only).contains(file.instance.as_str());
-        let drivers: Vec<&Block<'_>> = conf.blocks.iter().filter(drives).collect();
         // A script of its own may call lvs-notify from within.
-        let other = conf.blocks.iter().any(|block| block.name == file.instance && !block.scripts.is_empty());
-        if drivers.is_empty() && !other {
+        let own = |block: &Block<'_>| block.name == file.instance && !block.scripts.is_empty();
+        if !conf.blocks.iter().any(|block| own(block) || drives(&block)) {
             found.of(Rule::E45, file, file.instance.as_str());
         }
-        let instances: Vec<&&Block<'_>> = drivers.iter().filter(|block| block.members.is_none()).collect();
+        let instances: Vec<&Block<'_>> = conf.instances().filter(drives).collect();
         if let [first, .., last] = instances.as_slice() {
             found.at(Rule::W34, last.at, format!("{} and {} drive {}", first.name, last.name, file.path));
         }
-        for block in drivers {
+        for block in conf.blocks.iter().filter(drives) {
             check_vip_placement(file, block, input.files, found);
             check_tracking(file, block, conf, found);
         }

@@ -173,13 +173,12 @@ fn virtual_servers(conf: &Conf<'_>, host: &Host, found: &mut Findings) {
 /// everything up to the end of the file can be unknown to it: that follows from the first one.
 pub fn said(input: Input<'_>, found: &mut Findings) {
     let (Some(conf), Some(text)) = (input.conf, input.said) else { return };
+    // Of another host than this one.
     let foreign = ["exist", "default user", "user/group"];
+    let here = |message: &str| input.host.is_some() || !foreign.iter().any(|word| message.contains(word));
     let mut lines: BTreeMap<(&Path, usize), Vec<&str>> = BTreeMap::new();
-    for (place, message) in text.lines().filter_map(|line| message_of(line, &conf.tree.files)) {
-        // Of another host than this one.
-        if input.host.is_none() && foreign.iter().any(|word| message.contains(word)) {
-            continue;
-        }
+    let told = text.lines().filter_map(|line| message_of(line, &conf.tree.files));
+    for (place, message) in told.filter(|(_, message)| here(message)) {
         let messages = lines.entry(place).or_default();
         if !messages.contains(&message) {
             messages.push(message);

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use super::{Statement, Tree};
+use super::{Statement, Tree, split};
 use crate::model::{Family, Forward, Tunnel};
 
 /// A range that holds more addresses is not unrolled.
@@ -170,31 +170,9 @@ impl<'a> Notify<'a> {
 /// the second word for the script, which it splits in the same way, and the third for a user, however it was meant.
 /// `None` when a quote is open.
 pub(super) fn script(at: &Statement) -> Option<(Vec<String>, Option<String>)> {
-    let mut words = split_escaped(&at.raw)?.into_iter().skip(1);
-    let argv = split_escaped(&words.next().unwrap_or_default())?;
+    let mut words = split(&at.raw, true)?.into_iter().skip(1);
+    let argv = split(&words.next().unwrap_or_default(), true)?;
     Some((argv, words.next()))
-}
-
-/// Splits a line at blanks outside of quotes, which may begin within a word. An escaped letter is taken as it is, also
-/// where keepalived makes another one of it, as of `\n`. `None` when a quote or an escape is open at the end.
-fn split_escaped(line: &str) -> Option<Vec<String>> {
-    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
-    let mut letters = line.chars();
-    while let Some(letter) = letters.next() {
-        if quote.is_none() && letter.is_ascii_whitespace() {
-            words.extend(word.take());
-            continue;
-        }
-        let word = word.get_or_insert_default();
-        match letter {
-            '\\' => word.push(letters.next()?),
-            _ if quote == Some(letter) => quote = None,
-            '"' | '\'' if quote.is_none() => quote = Some(letter),
-            _ => word.push(letter),
-        }
-    }
-    words.extend(word);
-    quote.is_none().then_some(words)
 }
 
 impl Call {

@@ -250,7 +250,7 @@ impl Reader<'_> {
 
     /// Text without anything to substitute: an include, statements, braces.
     fn plain(&mut self, line: &str) {
-        if let [first, second] = split(line).as_slice() {
+        if let Some([first, second]) = split(line, false).as_deref() {
             if matches!(first.strip_prefix("include"), Some("" | "r" | "m" | "w" | "b" | "a")) {
                 return self.include(&self.file.with_file_name(second));
             }
@@ -280,7 +280,7 @@ impl Reader<'_> {
     }
 
     fn statement(&mut self, text: &str) {
-        let (raw, words) = (text.trim().to_owned(), split(text));
+        let (raw, words) = (text.trim().to_owned(), split(text, false).unwrap_or_default());
         if !words.is_empty() {
             let (file, line) = (Rc::clone(&self.file), self.line);
             self.level().push(Statement { words, raw, file, line, block: false, children: Vec::new() });
@@ -360,23 +360,30 @@ fn is_name_letter(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || letter == '_'
 }
 
-/// Splits a line as keepalived does for most keywords: at blanks, with double quotes around a word that
-/// may hold some, without escapes. A word ends where a quote begins.
-fn split(line: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut rest = line.trim_start();
-    while !rest.is_empty() {
-        let (word, after) = match rest.strip_prefix('"') {
-            Some(inner) => inner.split_once('"').unwrap_or((inner, "")),
-            None => {
-                let blank = [' ', '\t', '\r', '\u{b}', '\u{c}', '"'];
-                rest.split_at(rest.find(blank).unwrap_or(rest.len()))
-            }
-        };
-        words.push(word.to_owned());
-        rest = after.trim_start();
+/// Splits a line at blanks outside of quotes, as keepalived does: for most keywords with double quotes around whole words
+/// and nothing else. For scripts, `escaped`, also with single ones, which may begin within a word, and with backslashes: the
+/// next letter is taken as it is, also where keepalived makes another one of it, as of `\n`; and `None` when one is open.
+fn split(line: &str, escaped: bool) -> Option<Vec<String>> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    let mut letters = line.chars();
+    while let Some(letter) = letters.next() {
+        let opens = quote.is_none() && (letter == '"' || (escaped && letter == '\''));
+        let closes = quote == Some(letter);
+        let blank = quote.is_none() && (letter.is_ascii_whitespace() || letter == '\u{b}');
+        if blank || (!escaped && (opens || closes)) {
+            words.extend(word.take());
+        }
+        if opens {
+            (quote, word) = (Some(letter), Some(word.unwrap_or_default()));
+        } else if closes {
+            quote = None;
+        } else if !blank {
+            let literal = if escaped && letter == '\\' { letters.next()? } else { letter };
+            word.get_or_insert_default().push(literal);
+        }
     }
-    words
+    words.extend(word);
+    (quote.is_none() || !escaped).then_some(words)
 }
 
 #[cfg(test)]
