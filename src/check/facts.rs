@@ -1,15 +1,13 @@
 //! What `check` looks at: files, and what it wants to know of this host and of what keepalived says.
 //!
-//! Owns the reading of the host: modules, users, programs, SELinux, systemd's unit of keepalived, directories; interfaces and
-//! parameters through `kernel`. Changes nothing, loads no module, judges nothing. What cannot be read is absent. Called
-//! by `check`.
+//! Owns the reading of the host: modules, users, programs, SELinux; interfaces and parameters through `kernel`. Changes
+//! nothing, loads no module, judges nothing. What cannot be read is absent. Called by `check`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use serde::Serialize;
 
@@ -20,8 +18,6 @@ use crate::names;
 
 /// Where keepalived may be installed.
 const KEEPALIVED: [&str; 3] = ["/usr/sbin/keepalived", "/usr/local/sbin/keepalived", "/usr/bin/keepalived"];
-/// Directories that lvs-notify writes to; its own below them it makes itself.
-const WRITTEN: [&str; 3] = ["/run", "/var/lib", "/etc/sysctl.d"];
 
 /// A valid desired-state file.
 #[derive(Debug, Serialize)]
@@ -33,7 +29,6 @@ pub struct File {
     pub config: Config,
 }
 
-/// Everything that is looked at.
 #[derive(Clone, Copy, Default)]
 pub struct Input<'a> {
     pub files: &'a [File],
@@ -46,16 +41,6 @@ pub struct Input<'a> {
     pub host: Option<&'a Host>,
 }
 
-/// Why keepalived does not run a program.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// It is not there, or cannot be executed
-    Unusable(String),
-    /// Others could change it: with enable_script_security root does not run it
-    Unsafe(String),
-}
-
-/// This host.
 #[derive(Clone, Debug, Default)]
 pub struct Host {
     /// Interfaces, and whether they are up with a carrier
@@ -67,13 +52,9 @@ pub struct Host {
     pub modules: Option<BTreeSet<String>>,
     /// Users that keepalived.conf names and that exist, with their ids
     pub users: BTreeMap<String, u32>,
-    /// What is wrong with programs that keepalived.conf names
-    pub programs: BTreeMap<String, Fault>,
+    /// Why keepalived does not run a program that keepalived.conf names
+    pub programs: BTreeMap<String, String>,
     pub selinux_enforcing: bool,
-    /// Whether systemd's unit of keepalived has KillMode=process; `None` without systemd or unit
-    pub unit_kill_mode_process: Option<bool>,
-    /// Directories that are missing or not root's, with the reason
-    pub directories: Vec<String>,
 }
 
 impl Host {
@@ -86,6 +67,8 @@ impl Host {
             users.extend(notify.user.as_deref());
             programs.extend(notify.argv.first().filter(|path| path.starts_with('/')));
         }
+        let secure = conf.is_some_and(|conf| conf.security);
+        let fault = |path: &String| Some((path.clone(), fault(path, secure)?));
         let (interfaces, addresses) = kernel::interfaces();
         Self {
             interfaces,
@@ -93,10 +76,8 @@ impl Host {
             parameters: parameters(files),
             modules: modules(),
             users: users.into_iter().filter_map(|name| Some((name.to_owned(), names::user(name)?))).collect(),
-            programs: programs.into_iter().filter_map(|path| Some((path.clone(), fault(path)?))).collect(),
+            programs: programs.into_iter().filter_map(fault).collect(),
             selinux_enforcing: text("/sys/fs/selinux/enforce").trim() == "1",
-            unit_kill_mode_process: unit(),
-            directories: WRITTEN.into_iter().filter_map(directory).collect(),
         }
     }
 
@@ -118,19 +99,17 @@ impl Host {
 }
 
 fn parameters(files: &[File]) -> BTreeMap<String, String> {
-    let mut paths = vec!["net/ipv4/ip_forward".to_owned(), "net/ipv6/conf/all/forwarding".to_owned()];
-    let vs = ["backup_only", "conn_reuse_mode", "expire_nodest_conn", "expire_quiescent_template"];
-    paths.extend(vs.map(|name| format!("net/ipv4/vs/{name}")));
-    let fixed = ["all", "lo"].map(str::to_owned).into_iter();
-    for interface in fixed.chain(files.iter().flat_map(|file| file.config.interfaces())) {
-        paths.push(format!("net/ipv4/conf/{interface}/arp_ignore"));
-        paths.push(format!("net/ipv6/conf/{interface}/disable_ipv6"));
-    }
+    let fixed = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv4/vs/backup_only"];
+    let own = files.iter().flat_map(|file| file.config.interfaces());
+    let each = own.chain(["all", "lo"].map(str::to_owned)).flat_map(|interface| {
+        let below = [("ipv4", "arp_ignore"), ("ipv6", "disable_ipv6")];
+        below.map(|(family, name)| format!("net/{family}/conf/{interface}/{name}"))
+    });
     let read = |path: String| {
         let value = kernel::read_parameter(&path.split('/').collect::<Vec<_>>()).ok()??;
         Some((path, value))
     };
-    paths.into_iter().filter_map(read).collect()
+    fixed.map(str::to_owned).into_iter().chain(each).filter_map(read).collect()
 }
 
 fn text(path: impl AsRef<Path>) -> String {
@@ -140,79 +119,55 @@ fn text(path: impl AsRef<Path>) -> String {
 /// Modules of the running kernel, wherever they are.
 fn modules() -> Option<BTreeSet<String>> {
     let folder = Path::new("/lib/modules").join(text("/proc/sys/kernel/osrelease").trim());
-    // `kernel/net/netfilter/ipvs/ip_vs_rr.ko.zst: ...`
-    let name = |line: &str| {
-        let file = line.split(':').next()?.rsplit('/').next()?;
-        Some(file.split('.').next()?.replace('-', "_"))
-    };
-    let lists = text(folder.join("modules.dep")) + &text(folder.join("modules.builtin"));
-    let mut names: BTreeSet<String> = lists.lines().filter_map(name).collect();
+    let mut lists = text(folder.join("modules.dep")) + &text(folder.join("modules.builtin"));
     // Without these lists nobody can say what is not there.
-    if names.is_empty() {
+    if lists.is_empty() {
         return None;
     }
-    names.extend(text("/proc/modules").lines().filter_map(|line| Some(line.split(' ').next()?.to_owned())));
-    Some(names)
+    lists += &text("/proc/modules");
+    // `kernel/net/netfilter/ipvs/ip_vs_rr.ko.zst: ...` or `ip_vs_rr 12288 ...`
+    let name = |line: &str| {
+        let file = line.split([':', ' ']).next()?.rsplit('/').next()?;
+        Some(file.split('.').next()?.replace('-', "_"))
+    };
+    Some(lists.lines().filter_map(name).collect())
 }
 
-/// keepalived's own check of a script (`check_script_secure()`): every part of its path.
-fn fault(path: &str) -> Option<Fault> {
+/// keepalived's own check of a script (`check_script_secure()`). Without enable_script_security it is run whoever could
+/// change it.
+fn fault(path: &str, secure: bool) -> Option<String> {
     let found = Path::new(path).canonicalize().and_then(|real| Ok((real.metadata()?, real)));
-    let Ok((found, real)) = found else {
-        return Some(Fault::Unusable(format!("{path} does not exist")));
-    };
+    let Ok((found, real)) = found else { return Some(format!("{path} does not exist")) };
     if found.is_file() && found.mode() & 0o111 == 0 {
-        return Some(Fault::Unusable(format!("{path} is not executable")));
+        return Some(format!("{path} is not executable"));
     }
-    real.ancestors().find_map(|part| {
+    real.ancestors().filter(|_| secure).find_map(|part| {
         let found = part.metadata().ok()?;
         let (part, mode) = (part.display(), found.mode() & 0o7777);
-        let sticky = found.is_dir() && mode & 0o1000 != 0;
         if found.uid() != 0 {
-            return Some(Fault::Unsafe(format!("{part} belongs to user {}, not to root", found.uid())));
+            return Some(format!("{part} belongs to user {}, not to root", found.uid()));
         }
-        let writable = mode & 0o022 != 0 && !sticky;
-        writable.then(|| Fault::Unsafe(format!("{part} is writable by others (mode {mode:04o})")))
+        let sticky = found.is_dir() && mode & 0o1000 != 0;
+        (mode & 0o022 != 0 && !sticky).then(|| format!("{part} is writable by others (mode {mode:04o})"))
     })
-}
-
-/// What is wrong with a directory.
-fn directory(path: &str) -> Option<String> {
-    match std::fs::metadata(path) {
-        Err(error) => Some(format!("{path}: {error}")),
-        Ok(found) if !found.is_dir() => Some(format!("{path} is no directory")),
-        Ok(found) if found.uid() != 0 => Some(format!("{path} belongs to user {}", found.uid())),
-        Ok(_) => None,
-    }
-}
-
-/// What a program says. One that takes longer than five seconds is ended.
-fn asked(words: &[&OsStr]) -> Option<Output> {
-    Command::new("timeout").arg("5").args(words).stdin(Stdio::null()).output().ok()
-}
-
-/// KillMode of keepalived.service, as systemd has loaded it.
-fn unit() -> Option<bool> {
-    let words =
-        ["systemctl", "show", "-p", "LoadState", "-p", "KillMode", "keepalived.service"].map(OsStr::new);
-    let said = String::from_utf8(asked(&words)?.stdout).ok()?;
-    let is = |line: &str| said.lines().any(|found| found == line);
-    is("LoadState=loaded").then(|| is("KillMode=process") || is("KillMode=none"))
 }
 
 /// What `keepalived -t` prints about a configuration. Such a run writes no file, changes nothing and needs no rights (2.1.5
 /// to 2.3.4). Its exit status says less than its words: 2.1 ends with 0 whatever is wrong, and 2.2.7 ends itself by a
-/// signal when a script has another user than root.
+/// signal when a script has another user than root. One that takes longer than five seconds is ended.
 pub fn keepalived_says(conf: &Path) -> Option<String> {
     let program = KEEPALIVED.iter().find(|path| Path::new(path).exists())?;
-    let said =
-        asked(&[OsStr::new(program), OsStr::new("--config-test"), OsStr::new("-f"), conf.as_os_str()])?;
+    let mut asked = Command::new("timeout");
+    asked.args(["5", program, "--config-test", "-f"]).arg(conf).stdin(Stdio::null());
+    let said = asked.output().ok()?;
     Some(String::from_utf8_lossy(&said.stderr).into_owned())
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -223,9 +178,15 @@ mod tests {
         let host = Host::read(Some(&Conf::of(&tree)), &[]);
         assert_eq!(host.users.get("root"), Some(&0));
         assert!(!host.users.contains_key("nosuchuser"));
-        let unusable = |path: &str, why: &str| (path.to_owned(), Fault::Unusable(format!("{path} {why}")));
+        let unusable = |path: &str, why: &str| (path.to_owned(), format!("{path} {why}"));
         let expected = [unusable("/etc/passwd", "is not executable"), unusable("/nosuch", "does not exist")];
         assert_eq!(host.programs, expected.into());
+        let open = std::env::temp_dir().join(format!("lvs-notify-open-{}", std::process::id()));
+        std::fs::write(&open, "").unwrap();
+        std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+        let told = [true, false].map(|secure| fault(open.to_str().unwrap(), secure).is_some());
+        assert_eq!(told, [true, false]);
+        std::fs::remove_file(open).unwrap();
         assert!(host.interfaces.contains_key("lo") && host.has_address("127.0.0.1".parse().unwrap()));
         assert!(host.parameters.contains_key("net/ipv4/conf/all/arp_ignore"), "{:?}", host.parameters);
     }

@@ -1,46 +1,47 @@
-//! Rules across desired-state files, and between them and keepalived.conf.
+//! Rules over desired-state files: with each other, with keepalived.conf and on this host.
 //!
-//! Owns what one file alone cannot be wrong in (that is `config`'s, and refused there). What needs only the host is in
-//! `host`. Called by `check`.
+//! Owns what one file alone cannot be wrong in (that is `config`'s, and refused there). Called by `check`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::config::Vip;
-use crate::keepalived_conf::meaning::{self, Block, Conf, Service};
-use crate::model::{Family, ServiceKey};
-
-use super::facts::{File, Input};
+use super::facts::{File, Host, Input};
 use super::rules::{Findings, Rule};
+use crate::config::{Config, Vip};
+use crate::keepalived_conf::meaning::{self, Block, Conf, Service};
+use crate::model::{Family, Forward, ServiceKey};
 
 pub fn check(input: Input<'_>, found: &mut Findings) {
     for (index, file) in input.files.iter().enumerate() {
         for other in input.files.iter().take(index) {
-            claims(file, other, found);
+            shared(file, other, found);
         }
         backup(file, input.files.len(), found);
-        for vip in &file.config.vips {
+        for vip in file.config.vips.iter().filter(|vip| vip.interface.is_none()) {
             check_reachable(file, vip, input, found);
+        }
+        if let Some(host) = input.host {
+            interfaces(host, file, found);
+            real_servers(host, file, found);
+            modules(host, file, found);
+            addresses(host, file, found);
         }
     }
     let Some(conf) = input.conf else { return };
-    let only = match input.files {
-        [only] => Some(only.instance.as_str()),
-        _ => None,
-    };
+    let only = input.files.first().filter(|_| input.files.len() == 1).map(|only| only.instance.as_str());
     for file in input.files {
         managers(file, conf, found);
         let drives = |block: &&Block<'_>| block.drives(only).contains(file.instance.as_str());
-        let drivers: Vec<&Block<'_>> = conf.blocks.iter().filter(drives).collect();
         // A script of its own may call lvs-notify from within.
-        let other = conf.blocks.iter().any(|block| block.name == file.instance && !block.scripts.is_empty());
-        if drivers.is_empty() && !other {
+        let own = |block: &Block<'_>| block.name == file.instance && !block.scripts.is_empty();
+        if !conf.blocks.iter().any(|block| own(block) || drives(&block)) {
             found.of(Rule::E45, file, file.instance.as_str());
         }
-        let instances: Vec<&&Block<'_>> = drivers.iter().filter(|block| block.members.is_none()).collect();
+        let instances: Vec<&Block<'_>> = conf.instances().filter(drives).collect();
         if let [first, .., last] = instances.as_slice() {
             found.at(Rule::W34, last.at, format!("{} and {} drive {}", first.name, last.name, file.path));
         }
-        for block in drivers {
+        for block in conf.blocks.iter().filter(drives) {
             check_vip_placement(file, block, input.files, found);
             check_tracking(file, block, conf, found);
         }
@@ -54,49 +55,38 @@ pub fn check(input: Input<'_>, found: &mut Findings) {
     }
 }
 
-fn has_vip(file: &File, address: IpAddr) -> bool {
-    file.config.vips.iter().any(|vip| vip.address == address)
-}
-
-fn marks(file: &File) -> impl Iterator<Item = u32> {
-    file.config.services.keys().filter_map(|key| match key {
-        ServiceKey::Fwmark { mark, .. } => Some(*mark),
-        ServiceKey::Endpoint { .. } => None,
-    })
-}
-
-/// What two files both want: a VIP with its services, a mark, the sync daemon, the whole table, or
-/// different values of one parameter.
-fn claims(file: &File, other: &File, found: &mut Findings) {
-    let (one, two) = (&file.config, &other.config);
-    let vips = one.vips.iter().filter(|vip| has_vip(other, vip.address));
-    // A service on a VIP is reported with the VIP.
-    let marks = one.services.keys().filter(|key| matches!(key, ServiceKey::Fwmark { .. }));
-    let parameters = one
-        .ipvs_parameters
-        .iter()
-        .filter(|(name, value)| two.ipvs_parameters.get(*name).is_some_and(|other| other != *value));
-    let (timeouts, others) = (one.timeouts, two.timeouts);
-    let pairs = [(timeouts.tcp, others.tcp), (timeouts.tcp_fin, others.tcp_fin), (timeouts.udp, others.udp)];
-    let timeouts = pairs.iter().any(|(one, two)| *one != 0 && *two != 0 && one != two);
-    let arp = one.arp.zip(two.arp);
-    let whole = [
-        (one.daemon.is_some() && two.daemon.is_some(), "the sync daemon"),
-        (one.exclusive || two.exclusive, "the IPVS table, which is `exclusive` to one of them"),
-        (
-            arp.is_some_and(|(one, two)| (one.ignore, one.announce) != (two.ignore, two.announce)),
-            "net.ipv4.conf.all.arp_ignore and arp_announce, with other values",
-        ),
-        (timeouts, "the timeouts, with other values"),
-    ];
-    let claims = vips
-        .map(|vip| format!("VIP {}", vip.address))
-        .chain(marks.filter(|key| two.services.contains_key(key)).map(|key| format!("service {key}")))
-        .chain(parameters.map(|(name, _)| format!("net.ipv4.vs.{name}, with another value")))
-        .chain(whole.into_iter().filter(|(both, _)| *both).map(|(_, what)| what.to_owned()));
-    for what in claims {
+/// What two files both want.
+fn shared(file: &File, other: &File, found: &mut Findings) {
+    let others = claims(&other.config);
+    let differ = |(what, value): &(String, Option<String>)| {
+        others.get(what).is_some_and(|other| value.is_none() || value != other)
+    };
+    let mut both: Vec<String> =
+        claims(&file.config).into_iter().filter(differ).map(|(what, _)| what).collect();
+    if file.config.exclusive || other.config.exclusive {
+        both.push("the IPVS table, which is `exclusive` to one of them".to_owned());
+    }
+    for what in both {
         found.of(Rule::E44, file, format!("{what}, also in {}", other.path));
     }
+}
+
+/// What a host has once, and the value that another file may want as well. A service on a VIP comes with the VIP.
+fn claims(config: &Config) -> BTreeMap<String, Option<String>> {
+    let owned = config.ownership();
+    let vips = owned.vips.iter().map(|address| format!("VIP {address}"));
+    let marks = config.services.keys().filter(|key| matches!(key, ServiceKey::Fwmark { .. }));
+    let daemon = config.daemon.iter().map(|_| "the sync daemon".to_owned());
+    let whole = vips.chain(marks.map(|key| format!("service {key}"))).chain(daemon);
+    let parameters = config.ipvs_parameters.iter();
+    let arp = "net.ipv4.conf.all.arp_ignore and arp_announce, with other values";
+    let times = [config.timeouts.tcp, config.timeouts.tcp_fin, config.timeouts.udp];
+    let times = ["tcp", "tcp_fin", "udp"].into_iter().zip(times).filter(|(_, seconds)| *seconds > 0);
+    let valued = parameters
+        .map(|(name, value)| (format!("net.ipv4.vs.{name}, with another value"), value.clone()))
+        .chain(config.arp.map(|values| (arp.to_owned(), format!("{} {}", values.ignore, values.announce))))
+        .chain(times.map(|(name, value)| (format!("the timeouts, with another {name}"), value.to_string())));
+    whole.map(|what| (what, None)).chain(valued.map(|(what, value)| (what, Some(value)))).collect()
 }
 
 fn backup(file: &File, files: usize, found: &mut Findings) {
@@ -105,7 +95,7 @@ fn backup(file: &File, files: usize, found: &mut Findings) {
     if off_on_backup && files > 1 {
         found.of(Rule::E47, file, format!("{} with {} others", file.instance, files - 1));
     }
-    if file.config.keep_services && marks(file).next().is_some() && !off_on_backup {
+    if file.config.keep_services && !file.config.ownership().fwmarks.is_empty() && !off_on_backup {
         found.of(Rule::W48, file, file.instance.as_str());
     }
 }
@@ -118,20 +108,13 @@ fn check_reachable(file: &File, vip: &Vip, input: Input<'_>, found: &mut Finding
     if bound.any(|bound| bound.address == vip.address && bound.device != "lo") {
         return;
     }
-    if vip.interface.is_some() {
-        if file.config.announce.0 == 0 {
-            found.of(Rule::W10, file, vip.address.to_string());
-        }
-        return;
-    }
     let Some(host) = input.host else { return };
     let on_link = host.addresses.iter().find(|(interface, own, prefix)| {
         interface != "lo" && *own != vip.address && in_network(vip.address, *own, *prefix)
     });
     let Some((interface, own, prefix)) = on_link else { return };
-    let hidden = vip.address.is_ipv6()
-        || file.config.arp.map_or_else(|| host.arp_ignore(interface), |arp| arp.ignore) >= 1;
-    if hidden {
+    let ignores = || file.config.arp.map_or_else(|| host.arp_ignore(interface), |arp| arp.ignore);
+    if vip.address.is_ipv6() || ignores() >= 1 {
         let what = format!("{} is in the network of {interface}, {own}/{prefix}", vip.address);
         found.of(Rule::E09, file, what);
     }
@@ -144,16 +127,81 @@ fn in_network(address: IpAddr, of: IpAddr, prefix: u8) -> bool {
     prefix > 0 && differ >> host == 0
 }
 
+fn interfaces(host: &Host, file: &File, found: &mut Findings) {
+    let daemon = file.config.daemon.iter().map(|daemon| daemon.interface.clone());
+    for name in file.config.interfaces().into_iter().chain(daemon) {
+        match host.interfaces.get(&name) {
+            None => found.of(Rule::E49, file, name),
+            Some(false) => found.of(Rule::W60, file, name),
+            Some(true) => {}
+        }
+    }
+}
+
+/// Real servers that are this host itself; and whether answers of the others, where they are masqueraded, are forwarded.
+fn real_servers(host: &Host, file: &File, found: &mut Findings) {
+    for (key, service) in &file.config.services {
+        for (server, settings) in service.servers.iter() {
+            let address = server.address;
+            let forwarding = match Family::of(address) {
+                Family::Ipv4 => "net/ipv4/ip_forward",
+                Family::Ipv6 => "net/ipv6/conf/all/forwarding",
+            };
+            let (nat, here) = (settings.forward == Forward::NAT, host.has_address(address));
+            if nat && !here && host.parameter(forwarding) == "0" {
+                found.of(Rule::E50, file, format!("{} = 0", forwarding.replace('/', ".")));
+            } else if here && !nat && !file.config.keep_vips {
+                found.of(Rule::E55, file, format!("{address} of {key}"));
+            }
+        }
+    }
+}
+
+fn modules(host: &Host, file: &File, found: &mut Findings) {
+    let Some(known) = &host.modules else { return };
+    let services = file.config.services.values().map(|service| &service.settings);
+    let engines = services.clone().filter(|service| !service.engine.is_empty());
+    let schedulers = services.map(|service| format!("ip_vs_{}", service.scheduler));
+    let mut needed: BTreeSet<String> = schedulers.collect();
+    needed.extend(engines.map(|service| format!("ip_vs_pe_{}", service.engine)));
+    let missing: Vec<&str> = needed.difference(known).map(String::as_str).collect();
+    if !missing.is_empty() {
+        found.of(Rule::E51, file, missing.join(", "));
+    }
+}
+
+fn addresses(host: &Host, file: &File, found: &mut Findings) {
+    let config = &file.config;
+    for vip in &config.vips {
+        let interface = vip.interface.as_deref();
+        if vip.address.is_ipv6() {
+            let absent = !host.parameters.contains_key("net/ipv6/conf/all/forwarding");
+            let disabled = |interface: &&str| {
+                absent || host.parameter(&format!("net/ipv6/conf/{interface}/disable_ipv6")) != "0"
+            };
+            if let Some(place) = ["all", "lo"].into_iter().chain(interface).find(disabled) {
+                found.of(Rule::E52, file, format!("{} and net.ipv6.conf.{place}", vip.address));
+            }
+        } else if config.keep_vips && config.arp.is_none() {
+            let place = interface.unwrap_or("all");
+            if host.arp_ignore(place) == 0 {
+                found.of(Rule::E53, file, format!("{}; arp_ignore of all and {place} is 0", vip.address));
+            }
+        }
+    }
+}
+
 /// What keepalived manages as well: services and the sync daemon.
 fn managers(file: &File, conf: &Conf<'_>, found: &mut Findings) {
+    let owned = file.config.ownership();
+    let managed = |service: &Service<'_>| match service {
+        Service::Addresses(range, _) => owned.vips.iter().any(|vip| range.contains(&meaning::number(*vip))),
+        Service::Mark(mark, _) => owned.fwmarks.contains(mark),
+    };
     for server in &conf.servers {
-        let managed = |service: &Service<'_>| match service {
-            Service::Addresses(range, _) => file.config.vips.iter().any(|vip| range.contains(vip.address)),
-            Service::Mark(wanted, _) => marks(file).any(|mark| mark == *wanted),
-        };
-        if file.config.exclusive || server.services.iter().flatten().any(managed) {
+        if owned.exclusive || server.services.iter().flatten().any(managed) {
             let what = server.at.values().collect::<Vec<_>>().join(" ");
-            let why = if file.config.exclusive { ", whose table is exclusive" } else { "" };
+            let why = if owned.exclusive { ", whose table is exclusive" } else { "" };
             found.at(Rule::E20, server.at, format!("virtual_server {what}; {}{why}", file.path));
         }
     }
@@ -168,6 +216,7 @@ fn managers(file: &File, conf: &Conf<'_>, found: &mut Findings) {
 /// and goes with MASTER (the ARP parameters hide it until the services are there), and wrong when the
 /// file keeps it on the BACKUP (E08). On an interface it answers too early (W36).
 fn check_vip_placement(file: &File, block: &Block<'_>, files: &[File], found: &mut Findings) {
+    let has_vip = |file: &File, address| file.config.vips.iter().any(|vip| vip.address == address);
     for vip in &block.vips {
         let (address, on_lo) = (vip.address, vip.device == "lo");
         // A VIP without services has nothing that could refuse.

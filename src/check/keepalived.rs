@@ -8,19 +8,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::keepalived_conf::meaning::{Block, Call, Conf, NOTIFY, Notify};
-use crate::model::{Family, Forward, Role};
-use crate::text::did_you_mean;
-
-use super::facts::Input;
-use super::facts::{Fault, Host};
+use super::facts::{Host, Input};
 use super::rules::{Findings, Rule};
+use crate::keepalived_conf::meaning::{Block, Call, Conf, Notify};
+use crate::model::Family;
 
 pub fn check(input: Input<'_>, found: &mut Findings) {
     let Some(conf) = input.conf else { return };
     for trouble in &conf.tree.troubles {
         let rule = if trouble.unread { Rule::W63 } else { Rule::E38 };
-        found.add(rule, Some(&trouble.file), Some(trouble.line), trouble.message.as_str());
+        found.add(rule, &trouble.file, Some(trouble.line), trouble.message.as_str());
     }
     if let Some(first) = conf.scripts().next().filter(|_| !conf.security) {
         found.at(Rule::W19, conf.tree.all("global_defs").next().unwrap_or(first.at), "");
@@ -30,9 +27,9 @@ pub fn check(input: Input<'_>, found: &mut Findings) {
         found.at(Rule::E21, line, line.keyword());
     }
     for block in &conf.blocks {
-        unknown_keywords(block, found);
         for notify in &block.scripts {
-            script(block, notify, conf, input.host, found);
+            script(notify, conf, input.host, found);
+            arguments(block, notify, found);
         }
         if block.scripts.iter().any(|notify| notify.call.is_some()) {
             roles(block, conf, found);
@@ -46,62 +43,24 @@ pub fn check(input: Input<'_>, found: &mut Findings) {
     }
 }
 
-/// Unknown keywords of a block that were meant for notify.
-fn unknown_keywords(block: &Block<'_>, found: &mut Findings) {
-    let names = NOTIFY.map(|(keyword, _)| keyword);
-    for line in &block.at.children {
-        let keyword = line.keyword();
-        let alike = |known: &&str| strsim::damerau_levenshtein(keyword, known) <= 2;
-        let known = names.contains(&keyword) || keyword == "notify_priority_changes";
-        if !known && (keyword.starts_with("notif") || names.iter().any(alike)) {
-            found.at(Rule::E29, line, format!("`{keyword}`{}", did_you_mean(keyword, &names)));
-        }
-    }
-}
-
-/// One script: quoting, user, security, path, arguments.
-fn script(
-    block: &Block<'_>,
-    notify: &Notify<'_>,
-    conf: &Conf<'_>,
-    host: Option<&Host>,
-    found: &mut Findings,
-) {
-    let (place, argv) = (notify.at, notify.argv.as_slice());
-    let program = argv.first().map_or("", String::as_str);
+/// One script: quoting, path, user, security.
+fn script(notify: &Notify<'_>, conf: &Conf<'_>, host: Option<&Host>, found: &mut Findings) {
+    let program = notify.argv.first().map_or("", String::as_str);
     if let Some(user) = &notify.user {
         // A user after the script is legal. It is a lost argument when nobody has that name, or when it
         // is one of our words: Debian has users `backup` and `news`, and lvs-notify never takes a user.
         let unknown = host.is_some_and(|host| !host.users.contains_key(user));
-        if unknown || (notify.call.is_some() && argv.len() == 1) {
-            return found.at(Rule::E01, place, format!("`{user}` after {program}"));
+        if unknown || (notify.call.is_some() && notify.argv.len() == 1) {
+            return found.at(Rule::E01, notify.at, format!("`{user}` after {program}"));
         }
     }
-    let is_shell = matches!(program.rsplit('/').next(), Some("sh" | "bash" | "dash" | "busybox" | "env"));
-    let shell = argv.iter().skip(1).find(|word| is_shell_syntax(word)).filter(|_| !is_shell);
-    if let Some(word) = shell {
-        found.at(Rule::E17, place, format!("`{word}` in the script of {}", place.keyword()));
+    if let Some(why) = host.and_then(|host| host.programs.get(program)) {
+        found.at(Rule::E04, notify.at, why.as_str());
     }
-    match host.and_then(|host| host.programs.get(program)) {
-        Some(Fault::Unusable(why)) => found.at(Rule::E04, place, why.as_str()),
-        // Without enable_script_security it is run all the same, and W19 says so.
-        Some(Fault::Unsafe(why)) if conf.security => found.at(Rule::E04, place, why.as_str()),
-        _ => {}
+    if notify.call.is_none() {
+        return;
     }
-    let Some(call) = &notify.call else { return };
-    user(notify, conf, host, found);
-    if shell.is_none() {
-        arguments(block, notify, call, found);
-    }
-    let confined = program.starts_with('/') && !program.starts_with("/usr/libexec/keepalived/");
-    if confined && host.is_some_and(|host| host.selinux_enforcing) {
-        found.at(Rule::I32, place, program);
-    }
-}
-
-/// As whom keepalived runs it: the user named after it, script_user, keepalived_script if there is one, or
-/// else root; but with enable_script_security nobody.
-fn user(notify: &Notify<'_>, conf: &Conf<'_>, host: Option<&Host>, found: &mut Findings) {
+    // As whom keepalived runs it; without any of these as root, but with enable_script_security as nobody.
     let uid = |user: &str| host.and_then(|host| host.users.get(user)).copied();
     let default = uid("keepalived_script").map(|_| "keepalived_script");
     match notify.user.as_deref().or(conf.script_user).or(default) {
@@ -111,30 +70,29 @@ fn user(notify: &Notify<'_>, conf: &Conf<'_>, host: Option<&Host>, found: &mut F
         None if conf.security && host.is_some() => found.at(Rule::E03, notify.at, ""),
         _ => {}
     }
+    let confined = program.starts_with('/') && !program.starts_with("/usr/libexec/keepalived/");
+    if confined && host.is_some_and(|host| host.selinux_enforcing) {
+        found.at(Rule::I32, notify.at, program);
+    }
 }
 
 /// What lvs-notify is asked, against the keyword that asks.
-fn arguments(block: &Block<'_>, notify: &Notify<'_>, call: &Call, found: &mut Findings) {
+fn arguments(block: &Block<'_>, notify: &Notify<'_>, found: &mut Findings) {
+    // A lost argument is told as such.
+    let whole = |_: &&Call| notify.user.is_none() || notify.argv.len() > 1;
+    let Some(call) = notify.call.as_ref().filter(whole) else { return };
     let (keyword, command) = (notify.at.keyword(), call.command.as_str());
     let by_name = keyword != "notify" && block.members.is_none() && call.config.is_none();
     let other = call.instance.as_ref().filter(|name| by_name && **name != block.name);
-    if keyword == "notify" && command.parse::<Role>().is_ok() {
-        found.at(Rule::W26, notify.at, format!("`lvs-notify {command}`"));
+    let shell = notify.argv.iter().find(|word| word.contains(['$', '`', ';', '|', '&', '<', '>']));
+    if let Some(word) = shell {
+        found.at(Rule::E17, notify.at, format!("`{word}` in the script of {keyword}"));
     } else if !notify.expected.contains(&command) {
         let expected = notify.expected.join("` or `");
         found.at(Rule::W25, notify.at, format!("{keyword} calls `lvs-notify {command}`, not `{expected}`"));
     } else if let Some(name) = other {
         found.at(Rule::W25, notify.at, format!("{keyword} of {} names {name}", block.name));
     }
-}
-
-fn is_shell_syntax(word: &str) -> bool {
-    let named = |rest: &str| rest.starts_with(|c: char| c.is_ascii_uppercase() || c == '{' || c == '(');
-    word.ends_with(';')
-        || word.starts_with(['>', '<', ';', '|', '&'])
-        || word.starts_with("2>")
-        || word.contains('`')
-        || word.split('$').skip(1).any(named)
 }
 
 /// Which changes of state reach lvs-notify. A generic notify gets them all; a keyword with another
@@ -157,8 +115,8 @@ fn roles(block: &Block<'_>, conf: &Conf<'_>, found: &mut Findings) {
         // without a word, mostly, unless it is to answer (seen with two directors under 2.2.7).
         let keyword = match has("notify_master_rx_lower_pri") {
             false => "notify_master_rx_lower_pri",
-            true if !block.higher_prio_send_advert => "higher_prio_send_advert",
-            true => return,
+            true if block.is_on("higher_prio_send_advert", "vrrp_higher_prio_send_advert") => return,
+            true => "higher_prio_send_advert",
         };
         return found.at(Rule::I27, block.at, format!("{name} has no {keyword}"));
     };
@@ -172,20 +130,18 @@ fn roles(block: &Block<'_>, conf: &Conf<'_>, found: &mut Findings) {
 
 /// An instance's own settings.
 fn vrrp(block: &Block<'_>, found: &mut Findings) {
-    let (at, name) = (block.at, block.name);
-    let owner = block.priority == 255;
-    if block.strict && !owner {
-        match at.last("accept") {
-            Some(accept) if block.version < 3 => found.at(Rule::E06, accept, name),
-            Some(_) => {}
-            None => found.at(Rule::E05, at, format!("{name} has priority {}", block.priority)),
-        }
-    } else if let Some(place) = at.last("no_accept").filter(|_| !owner) {
-        found.at(Rule::E05, place, format!("no_accept of {name}"));
-    }
-    let empty = block.vips.iter().all(|vip| vip.excluded);
-    if empty && (block.version >= 3 || block.strict) && at.last("no_virtual_ipaddress").is_none() {
-        found.at(Rule::E11, at, name);
+    let at = block.at;
+    let drops = if block.is_on("strict_mode", "vrrp_strict") {
+        // It makes an IPv6 instance one of version 3; version 2 has no accept then.
+        let three = block.setting("version", "vrrp_version").is_some_and(|line| line.value(1) == "3");
+        let six = block.vips.first().is_some_and(|vip| vip.address.is_ipv6());
+        at.last("accept").is_none() || !(three || six)
+    } else {
+        at.last("no_accept").is_some()
+    };
+    let priority = at.last("priority").map_or("100", |line| line.value(1));
+    if drops && priority != "255" {
+        found.at(Rule::E05, at, format!("{} has priority {priority}", block.name));
     }
     for vip in &block.vips {
         if vip.device == "lo" && vip.prefix != Family::of(vip.address).host_prefix() {
@@ -203,56 +159,46 @@ fn virtual_servers(conf: &Conf<'_>, host: &Host, found: &mut Findings) {
     }
     for server in &conf.servers {
         for real in server.at.all("real_server") {
-            let method = match server.method(real) {
-                Some(Forward::DR) => "DR",
-                Some(Forward::TUN) => "TUN",
-                _ => continue,
-            };
-            if real.value(1).parse().is_ok_and(|address| host.has_address(address)) {
-                found.at(Rule::E22, real, format!("{} is this host, by {method}", real.value(1)));
+            let method = server.method(real).map_or("", |line| line.value(1));
+            let address = real.value(1);
+            let is_here = address.parse().is_ok_and(|address| host.has_address(address));
+            if is_here && matches!(method, "DR" | "TUN") {
+                found.at(Rule::E22, real, format!("{address} is this host, by {method}"));
             }
         }
     }
 }
 
 /// What `keepalived -t` says of lines that no rule is about. It says the same several times. After a `{` that it ignores,
-/// everything up to the end of the file can be unknown to it: such lines are told with the first one.
+/// everything up to the end of the file can be unknown to it: that follows from the first one.
 pub fn said(input: Input<'_>, found: &mut Findings) {
-    const LOST: &str = "; lines lost with it: ";
     let (Some(conf), Some(text)) = (input.conf, input.said) else { return };
+    // Of another host than this one.
     let foreign = ["exist", "default user", "user/group"];
+    let here = |message: &str| input.host.is_some() || !foreign.iter().any(|word| message.contains(word));
     let mut lines: BTreeMap<(&Path, usize), Vec<&str>> = BTreeMap::new();
-    for (place, message) in text.lines().filter_map(|line| message_of(line, &conf.tree.files)) {
-        // Of another host than this one.
-        if input.host.is_none() && foreign.iter().any(|word| message.contains(word)) {
-            continue;
-        }
+    let told = text.lines().filter_map(|line| message_of(line, &conf.tree.files));
+    for (place, message) in told.filter(|(_, message)| here(message)) {
         let messages = lines.entry(place).or_default();
         if !messages.contains(&message) {
             messages.push(message);
         }
     }
-    let unknown =
+    let follows =
         |message: &&str| message.starts_with("Unknown keyword") || message.starts_with("Unexpected");
-    // The finding of each file's first ignored `{`; none where a rule is about that line.
-    let mut lost: BTreeMap<&Path, Option<usize>> = BTreeMap::new();
+    let mut damaged = None;
     for ((file, line), messages) in lines {
-        if let Some(first) = lost.get(file).filter(|_| messages.iter().all(unknown)) {
-            if let Some(first) = first.and_then(|first| found.0.get_mut(first)) {
-                let joint = if first.what.contains(LOST) { ", " } else { LOST };
-                first.what += &format!("{joint}{line}");
-            }
+        if damaged == Some(file) && messages.iter().all(follows) {
             continue;
         }
-        let name = file.display().to_string();
-        let ours = found.0.iter().any(|one| one.line == Some(line) && one.file.as_ref() == Some(&name));
         if messages.iter().any(|message| message.starts_with("Unexpected '{'")) {
-            lost.entry(file).or_insert((!ours).then_some(found.0.len()));
+            damaged = Some(file);
         }
-        if !ours {
-            let warns = messages.iter().all(|message| message.to_ascii_lowercase().starts_with("warning"));
-            let rule = if warns { Rule::W62 } else { Rule::E61 };
-            found.add(rule, Some(file), Some(line), messages.join("; "));
+        let warns = messages.iter().all(|message| message.to_ascii_lowercase().starts_with("warning"));
+        let rule = if warns { Rule::W62 } else { Rule::E61 };
+        let name = file.display().to_string();
+        if !found.0.iter().any(|told| told.file == name && told.line == Some(line)) {
+            found.add(rule, file, Some(line), messages.join("; "));
         }
     }
 }

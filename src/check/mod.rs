@@ -1,12 +1,11 @@
 //! The command `check`: mistakes in desired-state files, keepalived.conf and this host, each with its consequence.
 //!
-//! Owns which files and whether the host are looked at, and the order of findings. `rules` is the table; `keepalived`,
-//! `files` and `host` decide what breaks a rule, and read nothing: what there is comes in as [`Input`] from
-//! `facts`. Leaves the words around findings to `report::check`. Changes nothing. Called by `lib`.
+//! Owns which files and whether the host are looked at, and the order of findings. `rules` is the table; `keepalived` and
+//! `files` decide what breaks a rule, and read nothing: what there is comes in as [`Input`] from `facts`. Leaves the
+//! words around findings to `report::check`. Changes nothing. Called by `lib`.
 
 pub mod facts;
 mod files;
-mod host;
 mod keepalived;
 mod rules;
 
@@ -58,8 +57,7 @@ pub fn run(
         (named, _) => named.to_vec(),
     };
     let host = host || named.iter().all(|path| path.parent() == Some(Path::new(instance::DIRECTORY)));
-    let default = Some(Path::new(KEEPALIVED_CONF)).filter(|path| host && path.exists());
-    let start = keepalived_conf.or(default);
+    let start = keepalived_conf.or(Some(Path::new(KEEPALIVED_CONF)).filter(|path| host && path.exists()));
     if paths.is_empty() && start.is_none() {
         bail!("nothing to check: there is no file in {}, and no {KEEPALIVED_CONF}", instance::DIRECTORY);
     }
@@ -97,13 +95,11 @@ pub fn findings(input: Input<'_>) -> Vec<Finding> {
     let mut found = Findings::default();
     keepalived::check(input, &mut found);
     files::check(input, &mut found);
-    host::check(input, &mut found);
     // Last: what is told of a line already has its consequence there.
     keepalived::said(input, &mut found);
-    let mut list = found.0;
-    list.sort();
+    found.0.sort();
     // One program in four scripts is one finding, at the first of them.
     let mut told = BTreeSet::new();
-    list.retain(|finding| told.insert((finding.rule, finding.file.clone(), finding.what.clone())));
-    list
+    found.0.retain(|finding| told.insert((finding.rule, finding.file.clone(), finding.what.clone())));
+    found.0
 }

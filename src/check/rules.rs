@@ -1,8 +1,8 @@
 //! Every rule of `check` in one table: identifier, title, effect, fix; and what a finding is.
 //!
 //! Owns the words that are the same wherever a rule is broken; the identifier's letter is the severity. What breaks a rule
-//! is decided in `keepalived`, `files` and `host`. The effects were seen with keepalived 2.2.7, or are in its source.
-//! Called by `check`.
+//! is decided in `keepalived` and `files`. The effects were seen with keepalived 2.2.7, or are in its source. Called by
+//! `check`.
 
 use std::path::Path;
 
@@ -11,13 +11,11 @@ use serde::Serialize;
 use super::facts::File;
 use crate::keepalived_conf::Statement;
 
-/// How bad a finding is.
+/// How bad a finding is: it does not work, or will not at the next failover; or it works until something else happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// It does not work, or will not at the next failover
     Error,
-    /// It works until something else happens
     Warning,
     Info,
 }
@@ -38,7 +36,7 @@ pub struct Rule {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Finding {
     pub severity: Severity,
-    pub file: Option<String>,
+    pub file: String,
     pub line: Option<usize>,
     #[serde(flatten)]
     pub rule: Rule,
@@ -47,24 +45,22 @@ pub struct Finding {
     pub remedy: String,
 }
 
-/// The findings so far.
 #[derive(Default)]
 pub struct Findings(pub Vec<Finding>);
 
 impl Findings {
     /// About a line of keepalived.conf.
     pub fn at(&mut self, rule: Rule, line: &Statement, what: impl Into<String>) {
-        self.add(rule, Some(&line.file), Some(line.line), what);
+        self.add(rule, &line.file, Some(line.line), what);
     }
 
     /// About a desired-state file.
     pub fn of(&mut self, rule: Rule, file: &File, what: impl Into<String>) {
-        self.add(rule, Some(Path::new(&file.path)), None, what);
+        self.add(rule, Path::new(&file.path), None, what);
     }
 
-    /// About a place, or without one, the host.
-    pub fn add(&mut self, rule: Rule, file: Option<&Path>, line: Option<usize>, what: impl Into<String>) {
-        let (file, what) = (file.map(|file| file.display().to_string()), what.into());
+    pub fn add(&mut self, rule: Rule, file: &Path, line: Option<usize>, what: impl Into<String>) {
+        let (file, what) = (file.display().to_string(), what.into());
         let severity = match rule.id.as_bytes() {
             [b'E', ..] => Severity::Error,
             [b'W', ..] => Severity::Warning,
@@ -101,21 +97,12 @@ rules! {
     E05 "vrrp_strict, strict_mode or no_accept blocks the VIP"
         "keepalived's nftables rules drop every packet to and from the VIPs, on lo too: clients time out"
         "remove vrrp_strict, strict_mode and no_accept"
-    E06 "accept does not help against vrrp_strict with VRRP version 2"
-        "keepalived resets accept, and its nftables rules drop every packet to and from the VIPs"
-        "remove vrrp_strict, or set `vrrp_version 3` on every director"
     E08 "keepalived owns a VIP on lo that is to stay there while BACKUP"
         "keepalived removes it at every start and when it leaves MASTER: until lvs-notify has put it back, requests handed to this node as a real server are lost"
         "leave the VIP out of virtual_ipaddress: with `backup: {vips: keep}` it is lvs-notify's alone"
     E09 "the VIP is on lo only, but its clients find it by ARP or ND"
         "nobody answers for it: with arp_ignore 1 the kernel answers only for addresses of the asked interface (ND always), and gratuitous ARP does not help for long"
         "name the client-side `interface` in the desired-state file; only a VIP that is routed to this host does without"
-    W10 "nobody announces the VIP"
-        "after a switch the neighbours keep the old director's link address until they ask again; keepalived sends no gratuitous ARP for an address on lo"
-        "set `announce: {count: 5}` in the desired-state file"
-    E11 "the instance has no address in virtual_ipaddress"
-        "with VRRP version 3, or with vrrp_strict, keepalived says `No VIP specified` and ends"
-        "put one address into virtual_ipaddress (virtual_ipaddress_excluded does not count), or use version 2 without vrrp_strict"
     E12 "no notify_fault"
         "a lost link or a failed track script calls only notify_fault: VIP and services stay here while the other director has them too"
         "add: notify_fault \"/usr/bin/lvs-notify fault {name}\""
@@ -143,21 +130,12 @@ rules! {
     W25 "the script's arguments do not fit the place where it is called"
         "lvs-notify reconciles to another role, or another instance, than keepalived has"
         "each notify keyword calls its own role with its own instance's name; the generic one calls `lvs-notify notify`"
-    W26 "the generic notify calls a fixed role"
-        "every change of state brings the same role; the true one is in the arguments that keepalived adds"
-        "write: notify \"/usr/bin/lvs-notify notify\""
     I27 "after a split the director that stays MASTER is not told"
         "no state changes there, so no other script is called: the VIP is not announced again, and neighbours may keep the link address of the director that left"
         "on both directors: `vrrp_higher_prio_send_advert true` in global_defs, and notify_master_rx_lower_pri \"/usr/bin/lvs-notify master {name}\""
-    E29 "an unknown notify keyword"
-        "keepalived ignores the line and never calls the script"
-        "write one of notify, notify_master, notify_backup, notify_fault, notify_stop, notify_deleted, notify_master_rx_lower_pri"
     I32 "SELinux is enforcing, and lvs-notify is not called from /usr/libexec/keepalived"
         "the policy lets keepalived's domain read kernel parameters, not write them: arp_ignore and arp_announce cannot be set"
         "ln -s /usr/bin/lvs-notify /usr/libexec/keepalived/, restorecon it, and call it by that path"
-    I33 "systemd ends notify scripts together with keepalived"
-        "without KillMode=process every process of the unit is signalled at a stop, and killed when its time is over"
-        "install packaging/systemd/keepalived.service.d/lvs-notify.conf, then `systemctl daemon-reload`"
     W34 "two instances drive one desired-state file"
         "one in MASTER and one in BACKUP: the last notification decides whether VIP and services are there"
         "one file for each instance, named after it"
@@ -215,15 +193,6 @@ rules! {
     E55 "this host is a real server, but does not keep the VIP"
         "while BACKUP it has no VIP, and drops every request that the MASTER hands to it"
         "set `backup: {vips: keep}`"
-    W57 "parameters of IPVS break draining"
-        "clients stay with a server that is drained or gone"
-        "set `expire_nodest_conn: 1` with conn_reuse_mode 0, and `expire_quiescent_template: 1` with persistence, in ipvs.sysctl"
-    W58 "a directory that lvs-notify writes to is missing or not root's"
-        "a takeover works; parameters are lost at a reboot, and there is no copy to use when the file is broken"
-        "create it, owned by root with mode 0755"
-    W59 "a VIP is on lo with the prefix of a whole network"
-        "the whole network is local to this host until lvs-notify repairs it"
-        "find out what adds it (an interfaces file?), and write /32 there"
     W60 "a client-side interface is down"
         "as MASTER this host could not answer for its VIPs"
         "ip link set {name} up, or look at the cable"

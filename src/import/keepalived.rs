@@ -97,7 +97,7 @@ fn virtual_server(table: &mut Table, server: &VirtualServer<'_>, hosts: &Hosts) 
             }
             meaning::Service::Addresses(range, port) => {
                 let port = if port.is_empty() { 0 } else { hosts.port(port, protocol)? };
-                let addresses = range.addresses().map_err(anyhow::Error::msg)?;
+                let addresses = meaning::addresses(range).map_err(anyhow::Error::msg)?;
                 keys.extend(addresses.map(|address| ServiceKey::Endpoint { address, port, protocol }));
             }
         }

@@ -8,13 +8,12 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use super::{Statement, Tree};
+use super::{Statement, Tree, split};
 use crate::model::{Family, Forward, Tunnel};
 
 /// A range that holds more addresses is not unrolled.
 const MOST_ADDRESSES: u128 = 4096;
 
-/// keepalived.conf.
 pub struct Conf<'a> {
     pub tree: &'a Tree,
     /// VRRP instances and sync groups, in order
@@ -27,17 +26,13 @@ pub struct Conf<'a> {
 /// A vrrp_instance or a vrrp_sync_group.
 pub struct Block<'a> {
     pub at: &'a Statement,
+    tree: &'a Tree,
     pub name: &'a str,
     /// Instances of a sync group; `None` for an instance
     pub members: Option<Vec<&'a str>>,
     pub interface: &'a str,
     pub scripts: Vec<Notify<'a>>,
     pub vips: Vec<Vip<'a>>,
-    pub strict: bool,
-    /// A MASTER that hears a higher priority says so before it becomes BACKUP
-    pub higher_prio_send_advert: bool,
-    pub version: u32,
-    pub priority: u32,
 }
 
 /// A notify keyword, and what it runs: `execve` without a shell.
@@ -52,7 +47,6 @@ pub struct Notify<'a> {
     pub call: Option<Call>,
 }
 
-/// A call of lvs-notify.
 pub struct Call {
     pub command: String,
     pub instance: Option<String>,
@@ -66,7 +60,6 @@ pub struct Vip<'a> {
     pub prefix: u8,
     /// `dev`, or the instance's interface
     pub device: &'a str,
-    pub excluded: bool,
 }
 
 /// A virtual_server, with what it balances: itself, or each line of its group.
@@ -77,17 +70,14 @@ pub struct VirtualServer<'a> {
 
 /// `ADDRESS PORT` or `fwmark N`.
 pub enum Service<'a> {
-    /// Addresses, and a port's number or name; empty for every port
-    Addresses(Range, &'a str),
+    /// Addresses as numbers, and a port's number or name; empty for every port
+    Addresses(RangeInclusive<u128>, &'a str),
     /// A mark, and its family where it is given
     Mark(u32, Option<Family>),
 }
 
-/// One address or several, as numbers: `A`, `A-N`, `A-B` or `A/PREFIX`.
-pub struct Range(RangeInclusive<u128>);
-
 /// Notify keywords that keepalived has for the script of a state, with what each asks of lvs-notify.
-pub const NOTIFY: [(&str, &[&str]); 7] = [
+const NOTIFY: [(&str, &[&str]); 7] = [
     ("notify", &["notify"]),
     ("notify_master", &["master"]),
     ("notify_backup", &["backup"]),
@@ -98,7 +88,6 @@ pub const NOTIFY: [(&str, &[&str]); 7] = [
 ];
 
 impl<'a> Conf<'a> {
-    /// Reads a tree.
     pub fn of(tree: &'a Tree) -> Self {
         let vrrp = |at: &&Statement| matches!(at.keyword(), "vrrp_instance" | "vrrp_sync_group");
         Self {
@@ -110,12 +99,10 @@ impl<'a> Conf<'a> {
         }
     }
 
-    /// Every script of a state.
     pub fn scripts(&self) -> impl Iterator<Item = &Notify<'a>> {
         self.blocks.iter().flat_map(|block| &block.scripts)
     }
 
-    /// The blocks without the sync groups.
     pub fn instances(&self) -> impl Iterator<Item = &Block<'a>> {
         self.blocks.iter().filter(|block| block.members.is_none())
     }
@@ -128,40 +115,32 @@ impl<'a> Conf<'a> {
 
 impl<'a> Block<'a> {
     fn of(at: &'a Statement, tree: &'a Tree) -> Self {
-        let setting = |own, global| at.last(own).or_else(|| tree.globals(global).last());
-        // A switch is on when it stands alone.
-        let on = |line: &Statement| !matches!(line.value(1), "off" | "false" | "no");
-        let number = |line: Option<&Statement>, default| {
-            line.and_then(|line| line.value(1).parse().ok()).unwrap_or(default)
-        };
         let group = at.keyword() == "vrrp_sync_group";
-        let interface = at.last("interface").map_or("", |line| line.value(1));
-        let mut vips = Vec::new();
-        for keyword in ["virtual_ipaddress", "virtual_ipaddress_excluded"] {
-            let lines = at.all(keyword).flat_map(|list| &list.children);
-            vips.extend(lines.filter_map(|line| Vip::of(line, interface, keyword != "virtual_ipaddress")));
-        }
-        let strict = setting("strict_mode", "vrrp_strict").is_some_and(on);
-        // With vrrp_strict, an IPv6 instance is made one of version 3.
-        let six = strict && vips.first().is_some_and(|first| first.address.is_ipv6());
-        let version = if six { at.last("version") } else { setting("version", "vrrp_version") };
         let members = at.all("group").flat_map(|list| &list.children).flat_map(|line| &line.words);
+        let interface = at.last("interface").map_or("", |line| line.value(1));
+        let lists = ["virtual_ipaddress", "virtual_ipaddress_excluded"];
+        let vips = lists.iter().flat_map(|list| at.all(list)).flat_map(|list| &list.children);
         Self {
             at,
+            tree,
             name: at.value(1),
             members: group.then(|| members.map(String::as_str).collect()),
             interface,
             scripts: at.children.iter().filter_map(Notify::of).collect(),
-            vips,
-            strict: strict && !group,
-            higher_prio_send_advert: setting("higher_prio_send_advert", "vrrp_higher_prio_send_advert")
-                .is_some_and(on),
-            version: number(version, if six { 3 } else { 2 }),
-            priority: number(at.last("priority"), 100),
+            vips: vips.filter_map(|line| Vip::of(line, interface)).collect(),
         }
     }
 
-    /// It has a script for this keyword.
+    /// The line of a setting: its own, or else that of global_defs.
+    pub fn setting(&self, own: &'a str, global: &'a str) -> Option<&'a Statement> {
+        self.at.last(own).or_else(|| self.tree.globals(global).last())
+    }
+
+    /// Whether a switch is on, as it is when it stands alone.
+    pub fn is_on(&self, own: &'a str, global: &'a str) -> bool {
+        self.setting(own, global).is_some_and(|line| !matches!(line.value(1), "off" | "false" | "no"))
+    }
+
     pub fn has(&self, keyword: &str) -> bool {
         self.scripts.iter().any(|notify| notify.at.keyword() == keyword)
     }
@@ -191,31 +170,9 @@ impl<'a> Notify<'a> {
 /// the second word for the script, which it splits in the same way, and the third for a user, however it was meant.
 /// `None` when a quote is open.
 pub(super) fn script(at: &Statement) -> Option<(Vec<String>, Option<String>)> {
-    let mut words = split_escaped(&at.raw)?.into_iter().skip(1);
-    let argv = split_escaped(&words.next().unwrap_or_default())?;
+    let mut words = split(&at.raw, true)?.into_iter().skip(1);
+    let argv = split(&words.next().unwrap_or_default(), true)?;
     Some((argv, words.next()))
-}
-
-/// Splits a line at blanks outside of quotes, which may begin within a word. An escaped letter is taken as it is, also
-/// where keepalived makes another one of it, as of `\n`. `None` when a quote or an escape is open at the end.
-fn split_escaped(line: &str) -> Option<Vec<String>> {
-    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
-    let mut letters = line.chars();
-    while let Some(letter) = letters.next() {
-        if quote.is_none() && letter.is_ascii_whitespace() {
-            words.extend(word.take());
-            continue;
-        }
-        let word = word.get_or_insert_default();
-        match letter {
-            '\\' => word.push(letters.next()?),
-            _ if quote == Some(letter) => quote = None,
-            '"' | '\'' if quote.is_none() => quote = Some(letter),
-            _ => word.push(letter),
-        }
-    }
-    words.extend(word);
-    quote.is_none().then_some(words)
 }
 
 impl Call {
@@ -241,12 +198,12 @@ impl Call {
 
 impl<'a> Vip<'a> {
     /// A line of virtual_ipaddress; what is no address is left to keepalived.
-    fn of(at: &'a Statement, interface: &'a str, excluded: bool) -> Option<Self> {
+    fn of(at: &'a Statement, interface: &'a str) -> Option<Self> {
         let (address, prefix) = at.keyword().split_once('/').unwrap_or((at.keyword(), ""));
         let address: IpAddr = address.parse().ok()?;
         let device = at.values().skip_while(|word| *word != "dev").nth(1).unwrap_or(interface);
         let prefix = prefix.parse().unwrap_or(Family::of(address).host_prefix());
-        Some(Self { at, address, prefix, device, excluded })
+        Some(Self { at, address, prefix, device })
     }
 }
 
@@ -256,8 +213,7 @@ impl<'a> VirtualServer<'a> {
         let services = if at.value(1) != "group" {
             vec![Service::of(at, 1)]
         } else if let Some(group) = group() {
-            let told = |line: &Statement, why: String| format!("{}: {why}", line.place());
-            let service = |line| Service::of(line, 0).map_err(|why| told(line, why));
+            let service = |line| Service::of(line, 0).map_err(|why| format!("{}: {why}", line.place()));
             group.children.iter().map(service).collect()
         } else {
             vec![Err(format!("there is no virtual_server_group {}", at.value(2)))]
@@ -265,10 +221,9 @@ impl<'a> VirtualServer<'a> {
         Self { at, services }
     }
 
-    /// How a real server of it is reached, where that is said and understood.
-    pub fn method(&self, real: &Statement) -> Option<Forward> {
-        let last = |block: &Statement| block.children.iter().rfind(|line| is_method(line)).and_then(method);
-        last(real).or_else(|| last(self.at)).map(|(forward, _)| forward)
+    /// The line that says how a real server of it is reached.
+    pub fn method<'b>(&'b self, real: &'b Statement) -> Option<&'b Statement> {
+        [self.at, real].into_iter().flat_map(|block| &block.children).rfind(|line| is_method(line))
     }
 }
 
@@ -283,10 +238,10 @@ impl<'a> Service<'a> {
                 let family = if third == "inet6" { Family::Ipv6 } else { Family::Ipv4 };
                 Ok(Self::Mark(mark, (!third.is_empty()).then_some(family)))
             }
-            _ => match Range::parse(first) {
-                Some(range) => Ok(Self::Addresses(range, second)),
-                None => Err(format!("`{first}` is not an address or a range of addresses")),
-            },
+            _ => {
+                let range = range(first).map(|range| Self::Addresses(range, second));
+                range.ok_or_else(|| format!("`{first}` is not an address or a range of addresses"))
+            }
         }
     }
 }
@@ -317,45 +272,39 @@ pub fn method(line: &Statement) -> Option<(Forward, Tunnel)> {
     Some((forward, tunnel))
 }
 
-impl Range {
-    fn parse(text: &str) -> Option<Self> {
-        let (start, end) = text.split_at(text.find(['-', '/']).unwrap_or(text.len()));
-        let address: IpAddr = start.parse().ok()?;
-        let first = number(address);
-        let last = if let Some(prefix) = end.strip_prefix('/') {
-            let host = u32::from(Family::of(address).host_prefix()).checked_sub(prefix.parse().ok()?)?;
-            first | 1_u128.checked_shl(host).map_or(u128::MAX, |size| size - 1)
-        } else if let Some(last) = end.strip_prefix('-') {
-            match (last.parse::<IpAddr>(), address.is_ipv4()) {
-                (Ok(last), ipv4) => (last.is_ipv4() == ipv4).then(|| number(last))?,
-                // The last part alone: decimal for IPv4, hexadecimal for IPv6.
-                (_, true) => first & !0xff | u128::from(last.parse::<u8>().ok()?),
-                (_, false) => first & !0xffff | u128::from(u16::from_str_radix(last, 16).ok()?),
-            }
-        } else {
-            first
-        };
-        (first <= last).then_some(Self(first..=last))
-    }
-
-    /// Whether an address is one of them.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        self.0.contains(&number(address))
-    }
-
-    /// All of them.
-    ///
-    /// # Errors
-    /// When they are too many.
-    pub fn addresses(&self) -> Result<impl Iterator<Item = IpAddr> + use<>, String> {
-        let address = |number| Ipv6Addr::from(number).to_canonical();
-        let (first, last) = (*self.0.start(), *self.0.end());
-        if last - first >= MOST_ADDRESSES {
-            let range = format!("{}-{}", address(first), address(last));
-            return Err(format!("the range `{range}` has more than {MOST_ADDRESSES} addresses"));
+/// One address or several, as numbers: `A`, `A-N`, `A-B` or `A/PREFIX`.
+fn range(text: &str) -> Option<RangeInclusive<u128>> {
+    let (start, end) = text.split_at(text.find(['-', '/']).unwrap_or(text.len()));
+    let address: IpAddr = start.parse().ok()?;
+    let first = number(address);
+    let last = if let Some(prefix) = end.strip_prefix('/') {
+        let host = u32::from(Family::of(address).host_prefix()).checked_sub(prefix.parse().ok()?)?;
+        first | 1_u128.checked_shl(host).map_or(u128::MAX, |size| size - 1)
+    } else if let Some(last) = end.strip_prefix('-') {
+        match (last.parse::<IpAddr>(), address.is_ipv4()) {
+            (Ok(last), ipv4) => (last.is_ipv4() == ipv4).then(|| number(last))?,
+            // The last part alone: decimal for IPv4, hexadecimal for IPv6.
+            (_, true) => first & !0xff | u128::from(last.parse::<u8>().ok()?),
+            (_, false) => first & !0xffff | u128::from(u16::from_str_radix(last, 16).ok()?),
         }
-        Ok((first..=last).map(address))
+    } else {
+        first
+    };
+    (first <= last).then_some(first..=last)
+}
+
+/// The addresses of a range.
+///
+/// # Errors
+/// When they are too many.
+pub fn addresses(range: &RangeInclusive<u128>) -> Result<impl Iterator<Item = IpAddr> + use<>, String> {
+    let address = |number| Ipv6Addr::from(number).to_canonical();
+    let (first, last) = (*range.start(), *range.end());
+    if last - first >= MOST_ADDRESSES {
+        let range = format!("{}-{}", address(first), address(last));
+        return Err(format!("the range `{range}` has more than {MOST_ADDRESSES} addresses"));
     }
+    Ok((first..=last).map(address))
 }
 
 /// An address as a number that no address of the other family has: that of `::ffff:A` for IPv4.

@@ -4,18 +4,16 @@
 //! conditions. Knows no keyword but `include`, which [`files`] reads; what the others mean is in `meaning`. Never
 //! fails: what is wrong is a [`Trouble`]. Called by `check` and `import`.
 //!
-//! The facts are keepalived's `lib/parser.c`: `decomment()`, `read_line()` and `alloc_strvec_r()`. Two deliberate
-//! differences: an undefined `${NAME}` stays a word, where keepalived takes its brace for a block; and what `~SEQ` and
-//! `~LST` make is not read.
+//! The facts are keepalived's `lib/parser.c`: `decomment()`, `read_line()`, `replace_param()` and `alloc_strvec_r()`. Two
+//! deliberate differences: an undefined `${NAME}` stays a word, where keepalived takes its brace for a block; and what
+//! `~SEQ` and `~LST` make is not read.
 
 pub mod files;
 pub mod meaning;
-mod substitute;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-
-use substitute::{Definitions, is_name, is_name_letter};
 
 /// Includes and blocks nested deeper are not read.
 const MAX_DEPTH: usize = 32;
@@ -25,7 +23,7 @@ const MAX_BYTES: usize = 64 << 20;
 /// One keyword with its values, and its block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
-    /// Keyword and values, without their quotes; never empty
+    /// The keyword and its values, without their quotes
     pub words: Vec<String>,
     /// The line that the words were made from, without comment, after substitution
     pub raw: String,
@@ -38,7 +36,6 @@ pub struct Statement {
 }
 
 impl Statement {
-    /// The keyword.
     pub fn keyword(&self) -> &str {
         self.value(0)
     }
@@ -53,7 +50,6 @@ impl Statement {
         format!("{}:{}", self.file.display(), self.line)
     }
 
-    /// The words after the keyword.
     pub fn values(&self) -> impl Iterator<Item = &str> {
         self.words.iter().skip(1).map(String::as_str)
     }
@@ -79,19 +75,16 @@ pub struct Trouble {
     pub unread: bool,
 }
 
-/// A whole configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Tree {
     /// Statements outside of any block
     pub statements: Vec<Statement>,
     /// Every file that was read, in order
     pub files: Vec<PathBuf>,
-    /// What is wrong with the text
     pub troubles: Vec<Trouble>,
 }
 
 impl Tree {
-    /// Top-level statements that have this keyword.
     pub fn all<'a>(&'a self, keyword: &'a str) -> impl Iterator<Item = &'a Statement> {
         self.statements.iter().filter(move |statement| statement.keyword() == keyword)
     }
@@ -108,8 +101,9 @@ pub type Found = (PathBuf, Result<Vec<u8>, String>);
 /// Reads the configuration that starts in `path`. `id` is what `@` conditions compare with: `keepalived -i`,
 /// or the host's name up to its first dot. `find` gets a path or pattern and returns the files it matches.
 pub fn parse(path: &Path, id: &str, find: &mut dyn FnMut(&Path) -> Vec<Found>) -> Tree {
+    let own = [("_INSTANCE", id), ("_HASH", "#"), ("_BANG", "!"), ("_RANDOM", "0")];
     let mut reader = Reader {
-        definitions: Definitions::new(id),
+        definitions: own.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         id,
         find,
         tree: Tree::default(),
@@ -120,7 +114,8 @@ pub fn parse(path: &Path, id: &str, find: &mut dyn FnMut(&Path) -> Vec<Found>) -
         left: MAX_BYTES,
     };
     reader.include(path);
-    while !reader.open.is_empty() {
+    while let Some(owner) = reader.open.last() {
+        (reader.file, reader.line) = (Rc::clone(&owner.file), owner.line);
         reader.trouble("a `{` has no `}`: everything after it is read as part of that block");
         reader.close();
     }
@@ -130,10 +125,11 @@ pub fn parse(path: &Path, id: &str, find: &mut dyn FnMut(&Path) -> Vec<Found>) -
 struct Reader<'a> {
     id: &'a str,
     find: &'a mut dyn FnMut(&Path) -> Vec<Found>,
-    definitions: Definitions,
+    /// Every definition so far; the lines of one are joined by `\n`
+    definitions: BTreeMap<String, String>,
     tree: Tree,
-    /// Statements of the blocks that are open, from the outermost
-    open: Vec<Vec<Statement>>,
+    /// Whose blocks are open, from the outermost
+    open: Vec<Statement>,
     file: Rc<Path>,
     line: usize,
     /// Files that are read at once
@@ -179,7 +175,8 @@ impl Reader<'_> {
     }
 
     fn enter(&mut self, file: Rc<Path>, line: usize) {
-        self.definitions.set("_PWD", &directory(&file).to_string_lossy());
+        let directory = file.parent().unwrap_or(Path::new(""));
+        self.definitions.insert("_PWD".to_owned(), directory.to_string_lossy().into_owned());
         (self.file, self.line) = (file, line);
     }
 
@@ -188,50 +185,20 @@ impl Reader<'_> {
         let mut definition: Option<(String, String)> = None;
         for (number, line) in text.split('\n').enumerate() {
             self.line = number + 1;
-            let (line, continues) = self.uncommented(line);
-            let (name, value) = if let Some((name, value)) = definition.take() {
-                let joint = if value.is_empty() || line.is_empty() { "" } else { "\n" };
-                (name, value + joint + &line)
-            } else if let Some((name, value)) = self.conditional(&line).and_then(defines) {
-                (name.to_owned(), value.to_owned())
-            } else {
-                self.expand(line);
-                continue;
+            let (line, continues) = uncommented(line);
+            let defined = match definition.take() {
+                Some((name, value)) => {
+                    let joint = if value.is_empty() || line.is_empty() { "" } else { "\n" };
+                    Some((name, value + joint + &line))
+                }
+                None => self.conditional(&line).and_then(defines),
             };
-            match continues {
-                true => definition = Some((name, value)),
-                false => self.definitions.set(&name, &value),
+            match defined {
+                None => self.expand(line),
+                Some(goes_on) if continues => definition = Some(goes_on),
+                Some((name, value)) => drop(self.definitions.insert(name, value)),
             }
         }
-    }
-
-    /// The line without comment and outer blanks, and whether it ends with a backslash (which is taken off).
-    /// Only double quotes protect a comment's first letter, as in keepalived.
-    fn uncommented(&mut self, line: &str) -> (String, bool) {
-        let mut kept = String::with_capacity(line.len());
-        let (mut quote, mut continues) = (false, false);
-        let mut letters = line.trim_end_matches('\r').chars();
-        while let Some(letter) = letters.next() {
-            match letter {
-                '\\' => match letters.next() {
-                    None => continues = true,
-                    Some(next @ ('#' | '!')) if !quote => kept.push(next),
-                    Some(next) => kept.extend([letter, next]),
-                },
-                '#' | '!' if !quote => {
-                    continues = letters.last() == Some('\\');
-                    break;
-                }
-                _ => {
-                    quote ^= letter == '"';
-                    kept.push(letter);
-                }
-            }
-        }
-        if quote {
-            self.trouble("a double quote is not closed in its line");
-        }
-        (kept.trim().to_owned(), continues)
     }
 
     /// The line without its `@id` conditions, or `None` when one of them is not met.
@@ -250,15 +217,26 @@ impl Reader<'_> {
         while let Some(line) = waiting.pop() {
             let Some(line) = self.conditional(&line) else { continue };
             if let Some((name, value)) = defines(line) {
-                self.definitions.set(name, value);
+                self.definitions.insert(name, value);
             } else if let Some(kind) = ["~SEQ", "~LST"].iter().find(|kind| line.starts_with(**kind)) {
                 self.note(format!("the lines that `{kind}` makes are not read"), true);
-            } else if let Some(made) = self.definitions.substitute(line) {
+            } else if let Some(made) = self.substitute(line) {
                 waiting.extend(made.split('\n').rev().filter(|line| self.affords(line)).map(str::to_owned));
             } else {
                 self.plain(line);
             }
         }
+    }
+
+    /// The line with its first reference replaced, which makes it several where the definition has several lines; `None`
+    /// when nothing refers to a definition. Only at a line's end can one of several lines stand.
+    fn substitute(&self, line: &str) -> Option<String> {
+        line.match_indices('$').find_map(|(at, _)| {
+            let (before, reference) = line.split_at(at);
+            let (name, after) = reference_name(reference.get(1..)?)?;
+            let value = self.definitions.get(name)?;
+            (after.is_empty() || !value.contains('\n')).then(|| format!("{before}{value}{after}"))
+        })
     }
 
     fn affords(&mut self, line: &str) -> bool {
@@ -272,22 +250,24 @@ impl Reader<'_> {
 
     /// Text without anything to substitute: an include, statements, braces.
     fn plain(&mut self, line: &str) {
-        if let [first, second] = split(line).as_slice() {
+        if let Some([first, second]) = split(line, false).as_deref() {
             if matches!(first.strip_prefix("include"), Some("" | "r" | "m" | "w" | "b" | "a")) {
-                return self.include(&directory(&self.file).join(second));
+                return self.include(&self.file.with_file_name(second));
             }
         }
-        let (mut quote, mut start) = (false, 0);
+        let (mut quote, mut start, mut undefined) = (false, 0, 0);
         for (at, letter) in line.char_indices() {
             quote ^= letter == '"';
-            if quote || !matches!(letter, '{' | '}') || is_reference(line, at) {
+            // The braces of a `${NAME}` that would have been replaced if it were defined.
+            let reference = line.get(at..).and_then(|rest| reference_name(rest.strip_prefix('$')?));
+            undefined = reference.map_or(undefined, |(_, after)| line.len() - after.len());
+            if quote || at < undefined || !matches!(letter, '{' | '}') {
                 continue;
             }
             self.statement(line.get(start..at).unwrap_or_default());
-            if letter == '{' {
-                self.open()
-            } else {
-                self.close()
+            match letter {
+                '{' => self.open(),
+                _ => self.close(),
             }
             start = at + 1;
         }
@@ -296,11 +276,11 @@ impl Reader<'_> {
 
     /// Where the next statement goes: into the innermost open block.
     fn level(&mut self) -> &mut Vec<Statement> {
-        self.open.last_mut().unwrap_or(&mut self.tree.statements)
+        self.open.last_mut().map_or(&mut self.tree.statements, |owner| &mut owner.children)
     }
 
     fn statement(&mut self, text: &str) {
-        let (raw, words) = (text.trim().to_owned(), split(text));
+        let (raw, words) = (text.trim().to_owned(), split(text, false).unwrap_or_default());
         if !words.is_empty() {
             let (file, line) = (Rc::clone(&self.file), self.line);
             self.level().push(Statement { words, raw, file, line, block: false, children: Vec::new() });
@@ -311,59 +291,99 @@ impl Reader<'_> {
         if self.open.len() >= MAX_DEPTH {
             return self.trouble("blocks are nested too deeply; this `{` is ignored");
         }
-        match self.level().last_mut() {
-            Some(owner) if !owner.block => {
-                owner.block = true;
-                self.open.push(Vec::new());
+        match self.level().pop() {
+            Some(owner) if !owner.block => self.open.push(Statement { block: true, ..owner }),
+            other => {
+                self.level().extend(other);
+                self.trouble("unexpected `{`: keepalived ignores it");
             }
-            _ => self.trouble("unexpected `{`: keepalived ignores it"),
         }
     }
 
     fn close(&mut self) {
-        match (self.open.pop(), self.level().last_mut()) {
-            (Some(children), Some(owner)) => owner.children = children,
-            _ => self.trouble("an extra `}`: a block was closed before"),
+        match self.open.pop() {
+            Some(owner) => self.level().push(owner),
+            None => self.trouble("an extra `}`: a block was closed before"),
         }
     }
 }
 
-fn directory(path: &Path) -> &Path {
-    path.parent().unwrap_or(Path::new(""))
+/// The line without comment and outer blanks, and whether it ends with a backslash (which is taken off).
+/// Only double quotes protect a comment's first letter, as in keepalived.
+fn uncommented(line: &str) -> (String, bool) {
+    let mut kept = String::with_capacity(line.len());
+    let (mut quote, mut continues) = (false, false);
+    let mut letters = line.trim_end_matches('\r').chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\\' => match letters.next() {
+                None => continues = true,
+                Some(next @ ('#' | '!')) if !quote => kept.push(next),
+                Some(next) => kept.extend([letter, next]),
+            },
+            '#' | '!' if !quote => {
+                continues = letters.last() == Some('\\');
+                break;
+            }
+            _ => {
+                quote ^= letter == '"';
+                kept.push(letter);
+            }
+        }
+    }
+    (kept.trim().to_owned(), continues)
 }
 
 /// Reads `$NAME=value`. The name is followed by the sign at once.
-fn defines(line: &str) -> Option<(&str, &str)> {
+fn defines(line: &str) -> Option<(String, String)> {
     let (name, value) = line.strip_prefix('$')?.split_once('=')?;
-    is_name(name).then(|| (name, value.trim_start()))
+    is_name(name).then(|| (name.to_owned(), value.trim_start().to_owned()))
 }
 
-/// Whether the brace at this place is one of `${NAME}`, which is undefined: else it would have been replaced.
-fn is_reference(line: &str, at: usize) -> bool {
-    let (head, brace) = line.split_at(at);
-    match brace.strip_prefix('{') {
-        Some(rest) => head.ends_with('$') && rest.trim_start_matches(is_name_letter).starts_with('}'),
-        None => head.trim_end_matches(is_name_letter).ends_with("${"),
-    }
+/// The name that a reference, given without its `$`, names, and the text after it. Without braces it must end the word.
+fn reference_name(text: &str) -> Option<(&str, &str)> {
+    let (name, after) = match text.strip_prefix('{') {
+        Some(inner) => inner.split_once('}')?,
+        None => text.split_at(text.find(|letter| !is_name_letter(letter)).unwrap_or(text.len())),
+    };
+    let ends = text.starts_with('{') || after.is_empty() || after.starts_with([' ', '\t', ',']);
+    // ${_RANDOM 1 9}
+    let name = name.split(' ').next()?;
+    (ends && is_name(name)).then_some((name, after))
 }
 
-/// Splits a line as keepalived does for most keywords: at blanks, with double quotes around a word that
-/// may hold some, without escapes. A word ends where a quote begins.
-fn split(line: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut rest = line.trim_start();
-    while !rest.is_empty() {
-        let (word, after) = match rest.strip_prefix('"') {
-            Some(inner) => inner.split_once('"').unwrap_or((inner, "")),
-            None => {
-                let blank = [' ', '\t', '\r', '\u{b}', '\u{c}', '"'];
-                rest.split_at(rest.find(blank).unwrap_or(rest.len()))
-            }
-        };
-        words.push(word.to_owned());
-        rest = after.trim_start();
+fn is_name(name: &str) -> bool {
+    name.chars().all(is_name_letter) && !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit())
+}
+
+fn is_name_letter(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || letter == '_'
+}
+
+/// Splits a line at blanks outside of quotes, as keepalived does: for most keywords with double quotes around whole words
+/// and nothing else. For scripts, `escaped`, also with single ones, which may begin within a word, and with backslashes: the
+/// next letter is taken as it is, also where keepalived makes another one of it, as of `\n`; and `None` when one is open.
+fn split(line: &str, escaped: bool) -> Option<Vec<String>> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    let mut letters = line.chars();
+    while let Some(letter) = letters.next() {
+        let opens = quote.is_none() && (letter == '"' || (escaped && letter == '\''));
+        let closes = quote == Some(letter);
+        let blank = quote.is_none() && (letter.is_ascii_whitespace() || letter == '\u{b}');
+        if blank || (!escaped && (opens || closes)) {
+            words.extend(word.take());
+        }
+        if opens {
+            (quote, word) = (Some(letter), Some(word.unwrap_or_default()));
+        } else if closes {
+            quote = None;
+        } else if !blank {
+            let literal = if escaped && letter == '\\' { letters.next()? } else { letter };
+            word.get_or_insert_default().push(literal);
+        }
     }
-    words
+    words.extend(word);
+    (quote.is_none() || !escaped).then_some(words)
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ use crate::text::shown;
 
 use super::Exit;
 
-/// How `check` ends.
 pub fn exit(checked: &Checked) -> Exit {
     match (checked.invalid.is_empty(), checked.findings.is_empty()) {
         (false, _) => Exit::Invalid,
@@ -24,10 +23,12 @@ pub fn text(checked: &Checked) -> String {
     for invalid in &checked.invalid {
         let _ = writeln!(text, "{invalid}\n");
     }
-    for finding in &checked.findings {
-        let _ = writeln!(text, "{} {}", finding.rule.id, headline(finding));
-        let _ = writeln!(text, "    effect: {}", finding.rule.effect);
-        let _ = writeln!(text, "    fix:    {}", shown(&finding.remedy));
+    for Finding { file, line, rule, what, remedy, .. } in &checked.findings {
+        let line = line.map_or(String::new(), |line| format!(":{line}"));
+        let what = if what.is_empty() { String::new() } else { format!(": {}", shown(what)) };
+        let _ = writeln!(text, "{} {}{line}: {}{what}", rule.id, shown(file), rule.title);
+        let _ = writeln!(text, "    effect: {}", rule.effect);
+        let _ = writeln!(text, "    fix:    {}", shown(remedy));
     }
     if !checked.findings.is_empty() {
         text.push('\n');
@@ -37,33 +38,29 @@ pub fn text(checked: &Checked) -> String {
         let _ = writeln!(text, "{}: valid; VIPs: {vips}, services: {services}", shown(&file.path));
     }
     let mut looked: Vec<String> = checked.conf.iter().map(|path| shown(path)).collect();
-    let mut left = Vec::new();
-    match checked.host {
-        true => looked.push("this host".to_owned()),
-        false => left.push("this host (--host)"),
-    }
-    if checked.conf.is_empty() {
-        left.push("keepalived.conf (--keepalived-conf FILE)");
-    }
-    if !looked.is_empty() {
-        let _ = writeln!(text, "Also checked: {}", looked.join(", "));
-    }
-    if !left.is_empty() {
-        let _ = writeln!(text, "Not checked: {}", left.join(", "));
+    looked.extend(checked.host.then(|| "this host".to_owned()));
+    let conf = "keepalived.conf (--keepalived-conf FILE)";
+    let parts = [(checked.host, "this host (--host)"), (!checked.conf.is_empty(), conf)];
+    let left = parts.into_iter().filter(|(looked, _)| !looked).map(|(_, part)| part.to_owned()).collect();
+    for (head, list) in [("Also checked", looked), ("Not checked", left)] {
+        if !list.is_empty() {
+            let _ = writeln!(text, "{head}: {}", list.join(", "));
+        }
     }
     if exit(checked) == Exit::Done {
         return text + "Nothing found\n";
     }
     let count = |wanted| checked.findings.iter().filter(|found| found.severity == wanted).count();
-    let mut counts = vec![
+    let counts = [
         (checked.invalid.len(), "invalid file"),
         (count(Severity::Error), "error"),
         (count(Severity::Warning), "warning"),
         (count(Severity::Info), "hint"),
     ];
-    counts.retain(|(count, word)| *count > 0 || *word != "invalid file");
-    let numbered = |(count, word)| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
-    text + &format!("Found: {}\n", counts.into_iter().map(numbered).collect::<Vec<_>>().join(", "))
+    let counted = counts.into_iter().filter(|(count, word)| *count > 0 || *word != "invalid file");
+    let numbered =
+        counted.map(|(count, word)| format!("{count} {word}{}", if count == 1 { "" } else { "s" }));
+    text + &format!("Found: {}\n", numbered.collect::<Vec<_>>().join(", "))
 }
 
 /// For programs.
@@ -76,15 +73,4 @@ pub fn as_json(checked: &Checked) -> String {
         "host": checked.host,
         "findings": checked.findings,
     }))
-}
-
-/// Where it is, and which objects it is about.
-fn headline(finding: &Finding) -> String {
-    let place = match (&finding.file, finding.line) {
-        (Some(file), Some(line)) => format!("{}:{line}", shown(file)),
-        (Some(file), None) => shown(file),
-        (None, _) => "this host".to_owned(),
-    };
-    let what = if finding.what.is_empty() { String::new() } else { format!(": {}", shown(&finding.what)) };
-    format!("{place}: {}{what}", finding.rule.title)
 }

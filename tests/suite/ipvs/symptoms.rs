@@ -659,7 +659,7 @@ fn a_script_that_keepalived_does_not_run() {
         ("E04", None, Some(format!("chown nobody {PROGRAM}"))),
         ("E04", None, Some(format!("chmod 644 {PROGRAM}"))),
         ("E04", None, Some(format!("chmod 777 {PROGRAM}"))),
-        ("E29", Some(("notify_master \"", "notify_mater \"")), None),
+        ("E37", Some(("notify_master \"", "notify_mater \"")), None),
     ] {
         println!("\n=== {rule} {edit:?} {spoil:?}");
         lab.configure(edit.as_slice());
