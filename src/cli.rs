@@ -174,8 +174,7 @@ impl Cli {
     /// Reads the command line; an error is what is wrong with it, and also how help and version are told.
     pub fn read() -> Result<Self, clap::Error> {
         let cli = Self::try_parse()?;
-        let Command::Import { from: Origin::Kernel | Origin::Script, file: Some(file), .. } = &cli.command
-        else {
+        let Command::Import { from: Origin::Kernel, file: Some(file), .. } = &cli.command else {
             return Ok(cli);
         };
         let wrong = format!(

@@ -10,15 +10,16 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, anyhow};
 
-use super::table::{Place, Table};
+use super::table::Table;
 use crate::config::WantedService;
 use crate::keepalived_conf::meaning::{self, Conf, VirtualServer};
 use crate::keepalived_conf::{self, Statement, files};
 use crate::model::{
-    DEFAULT_PERSISTENCE, DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Servers,
-    Service, ServiceKey, SyncDaemon, Timeouts, Tunnel, service_flag,
+    AddressKey, DEFAULT_PERSISTENCE, DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey,
+    Servers, Service, ServiceKey, SyncDaemon, Timeouts, Tunnel, service_flag,
 };
 use crate::names::Hosts;
+use crate::observed::ObservedAddress;
 use crate::text::shown;
 
 /// Reads a configuration with its includes. Never fails: what is not understood is told in the comments.
@@ -52,9 +53,9 @@ pub fn read(name: &str, text: &str, hosts: &Hosts) -> Table {
     for instance in conf.instances() {
         for vip in &instance.vips {
             // One that is bound to lo is reached by the instance's interface.
-            let name = if vip.device == "lo" { instance.interface } else { vip.device };
-            let interface = (!name.is_empty()).then(|| name.to_owned());
-            table.places.entry(vip.address).or_insert(Place { interface, ..Place::default() });
+            let interface = if vip.device == "lo" { instance.interface } else { vip.device };
+            let key = AddressKey { interface: interface.to_owned(), address: vip.address };
+            table.addresses.push(ObservedAddress { key, prefix: vip.prefix, label: None });
         }
     }
     table

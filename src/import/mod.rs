@@ -24,7 +24,7 @@ use crate::ipvsadm;
 use crate::text::shown;
 
 pub use crate::names::Hosts;
-pub use table::{Place, Table};
+pub use table::Table;
 pub use write::write;
 
 /// What to read.
@@ -36,9 +36,6 @@ pub enum Origin {
     IpvsadmSave,
     /// The virtual_server blocks of a keepalived.conf
     KeepalivedConf,
-    /// What `--run` has taken the place of
-    #[value(hide = true)]
-    Script,
 }
 
 /// Reads the source and gives the file's text, which `check` accepts.
@@ -46,10 +43,7 @@ pub enum Origin {
 /// # Errors
 /// When the source cannot be read or, of `ipvsadm-save`, when a line is not understood.
 pub fn run(origin: Origin, file: Option<&Path>) -> anyhow::Result<String> {
-    if origin == Origin::Kernel {
-        return write(&kernel::read()?);
-    }
-    let (name, text) = input(file)?;
+    let (name, text) = if origin == Origin::Kernel { Default::default() } else { input(file)? };
     write(&parse(origin, &name, &text, &Hosts::system())?)
 }
 
@@ -62,13 +56,13 @@ pub fn run_script(words: &[OsString], limit: Duration) -> anyhow::Result<(String
     Ok((write(&table)?, problem))
 }
 
-/// Reads a text source.
+/// Reads a source; of the kernel, no text.
 ///
 /// # Errors
 /// Every line that is not understood, with its number, where the source is to be understood whole.
 pub fn parse(origin: Origin, name: &str, text: &str, hosts: &Hosts) -> anyhow::Result<Table> {
     match origin {
-        Origin::Kernel | Origin::Script => bail!("this is not read as text"),
+        Origin::Kernel => kernel::read(),
         Origin::IpvsadmSave => {
             let services = ipvsadm::read(name, text, hosts)?;
             let lost = "ipvsadm does not save thresholds (-x, -y), timeouts (--set) and sync daemons; `--from kernel` reads them.";

@@ -99,15 +99,7 @@ fn execute(script: &Path, arguments: &[OsString], limit: Duration) -> anyhow::Re
 fn made(before: &Observed, mut after: Observed) -> Table {
     after.parameters.retain(|name, value| before.parameters.get(name) != Some(value));
     after.addresses.retain(|found| !before.addresses.contains(found));
-    let mut table = after.ipvs.as_ref().map(|ipvs| kernel::table(&after, ipvs)).unwrap_or_default();
-    let others = after.addresses.iter().filter(|found| !found.is_of_the_link());
-    let others: Vec<String> = others
-        .filter(|found| !table.places.contains_key(&found.key.address))
-        .map(|found| format!("{}/{} on {}", found.key.address, found.prefix, found.key.interface))
-        .collect();
-    if !others.is_empty() {
-        table.notes.push(format!("It also added addresses that are no service's: {}.", others.join(", ")));
-    }
+    let mut table = kernel::table(&after, &after.table());
     table.notes.push(
         "Not looked at, because no desired-state file has it: routes, firewall rules, other parameters, files, programs."
             .to_owned(),
