@@ -4,7 +4,6 @@
 //! `check` reads it, and what is refused there is taken out and told, until nothing is. So the writer cannot disagree with
 //! the reader. Called by `import`.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -25,9 +24,6 @@ const WIDTH: usize = 110;
 
 const NOT_WRITTEN: &str = "Not written, because a desired-state file refuses it. Where the service's VIP or mark is declared above, `plan` shows the removal of what is missing there.";
 
-/// Commands for what is not written, and why.
-type Refused = Vec<(Vec<String>, BTreeSet<String>)>;
-
 /// A key, its value, and the value that need not be written.
 type Key<'a> = (&'a str, String, &'a str);
 
@@ -36,7 +32,7 @@ type Key<'a> = (&'a str, String, &'a str);
 /// # Errors
 /// When the reader of the file refuses what cannot be taken out, which would be a mistake in this program.
 pub fn write(table: &Table) -> anyhow::Result<String> {
-    let (mut kept, mut refused) = (table.clone(), Refused::new());
+    let (mut kept, mut refused) = (table.clone(), String::new());
     loop {
         let source = Source { name: "import".to_owned(), text: document(&kept, &refused) };
         let problems = problems(&kept, &source)?;
@@ -46,12 +42,9 @@ pub fn write(table: &Table) -> anyhow::Result<String> {
         for problem in problems.iter().filter(|problem| problem.location.first() == first.location.first()) {
             let way: Vec<&str> = problem.location.iter().map(String::as_str).collect();
             let changes = std::iter::from_fn(|| take_out(&mut kept, &tried, &way));
-            let commands: Vec<String> = changes.flat_map(|change| change.commands()).collect();
-            match refused.last_mut() {
-                // It is out already.
-                Some((_, why)) if commands.is_empty() => _ = why.insert(problem.message.clone()),
-                _ => refused.push((commands, [problem.message.clone()].into())),
-            }
+            let commands = changes.flat_map(|change| change.commands());
+            commands.for_each(|command| comment(&mut refused, "#  ", &command));
+            comment(&mut refused, "#      ", &problem.message);
         }
         if kept == tried {
             bail!("the file written would not be valid; please report this input: {problems:?}");
@@ -114,7 +107,7 @@ fn take_out(kept: &mut Table, tried: &Table, way: &[&str]) -> Option<Change> {
 }
 
 /// The whole file.
-fn document(table: &Table, refused: &Refused) -> String {
+fn document(table: &Table, refused: &str) -> String {
     let mut text = String::new();
     let origin = format!("Written by `lvs-notify import` from {}.", table.origin);
     let next =
@@ -148,12 +141,7 @@ fn document(table: &Table, refused: &Refused) -> String {
         text.push('\n');
         comment(&mut text, "# ", NOT_WRITTEN);
     }
-    for (commands, reasons) in refused {
-        let reasons: Vec<&str> = reasons.iter().map(String::as_str).collect();
-        comment(&mut text, "#  * ", &reasons.join("; "));
-        commands.iter().for_each(|command| comment(&mut text, "#      ", command));
-    }
-    text
+    text + refused
 }
 
 fn vips(text: &mut String, table: &Table) {
@@ -292,10 +280,9 @@ fn comment(text: &mut String, margin: &str, words: &str) {
     for word in shown(words).split_whitespace() {
         if line.len() > margin.len() && line.chars().count() + word.chars().count() > WIDTH {
             let _ = writeln!(text, "{}", line.trim_end());
-            // What goes on is no new item of a list.
-            line = margin.replace('*', " ");
+            line = margin.to_owned();
         }
-        line.push_str(word);
+        line += word;
         line.push(' ');
     }
     let _ = writeln!(text, "{}", line.trim_end());

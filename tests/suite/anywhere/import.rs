@@ -238,12 +238,12 @@ fn what_is_refused_is_told_and_the_rest_is_written() {
     let written = import::write(&table).unwrap();
     let (_, told) = written.split_once("\n# Not written").unwrap();
     for line in [
-        "* `2678401s` must be whole seconds, from 1s to 31d ipvsadm --set 2678401 60 0 *",
-        "* 500 is out of range: 1024 to 65535; not an interface name: 1 to 15 characters, no slash, colon or blank ipvsadm --start-daemon backup --mcast-interface eth0/1 --syncid 3 --sync-maxlen 500 *",
-        "* the lower threshold must not be above the upper one ipvsadm -a -t 192.0.2.1:80 -r 203.0.113.2:80 -m -w 1 -x 0 -y 5 *",
-        "* a desired-state file has no words for these settings; flags: 0x40 ipvsadm -A -t 192.0.2.3:80 -s rr",
-        "* a label is `lo` or begins with `lo:`, and has at most 15 characters, as in `lo:0` ip address add 192.0.2.1/32 dev lo label eth0:1 ip address add 192.0.2.1/32 dev eth0 *",
-        "* `default` cannot face clients; name the interface on which they reach the VIP, or leave `interface` out when the VIP is routed ip address add 192.0.2.2/32 dev default *",
+        "ipvsadm --set 2678401 60 0 `2678401s` must be whole seconds, from 1s to 31d",
+        "ipvsadm --start-daemon backup --mcast-interface eth0/1 --syncid 3 --sync-maxlen 500 not an interface name: 1 to 15 characters, no slash, colon or blank 500 is out of range: 1024 to 65535",
+        "ipvsadm -a -t 192.0.2.1:80 -r 203.0.113.2:80 -m -w 1 -x 0 -y 5 the lower threshold must not be above the upper one",
+        "ipvsadm -A -t 192.0.2.3:80 -s rr a desired-state file has no words for these settings; flags: 0x40",
+        "ip address add 192.0.2.1/32 dev lo label eth0:1 ip address add 192.0.2.1/32 dev eth0 a label is `lo` or begins with `lo:`",
+        "ip address add 192.0.2.2/32 dev default `default` cannot face clients",
     ] {
         assert!(comments(told).contains(line), "{line}\n{written}");
     }

@@ -231,7 +231,7 @@ fn a_standby_and_what_cannot_be_said() {
     for words in [
         "and two run here",
         "ipvsadm --start-daemon master --mcast-interface d0 --syncid 7",
-        "* 127.0.0.1 cannot be a VIP",
+        "-m -w 5 127.0.0.1 cannot be a VIP",
         "ipvsadm -a -t 127.0.0.1:80 -r 10.0.0.11:80 -m -w 5",
     ] {
         assert!(told.contains(words), "{words}\n{file}");
