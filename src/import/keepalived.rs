@@ -169,10 +169,7 @@ fn wanted(
     let mut servers = Servers::new();
     for line in block.all("real_server") {
         match real_server(line, usual, key, hosts, lost) {
-            Ok((server, settings)) if servers.insert(server, settings).is_some() => {
-                lost.push(format!("{} a second real server {server}, which counts", line.place()));
-            }
-            Ok(_) => {}
+            Ok((server, settings)) => _ = servers.insert(server, settings),
             Err(why) => lost.push(format!("{} NOT WRITTEN, {why}", line.place())),
         }
     }

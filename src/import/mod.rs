@@ -6,15 +6,13 @@
 mod keepalived;
 mod kernel;
 pub mod sandbox;
-mod script;
+pub mod script;
 mod table;
 mod write;
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, stdin};
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
@@ -47,16 +45,7 @@ pub fn run(origin: Origin, file: Option<&Path>) -> anyhow::Result<String> {
     write(&parse(origin, &name, &text, &Hosts::system())?)
 }
 
-/// Lets a script run in private namespaces; gives the file's text, and why it may lack something.
-///
-/// # Errors
-/// When the script cannot be run.
-pub fn run_script(words: &[OsString], limit: Duration) -> anyhow::Result<(String, Option<String>)> {
-    let (table, problem) = script::read(words, limit)?;
-    Ok((write(&table)?, problem))
-}
-
-/// Reads a source; of the kernel, no text.
+/// Reads a source: the text, or the kernel.
 ///
 /// # Errors
 /// Every line that is not understood, with its number, where the source is to be understood whole.

@@ -4,8 +4,8 @@
 //! `check` reads it, and what is refused there is taken out and told, until nothing is. So the writer cannot disagree with
 //! the reader. Called by `import`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::net::IpAddr;
 
 use anyhow::bail;
 
@@ -14,7 +14,7 @@ use crate::config::document::{Arp, ShortOr};
 use crate::config::source::{Problem, Source};
 use crate::config::{Config, WantedService};
 use crate::model::service_flag::ONE_PACKET;
-use crate::model::{Endpoint, Family, Forward, RealServer, ServerKey, ServiceKey, Timeouts};
+use crate::model::{Endpoint, Family, Forward, RealServer, ServiceKey, Timeouts};
 use crate::observed::ObservedAddress;
 use crate::plan::Change;
 use crate::text::{clean_json, shown};
@@ -43,8 +43,8 @@ pub fn write(table: &Table) -> anyhow::Result<String> {
             let way: Vec<&str> = problem.location.iter().map(String::as_str).collect();
             let changes = std::iter::from_fn(|| take_out(&mut kept, &tried, &way));
             let commands = changes.flat_map(|change| change.commands());
-            commands.for_each(|command| comment(&mut refused, "#  ", &command));
-            comment(&mut refused, "#      ", &problem.message);
+            commands.for_each(|command| comment(&mut refused, "# ", &command));
+            comment(&mut refused, "#     ", &problem.message);
         }
         if kept == tried {
             bail!("the file written would not be valid; please report this input: {problems:?}");
@@ -60,18 +60,17 @@ fn problems(table: &Table, source: &Source) -> anyhow::Result<Vec<Problem>> {
             "`sync_daemon` is one daemon that follows the role, and two run here; they stay as they are";
         return Ok(vec![problem(["ipvs", "sync_daemon"], why.to_owned())]);
     }
-    let config = match Config::try_from(&source.document()?) {
-        Ok(config) => config,
+    let read = match Config::try_from(&source.document()?) {
+        Ok(config) => config.services,
         Err(problems) => return Ok(problems),
     };
     let services = table.services.iter().enumerate();
-    let differing = services.filter(|(_, (key, wanted))| config.services.get(key) != Some(wanted));
-    let no_words = differing.map(|(index, (_, wanted))| {
-        let flags = wanted.settings.flags;
-        let why = format!("a desired-state file has no words for these settings; flags: {flags:#x}");
-        problem(["virtual_services", &index.to_string()], why)
-    });
-    Ok(no_words.collect())
+    let differing = services.filter(|(_, (key, wanted))| read.get(key) != Some(wanted));
+    let no_words = |(index, (_, wanted)): (usize, (_, &WantedService))| {
+        let why = "a desired-state file has no words for these settings; flags";
+        problem(["virtual_services", &index.to_string()], format!("{why}: {:#x}", wanted.settings.flags))
+    };
+    Ok(differing.map(no_words).collect())
 }
 
 /// Takes out of a table, one thing a call, what a problem of it as it was tried is about; gives what would make it.
@@ -109,17 +108,21 @@ fn take_out(kept: &mut Table, tried: &Table, way: &[&str]) -> Option<Change> {
 /// The whole file.
 fn document(table: &Table, refused: &str) -> String {
     let mut text = String::new();
-    let origin = format!("Written by `lvs-notify import` from {}.", table.origin);
-    let next =
-        "`lvs-notify check FILE` validates it; `lvs-notify plan master -c FILE` shows what would change.";
-    let more = (!refused.is_empty()).then_some("Some things are not written: see the end of this file.");
-    let notes = table.notes.iter().map(String::as_str).chain(more);
-    [origin.as_str(), next].into_iter().chain(notes).for_each(|words| comment(&mut text, "# ", words));
+    comment(&mut text, "#", &format!("Written by `lvs-notify import` from {}.", table.origin));
+    comment(
+        &mut text,
+        "#",
+        "`lvs-notify check FILE` validates it; `lvs-notify plan master -c FILE` shows what would change.",
+    );
+    table.notes.iter().for_each(|note| comment(&mut text, "#", note));
+    if !refused.is_empty() {
+        comment(&mut text, "#", "Some things are not written: see the end of this file.");
+    }
     text += "version: 1\n";
     vips(&mut text, table);
     if !table.arp.is_empty() {
         let without = "without this line arp_ignore becomes 1 and arp_announce 2, which hides the VIPs on lo while not MASTER.";
-        comment(&mut text, "# ", &format!("As they are here: {}; {without}", table.arp.join(", ")));
+        comment(&mut text, "#", &format!("As they are here: {}; {without}", table.arp.join(", ")));
         text += "arp: off\n";
     }
     if table.standby {
@@ -134,38 +137,39 @@ fn document(table: &Table, refused: &str) -> String {
         false => "virtual_services:\n",
     };
     for (key, wanted) in &table.services {
-        table.remarks.get(key).into_iter().for_each(|remark| comment(&mut text, "  # ", remark));
+        table.remarks.get(key).into_iter().for_each(|remark| comment(&mut text, "  #", remark));
         service(&mut text, key, wanted);
     }
     if !refused.is_empty() {
         text.push('\n');
-        comment(&mut text, "# ", NOT_WRITTEN);
+        comment(&mut text, "#", NOT_WRITTEN);
     }
     text + refused
 }
 
 fn vips(text: &mut String, table: &Table) {
-    let vips = table.vips();
-    let find = |vip: &IpAddr, on_lo: bool| {
-        let mut addresses = table.addresses.iter().filter(|found| found.key.address == *vip);
-        addresses.find(|found| found.key.is_on_lo() == on_lo)
-    };
-    let interface = |vip: &IpAddr| find(vip, false).map_or("", |found| &found.key.interface);
+    let mut vips: BTreeMap<_, _> = table.vips().into_iter().map(|vip| (vip, ("lo:0", ""))).collect();
+    for ObservedAddress { key, label, .. } in &table.addresses {
+        match vips.get_mut(&key.address) {
+            Some((known, _)) if key.is_on_lo() => *known = label.as_deref().unwrap_or(known),
+            Some((_, interface)) if interface.is_empty() => *interface = &key.interface,
+            _ => {}
+        }
+    }
+    let interfaces: BTreeSet<&str> = vips.values().map(|(_, interface)| *interface).collect();
     // That of all VIPs is said once.
-    let first = vips.first().map_or("", interface);
-    let shared = vips.iter().all(|vip| interface(vip) == first);
-    if shared && !first.is_empty() {
-        let _ = writeln!(text, "interface: {}", scalar(first));
-    } else if shared {
-        *text += "# interface: eth0   # where clients reach the VIPs; without it nothing is announced\n";
+    let shared = interfaces.len() < 2;
+    match interfaces.first() {
+        Some(name) if shared && !name.is_empty() => _ = writeln!(text, "interface: {}", scalar(name)),
+        _ if !shared => {}
+        _ => *text += "# interface: eth0   # where clients reach the VIPs; without it nothing is announced\n",
     }
     *text += if vips.is_empty() { "vips: []\n" } else { "vips:\n" };
-    for vip in &vips {
-        let label = find(vip, true).and_then(|found| found.label.as_deref());
+    for (vip, (label, interface)) in vips {
         let keys = [
             ("address", scalar(&vip.to_string()), ""),
-            ("label", scalar(label.unwrap_or("lo:0")), "lo:0"),
-            ("interface", scalar(if shared { "" } else { interface(vip) }), "\"\""),
+            ("label", scalar(label), "lo:0"),
+            ("interface", scalar(if shared { "" } else { interface }), "\"\""),
         ];
         let _ = writeln!(text, "  - {}", mapping(keys));
     }
@@ -224,27 +228,25 @@ fn service(text: &mut String, key: &ServiceKey, WantedService { settings, server
     ]);
     let none = if servers.is_empty() { " []" } else { "" };
     let _ = writeln!(text, "  - {}\n    real_servers:{none}", keys.join("\n    "));
-    for (server, settings) in servers {
-        let _ = writeln!(text, "      - {}", real_server(server, settings, &forward.to_string()));
+    let usual = forward.to_string();
+    for (key, RealServer { forward, weight, upper_threshold, lower_threshold, tunnel }) in servers {
+        // Without a port the client's is kept.
+        let name = if key.port == 0 { key.address.to_string() } else { key.to_string() };
+        let tunnel = [
+            ("type", tunnel.kind_name().to_owned(), "ipip"),
+            ("port", tunnel.port.to_string(), "0"),
+            ("checksum", tunnel.checksum_name().to_owned(), "nocsum"),
+        ];
+        let server = mapping([
+            ("address", scalar(&name), ""),
+            ("weight", weight.to_string(), "1"),
+            ("forward", forward.to_string(), &usual),
+            ("upper_threshold", upper_threshold.to_string(), "0"),
+            ("lower_threshold", lower_threshold.to_string(), "0"),
+            ("tunnel", mapping(tunnel), "{}"),
+        ]);
+        let _ = writeln!(text, "      - {server}");
     }
-}
-
-fn real_server(key: &ServerKey, server: &RealServer, usual: &str) -> String {
-    // Without a port the client's is kept.
-    let name = if key.port == 0 { key.address.to_string() } else { key.to_string() };
-    let tunnel = [
-        ("type", server.tunnel.kind_name().to_owned(), "ipip"),
-        ("port", server.tunnel.port.to_string(), "0"),
-        ("checksum", server.tunnel.checksum_name().to_owned(), "nocsum"),
-    ];
-    mapping([
-        ("address", scalar(&name), ""),
-        ("weight", server.weight.to_string(), "1"),
-        ("forward", server.forward.to_string(), usual),
-        ("upper_threshold", server.upper_threshold.to_string(), "0"),
-        ("lower_threshold", server.lower_threshold.to_string(), "0"),
-        ("tunnel", mapping(tunnel), "{}"),
-    ])
 }
 
 /// `key: value` of each key that has to be written.
@@ -278,12 +280,11 @@ fn scalar(text: &str) -> String {
 fn comment(text: &mut String, margin: &str, words: &str) {
     let mut line = margin.to_owned();
     for word in shown(words).split_whitespace() {
-        if line.len() > margin.len() && line.chars().count() + word.chars().count() > WIDTH {
-            let _ = writeln!(text, "{}", line.trim_end());
+        if line != margin && line.chars().count() + word.chars().count() >= WIDTH {
+            let _ = writeln!(text, "{line}");
             line = margin.to_owned();
         }
-        line += word;
-        line.push(' ');
+        line = line + " " + word;
     }
-    let _ = writeln!(text, "{}", line.trim_end());
+    let _ = writeln!(text, "{line}");
 }
