@@ -20,9 +20,6 @@ use crate::model::{
 use crate::names::Hosts;
 use crate::text::shown;
 
-/// At most this many lines are told at once.
-const MAX_PROBLEMS: usize = 20;
-
 const REMEDY: &str = "nothing was written: only what `ipvsadm -S` writes is read here. Let ipvsadm itself read such a file, given with its full path and not in /tmp or /run: `lvs-notify import --run sh -c 'ipvsadm -R </FILE'`; or use `--from kernel` where the table is loaded";
 
 /// Services that have an address.
@@ -120,7 +117,8 @@ pub fn read(name: &str, text: &str, hosts: &Hosts) -> anyhow::Result<BTreeMap<Se
     if problems.is_empty() {
         return Ok(services);
     }
-    problems.truncate(MAX_PROBLEMS);
+    // Nobody reads more at once.
+    problems.truncate(20);
     bail!("{}\n{REMEDY}", problems.join("\n"))
 }
 

@@ -12,7 +12,7 @@ use super::table::Table;
 use crate::config::WantedService;
 use crate::config::parameters::IPVS_PARAMETERS;
 use crate::kernel::{Kernel as _, Linux};
-use crate::model::{DaemonState, Parameter, Timeouts};
+use crate::model::{Parameter, Timeouts};
 use crate::observed::{Observed, ObservedIpvs, Scope, ServerScope};
 
 /// `ip_vs_proto_tcp.c`, `ip_vs_proto_udp.c`
@@ -62,7 +62,6 @@ pub fn table(observed: &Observed, ipvs: &ObservedIpvs) -> Table {
         addresses: observed.addresses.clone(),
         ..Table::default()
     };
-    table.standby = table.daemons.keys().eq([&DaemonState::Backup]) && !table.services.is_empty();
     let vips = table.vips();
     let (places, others): (Vec<_>, Vec<_>) =
         observed.addresses.iter().partition(|found| vips.contains(&found.key.address));

@@ -23,8 +23,6 @@ pub struct Table {
     pub addresses: Vec<ObservedAddress>,
     /// ARP parameters that a file without `arp` would change
     pub arp: Vec<String>,
-    /// The services stand while another director is MASTER
-    pub standby: bool,
     /// What the reader of the file should know, before the first key
     pub notes: Vec<String>,
     /// What belongs to a service and has no key, told next to it

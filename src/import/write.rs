@@ -14,7 +14,7 @@ use crate::config::document::{Arp, ShortOr};
 use crate::config::source::{Problem, Source};
 use crate::config::{Config, WantedService};
 use crate::model::service_flag::ONE_PACKET;
-use crate::model::{Endpoint, Family, Forward, RealServer, ServiceKey, Timeouts};
+use crate::model::{DaemonState, Endpoint, Family, Forward, RealServer, ServiceKey, Timeouts};
 use crate::observed::ObservedAddress;
 use crate::plan::Change;
 use crate::text::{clean_json, shown};
@@ -125,7 +125,7 @@ fn document(table: &Table, refused: &str) -> String {
         comment(&mut text, "#", &format!("As they are here: {}; {without}", table.arp.join(", ")));
         text += "arp: off\n";
     }
-    if table.standby {
+    if table.daemons.keys().eq([&DaemonState::Backup]) && !table.services.is_empty() {
         text += "backup: {services: keep}   # here the services stand beside a backup sync daemon\n";
     }
     let ipvs = ipvs(table);
