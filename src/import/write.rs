@@ -93,9 +93,13 @@ fn take_out(kept: &mut Table, tried: &Table, way: &[&str]) -> Option<Change> {
             return Some(Change::Server { service: *service, key, old: None, new, connections: 0 });
         }
         ["virtual_services", _, ..] => *tried.services.keys().nth(number(1))?,
-        ["vips", _, "address"] => *kept.services.keys().find(|key| vip_of(key) == vip())?,
+        ["vips", _, "address"] => {
+            let vip = vip();
+            *kept.services.keys().find(|key| vip_of(key) == vip)?
+        }
         ["vips", ..] | ["interface"] => {
-            let place = kept.addresses.iter().position(|found| Some(found.key.address) == vip())?;
+            let vip = vip()?;
+            let place = kept.addresses.iter().position(|found| found.key.address == vip)?;
             let ObservedAddress { key, prefix, label } = kept.addresses.remove(place);
             return Some(Change::Address { key, old: None, new: Some(prefix), label });
         }
