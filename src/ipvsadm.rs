@@ -21,9 +21,6 @@ use crate::model::{
 use crate::names::Hosts;
 use crate::text::shown;
 
-/// At most this many lines are told at once.
-const MAX_PROBLEMS: usize = 20;
-
 const REMEDY: &str = "nothing was written: only what `ipvsadm -S` writes is read here. Let ipvsadm itself read such a file, given with its full path and not in /tmp or /run: `lvs-notify import --run sh -c 'ipvsadm -R </FILE'`; or use `--from kernel` where the table is loaded";
 
 /// Services that have an address.
@@ -33,16 +30,13 @@ const PROTOCOLS: [(Protocol, &str); 3] =
 /// Forwarding methods.
 const METHODS: [(Forward, &str); 3] = [(Forward::DR, "-g"), (Forward::TUN, "-i"), (Forward::NAT, "-m")];
 
-// Settings in ipvsadm's words.
-
 impl ServiceKey {
     /// The words with which ipvsadm(8) names this service.
     pub fn ipvsadm(&self) -> String {
         match self {
             Self::Endpoint { address, port, protocol } => {
                 let known = PROTOCOLS.iter().find(|(known, _)| known == protocol);
-                let option =
-                    known.map_or(format!("--{protocol}-service"), |(_, option)| (*option).to_owned());
+                let option = known.map_or(format!("--{protocol}-service"), |(_, option)| option.to_string());
                 format!("{option} {}", Endpoint { address: *address, port: *port })
             }
             Self::Fwmark { mark, family: Family::Ipv4 } => format!("-f {mark}"),
@@ -99,21 +93,14 @@ impl RealServer {
 impl SyncDaemon {
     /// ipvsadm's options for it.
     pub fn ipvsadm(&self) -> String {
-        let options = [
-            ("sync-maxlen", self.max_len.map(|value| value.to_string())),
-            ("mcast-group", self.group.map(|value| value.to_string())),
-            ("mcast-port", self.port.map(|value| value.to_string())),
-            ("mcast-ttl", self.ttl.map(|value| value.to_string())),
-        ];
         let mut words = format!("--mcast-interface {} --syncid {}", self.interface, self.id);
-        for (name, value) in options {
-            words += &value.map_or(String::new(), |value| format!(" --{name} {value}"));
-        }
+        words.extend(self.max_len.map(|value| format!(" --sync-maxlen {value}")));
+        words.extend(self.group.map(|value| format!(" --mcast-group {value}")));
+        words.extend(self.port.map(|value| format!(" --mcast-port {value}")));
+        words.extend(self.ttl.map(|value| format!(" --mcast-ttl {value}")));
         words
     }
 }
-
-// Settings from what ipvsadm saves.
 
 /// Reads a save file whole: a line that is not understood would be a service lost.
 ///
@@ -121,12 +108,9 @@ impl SyncDaemon {
 /// Every such line, with its number.
 pub fn read(name: &str, text: &str, hosts: &Hosts) -> anyhow::Result<BTreeMap<ServiceKey, WantedService>> {
     let (mut services, mut problems) = (BTreeMap::new(), Vec::new());
-    for (number, line) in text.lines().enumerate() {
-        let line = line.trim();
-        // Distributions' files of saved rules begin with comments, which ipvsadm-restore takes out.
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
+    // Distributions' files of saved rules begin with comments, which ipvsadm-restore takes out.
+    let nothing = |line: &str| line.is_empty() || line.starts_with('#');
+    for (number, line) in text.lines().map(str::trim).enumerate().filter(|(_, line)| !nothing(line)) {
         if let Err(why) = (Line { hosts, words: line.split_whitespace().peekable() }).add_to(&mut services) {
             problems.push(format!("{name}:{}: {why}\n    {}", number + 1, shown(line)));
         }
@@ -134,11 +118,8 @@ pub fn read(name: &str, text: &str, hosts: &Hosts) -> anyhow::Result<BTreeMap<Se
     if problems.is_empty() {
         return Ok(services);
     }
-    let more = problems.len().saturating_sub(MAX_PROBLEMS);
-    problems.truncate(MAX_PROBLEMS);
-    if more > 0 {
-        problems.push(format!("{name}: {more} more lines"));
-    }
+    // Nobody reads more at once.
+    problems.truncate(20);
     bail!("{}\n{REMEDY}", problems.join("\n"))
 }
 
@@ -148,23 +129,24 @@ struct Line<'a> {
     words: Peekable<SplitWhitespace<'a>>,
 }
 
-impl<'a> Line<'a> {
+impl Line<'_> {
     fn add_to(mut self, services: &mut BTreeMap<ServiceKey, WantedService>) -> anyhow::Result<()> {
-        if self.words.next_if_eq(&"-A").is_some() {
-            let key = self.service_key()?;
+        let is_service = self.words.next_if_eq(&"-A").is_some();
+        if !is_service && self.words.next_if_eq(&"-a").is_none() {
+            return Err(self.other_than("-A or -a"));
+        }
+        let key = self.service_key()?;
+        if is_service {
             let settings = self.service(key.family())?;
             if services.insert(key, WantedService { settings, servers: Arc::default() }).is_some() {
                 bail!("the service {key} is there already");
             }
-        } else if self.words.next_if_eq(&"-a").is_some() {
-            let key = self.service_key()?;
+        } else {
             let (server, settings) = self.server(key)?;
             let service = services.get_mut(&key).with_context(|| format!("there is no service {key} yet"))?;
             if Arc::make_mut(&mut service.servers).insert(server, settings).is_some() {
                 bail!("the real server {server} of {key} is there already");
             }
-        } else {
-            return Err(self.other_than("-A or -a"));
         }
         match self.words.next() {
             Some(word) => bail!("`{}` is not what `ipvsadm -S` writes there", shown(word)),
@@ -173,13 +155,16 @@ impl<'a> Line<'a> {
     }
 
     /// The value of an option, if that comes next.
-    fn option(&mut self, name: &str) -> anyhow::Result<Option<&'a str>> {
-        let found = self.words.next_if_eq(&name);
-        found.map(|_| self.words.next().with_context(|| format!("`{name}` lacks its value"))).transpose()
+    fn option<T: FromStr>(&mut self, name: &str) -> anyhow::Result<Option<T>> {
+        if self.words.next_if_eq(&name).is_none() {
+            return Ok(None);
+        }
+        let text = self.words.next().with_context(|| format!("`{name}` lacks its value"))?;
+        text.parse().map(Some).map_err(|_| anyhow!("`{}` is no value of `{name}`", shown(text)))
     }
 
     /// The value of the option that must come next.
-    fn required(&mut self, name: &str) -> anyhow::Result<&'a str> {
+    fn required<T: FromStr>(&mut self, name: &str) -> anyhow::Result<T> {
         self.option(name)?.ok_or_else(|| self.other_than(name))
     }
 
@@ -192,38 +177,38 @@ impl<'a> Line<'a> {
 
     fn service_key(&mut self) -> anyhow::Result<ServiceKey> {
         for (protocol, option) in PROTOCOLS {
-            if let Some(text) = self.option(option)? {
-                let Endpoint { address, port } = self.endpoint(text, protocol)?;
+            if let Some(text) = self.option::<String>(option)? {
+                let Endpoint { address, port } = self.endpoint(&text, protocol)?;
                 return Ok(ServiceKey::Endpoint { address, port, protocol });
             }
         }
-        let text = self.option("-f")?.ok_or_else(|| self.other_than("-t, -u, --sctp-service or -f"))?;
+        let text: Option<String> = self.option("-f")?;
+        let text = text.ok_or_else(|| self.other_than("-t, -u, --sctp-service or -f"))?;
         // Up to 1.30, marks from 2^31 are printed as negative numbers.
         let mark = text.parse().or_else(|_| text.parse::<i32>().map(|mark| mark as u32));
-        let mark = mark.map_err(|_| anyhow!("`{}` is not a firewall mark", shown(text)))?;
+        let mark = mark.map_err(|_| anyhow!("`{}` is not a firewall mark", shown(&text)))?;
         let ipv6 = self.words.next_if_eq(&"-6").is_some();
         Ok(ServiceKey::Fwmark { mark, family: if ipv6 { Family::Ipv6 } else { Family::Ipv4 } })
     }
 
     fn service(&mut self, family: Family) -> anyhow::Result<Service> {
-        let scheduler = self.required("-s")?.to_owned();
+        let scheduler = self.required("-s")?;
         let netmask = Service::full_netmask(family);
         let mut service = Service { scheduler, flags: 0, timeout: 0, netmask, engine: String::new() };
-        if let Some(text) = self.option("-p")? {
+        if let Some(timeout) = self.option("-p")? {
+            service.timeout = timeout;
             service.flags |= service_flag::PERSISTENT;
-            service.timeout = value("-p", text)?;
-            if let Some(text) = self.option("-M")? {
-                service.netmask = match family {
-                    Family::Ipv4 => value::<Ipv4Addr>("-M", text)?.into(),
-                    Family::Ipv6 => value("-M", text)?,
-                };
-            }
+            let netmask = match family {
+                Family::Ipv4 => self.option::<Ipv4Addr>("-M")?.map(u32::from),
+                Family::Ipv6 => self.option("-M")?,
+            };
+            service.netmask = netmask.unwrap_or(service.netmask);
         }
-        service.engine = self.option("--pe")?.unwrap_or_default().to_owned();
+        service.engine = self.option("--pe")?.unwrap_or_default();
         if self.words.next_if_eq(&"-o").is_some() {
             service.flags |= service_flag::ONE_PACKET;
         }
-        for name in self.option("-b")?.into_iter().flat_map(|list| list.split(',')) {
+        for name in self.option::<String>("-b")?.iter().flat_map(|list| list.split(',')) {
             service.flags |= service.scheduler_flag(name).with_context(|| {
                 format!("the scheduler {} has no flag `{}`", shown(&service.scheduler), shown(name))
             })?;
@@ -236,20 +221,18 @@ impl<'a> Line<'a> {
             ServiceKey::Endpoint { protocol, .. } => protocol,
             ServiceKey::Fwmark { .. } => Protocol::TCP,
         };
-        let text = self.required("-r")?;
-        let server = self.endpoint(text, protocol)?;
+        let name: String = self.required("-r")?;
+        let server = self.endpoint(&name, protocol)?;
         let method = METHODS.iter().find(|(_, option)| self.words.next_if_eq(option).is_some());
         let (forward, _) = *method.ok_or_else(|| self.other_than("-m, -g or -i"))?;
-        let weight = value("-w", self.required("-w")?)?;
+        let weight = self.required("-w")?;
         let mut tunnel = Tunnel::default();
-        if let Some(text) = self.option("--tun-type")? {
-            let place = Tunnel::KINDS.iter().position(|kind| *kind == text);
-            let place = place.with_context(|| format!("`{}` is not a tunnel type", shown(text)))?;
-            tunnel.kind = place.try_into()?;
+        if let Some(text) = self.option::<String>("--tun-type")? {
+            let kind = Tunnel::KINDS.iter().position(|kind| *kind == text);
+            let kind = kind.with_context(|| format!("`{}` is not a tunnel type", shown(&text)))?;
+            tunnel.kind = kind.try_into()?;
         }
-        if let Some(text) = self.option("--tun-port")? {
-            tunnel.port = value("--tun-port", text)?;
-        }
+        tunnel.port = self.option("--tun-port")?.unwrap_or(0);
         let checksum = |name: &&str| self.words.next_if(|word| *word == format!("--tun-{name}")).is_some();
         tunnel.checksum = Tunnel::CHECKSUMS.iter().position(checksum).unwrap_or(0).try_into()?;
         Ok((server, RealServer { forward, weight, upper_threshold: 0, lower_threshold: 0, tunnel }))
@@ -263,8 +246,4 @@ impl<'a> Line<'a> {
         let address = self.hosts.address(inner.unwrap_or(host), inner.is_some())?;
         Ok(Endpoint { address, port: self.hosts.port(port, protocol)? })
     }
-}
-
-fn value<T: FromStr>(option: &str, text: &str) -> anyhow::Result<T> {
-    text.parse().map_err(|_| anyhow!("`{}` is no value of `{option}`", shown(text)))
 }

@@ -134,8 +134,8 @@ fn run(cli: Cli, started: Instant) -> Result<Exit> {
             import::sandbox::run(&run).map(|()| Exit::Done)
         }
         Command::Import { run, limit, .. } if !run.is_empty() => {
-            let (text, problem) = import::run_script(&run, limit)?;
-            print_raw(&text);
+            let (table, problem) = import::script::read(&run, limit)?;
+            print_raw(&import::write(&table)?);
             problem.map_or(Ok(Exit::Done), |why| Err(anyhow::Error::msg(why)))
         }
         Command::Import { from, file, .. } => {

@@ -8,17 +8,18 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::str::FromStr;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 
-use super::table::{Place, Table};
+use super::table::Table;
 use crate::config::WantedService;
 use crate::keepalived_conf::meaning::{self, Conf, VirtualServer};
 use crate::keepalived_conf::{self, Statement, files};
 use crate::model::{
-    DEFAULT_PERSISTENCE, DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Servers,
-    Service, ServiceKey, SyncDaemon, Timeouts, Tunnel, service_flag,
+    AddressKey, DEFAULT_PERSISTENCE, DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey,
+    Servers, Service, ServiceKey, SyncDaemon, Timeouts, Tunnel, service_flag,
 };
 use crate::names::Hosts;
+use crate::observed::ObservedAddress;
 use crate::text::shown;
 
 /// Reads a configuration with its includes. Never fails: what is not understood is told in the comments.
@@ -40,39 +41,35 @@ pub fn read(name: &str, text: &str, hosts: &Hosts) -> Table {
         table.timeouts = Timeouts { tcp: seconds("tcp"), tcp_fin: seconds("tcpfin"), udp: seconds("udp") };
     }
     for line in tree.globals("lvs_sync_daemon") {
-        let daemon = sync_daemon(line, &conf, &mut table.notes);
+        // Without an id keepalived takes the virtual_router_id of the instance, which older files name without `inst`.
+        let instance = line.values().skip(1).find(|word| *word != "inst");
+        let block = conf.instances().find(|block| Some(block.name) == instance);
+        let id = block.and_then(|block| block.at.last("virtual_router_id")?.value(1).parse().ok());
+        let daemon = SyncDaemon {
+            interface: line.value(1).to_owned(),
+            id: after(line, "id", &mut table.notes).or(id).unwrap_or(0),
+            max_len: after(line, "maxlen", &mut table.notes),
+            group: after(line, "group", &mut table.notes),
+            port: after(line, "port", &mut table.notes),
+            ttl: after(line, "ttl", &mut table.notes),
+        };
         table.daemons.insert(DaemonState::Master, daemon);
     }
     for server in &conf.servers {
         if let Err(why) = virtual_server(&mut table, server, hosts) {
-            table.notes.push(note(server.at, &format!("not written, {}", shown(&why.to_string()))));
+            table.notes.push(format!("{}: not written, {}", without(server.at), shown(&why.to_string())));
         }
     }
     // Interfaces of the VIPs, where a vrrp_instance has them.
     for instance in conf.instances() {
         for vip in &instance.vips {
             // One that is bound to lo is reached by the instance's interface.
-            let name = if vip.device == "lo" { instance.interface } else { vip.device };
-            let interface = (!name.is_empty()).then(|| name.to_owned());
-            table.places.entry(vip.address).or_insert(Place { interface, ..Place::default() });
+            let interface = if vip.device == "lo" { instance.interface } else { vip.device };
+            let key = AddressKey { interface: interface.to_owned(), address: vip.address };
+            table.addresses.push(ObservedAddress { key, prefix: vip.prefix, label: None });
         }
     }
     table
-}
-
-fn sync_daemon(line: &Statement, conf: &Conf<'_>, notes: &mut Vec<String>) -> SyncDaemon {
-    // Without an id keepalived takes the virtual_router_id of the instance, which older files name without `inst`.
-    let instance = line.values().skip(1).find(|word| *word != "inst");
-    let block = conf.instances().find(|block| Some(block.name) == instance);
-    let id = block.and_then(|block| block.at.last("virtual_router_id")?.value(1).parse().ok());
-    SyncDaemon {
-        interface: line.value(1).to_owned(),
-        id: after(line, "id", notes).or(id).unwrap_or(0),
-        max_len: after(line, "maxlen", notes),
-        group: after(line, "group", notes),
-        port: after(line, "port", notes),
-        ttl: after(line, "ttl", notes),
-    }
 }
 
 /// What follows a word of a line, where that word is.
@@ -82,13 +79,12 @@ fn after<T: FromStr>(line: &Statement, word: &str, notes: &mut Vec<String>) -> O
 }
 
 /// Adds the services that a block stands for: one, or those of its group and its ranges.
-fn virtual_server(table: &mut Table, server: &VirtualServer<'_>, hosts: &Hosts) -> anyhow::Result<()> {
-    let known = [Protocol::TCP, Protocol::UDP, Protocol::SCTP];
-    let named = |line: &Statement| {
-        let named = known.iter().find(|known| known.to_string() == line.value(1).to_ascii_lowercase());
-        named.copied().with_context(|| not_understood(line))
-    };
-    let protocol = server.at.last("protocol").map_or(Ok(Protocol::TCP), named)?;
+fn virtual_server(table: &mut Table, server: &VirtualServer<'_>, hosts: &Hosts) -> Result<()> {
+    let mut protocol = Protocol::TCP;
+    if let Some(line) = server.at.last("protocol") {
+        let known = Protocol::WORDS.iter().find(|(word, _)| line.value(1).eq_ignore_ascii_case(word));
+        protocol = known.with_context(|| not_understood(line))?.1;
+    }
     let mut keys = Vec::new();
     for service in &server.services {
         match service.as_ref().map_err(|why| anyhow!("{why}"))? {
@@ -104,8 +100,8 @@ fn virtual_server(table: &mut Table, server: &VirtualServer<'_>, hosts: &Hosts) 
     }
     for key in keys {
         if table.services.contains_key(&key) {
-            let why = format!("{key} is defined before; the first one is written");
-            table.notes.push(note(server.at, &why));
+            let why = "is defined before; the first one is written";
+            table.notes.push(format!("{}: {key} {why}", without(server.at)));
             continue;
         }
         let mut lost = Vec::new();
@@ -119,11 +115,10 @@ fn virtual_server(table: &mut Table, server: &VirtualServer<'_>, hosts: &Hosts) 
 
 /// The family of a mark that names none: that of the block's granularity, or of its real servers.
 fn family_of(block: &Statement) -> Family {
-    let mut servers = block.all("real_server").peekable();
     let ipv6 = match (block.last("ip_family"), block.last("persistence_granularity")) {
         (Some(line), _) if line.value(1) == "inet6" => true,
         (_, Some(line)) => !line.value(1).contains('.'),
-        _ => servers.peek().is_some() && servers.all(|server| server.value(1).contains(':')),
+        _ => block.last("real_server").is_some_and(|server| server.value(1).contains(':')),
     };
     if ipv6 { Family::Ipv6 } else { Family::Ipv4 }
 }
@@ -134,7 +129,7 @@ fn wanted(
     key: ServiceKey,
     hosts: &Hosts,
     lost: &mut Vec<String>,
-) -> anyhow::Result<WantedService> {
+) -> Result<WantedService> {
     let (scheduler, netmask) = ("wlc".to_owned(), Service::full_netmask(key.family()));
     let mut settings = Service { scheduler, flags: 0, timeout: 0, netmask, engine: String::new() };
     let (forward, tunnel) = (Forward::NAT, Tunnel::default());
@@ -150,17 +145,12 @@ fn wanted(
             "persistence_timeout" if value.is_empty() => settings.timeout = DEFAULT_PERSISTENCE,
             "persistence_timeout" => settings.timeout = number(line)?,
             "persistence_engine" => value.clone_into(&mut settings.engine),
-            "persistence_granularity" => {
-                // A netmask, or for IPv6 a prefix length.
-                let mask = match key.family() {
-                    Family::Ipv6 => value.parse().ok(),
-                    Family::Ipv4 => value.parse::<Ipv4Addr>().ok().map(u32::from),
-                };
-                match mask {
-                    Some(mask) => settings.netmask = mask,
-                    None => lost.push(without(line)),
-                }
-            }
+            // A netmask, or for IPv6 a prefix length.
+            "persistence_granularity" => match (key.family(), value.parse::<Ipv4Addr>(), value.parse()) {
+                (Family::Ipv4, Ok(mask), _) => settings.netmask = mask.into(),
+                (Family::Ipv6, _, Ok(prefix)) => settings.netmask = prefix,
+                _ => lost.push(without(line)),
+            },
             // keepalived ignores flags of another scheduler than the one named before.
             keyword => match settings.scheduler_flag(keyword) {
                 Some(bit) => settings.flags |= bit,
@@ -179,10 +169,7 @@ fn wanted(
     let mut servers = Servers::new();
     for line in block.all("real_server") {
         match real_server(line, usual, key, hosts, lost) {
-            Ok((server, settings)) if servers.insert(server, settings).is_some() => {
-                lost.push(format!("{} a second real server {server}, which counts", line.place()));
-            }
-            Ok(_) => {}
+            Ok((server, settings)) => _ = servers.insert(server, settings),
             Err(why) => lost.push(format!("{} NOT WRITTEN, {why}", line.place())),
         }
     }
@@ -195,7 +182,7 @@ fn real_server(
     service: ServiceKey,
     hosts: &Hosts,
     lost: &mut Vec<String>,
-) -> anyhow::Result<(ServerKey, RealServer)> {
+) -> Result<(ServerKey, RealServer)> {
     let address = hosts.address(block.value(1), block.value(1).contains(':'))?;
     for line in &block.children {
         match line.keyword() {
@@ -219,7 +206,7 @@ fn real_server(
 }
 
 /// Whether a line sets what a `virtual_server` gives to its real servers, or one of them to itself.
-fn sets_server(line: &Statement, server: &mut RealServer) -> anyhow::Result<bool> {
+fn sets_server(line: &Statement, server: &mut RealServer) -> Result<bool> {
     match line.keyword() {
         "weight" => server.weight = number(line)?,
         _ if meaning::is_method(line) => {
@@ -230,19 +217,15 @@ fn sets_server(line: &Statement, server: &mut RealServer) -> anyhow::Result<bool
     Ok(true)
 }
 
-fn number(line: &Statement) -> anyhow::Result<u32> {
+fn number(line: &Statement) -> Result<u32> {
     line.value(1).parse().map_err(|_| anyhow!(not_understood(line)))
-}
-
-fn note(line: &Statement, why: &str) -> String {
-    format!("{}: {why}: {}", line.place(), shown(&line.raw))
 }
 
 fn not_understood(line: &Statement) -> String {
     format!("{}: `{}` is not understood", line.place(), shown(&line.raw))
 }
 
-/// A statement for the list of what has no counterpart.
+/// A statement that has no counterpart, as it is told.
 fn without(line: &Statement) -> String {
     format!("{} {}", line.place(), shown(&line.raw).trim_end_matches(['{', ' ']))
 }

@@ -5,15 +5,14 @@
 //! `import` and, for what a script has made, by `script`.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use anyhow::Context as _;
 
-use super::table::{Place, Table};
+use super::table::Table;
 use crate::config::WantedService;
 use crate::config::parameters::IPVS_PARAMETERS;
 use crate::kernel::{Kernel as _, Linux};
-use crate::model::{DaemonState, Parameter, ServiceKey, Timeouts};
+use crate::model::{Parameter, Timeouts};
 use crate::observed::{Observed, ObservedIpvs, Scope, ServerScope};
 
 /// `ip_vs_proto_tcp.c`, `ip_vs_proto_udp.c`
@@ -50,10 +49,9 @@ pub fn table(observed: &Observed, ipvs: &ObservedIpvs) -> Table {
         (*key, WantedService { settings: found.settings.clone(), servers: found.servers.clone().into() })
     });
     let parameters = IPVS_PARAMETERS.iter().filter_map(|(name, usual)| {
-        let usual = (*usual)?;
         let found = observed.parameters.get(&Parameter::Ipvs((*name).to_owned()))?;
         let found = found.split_whitespace().collect::<Vec<_>>().join(" ");
-        (found != usual).then(|| ((*name).to_owned(), found))
+        (found != (*usual)?).then(|| ((*name).to_owned(), found))
     });
     let mut table = Table {
         origin: "the running kernel".to_owned(),
@@ -61,49 +59,27 @@ pub fn table(observed: &Observed, ipvs: &ObservedIpvs) -> Table {
         timeouts: if ipvs.timeouts == TIMEOUTS { Timeouts::default() } else { ipvs.timeouts },
         daemons: ipvs.daemons.clone(),
         parameters: parameters.collect(),
+        addresses: observed.addresses.clone(),
         ..Table::default()
     };
     let vips = table.vips();
-    table.places = vips.iter().map(|vip| (*vip, place(*vip, observed))).collect();
-    table.arp_off = arp(&table, observed);
-    table.standby = table.daemons.keys().eq([&DaemonState::Backup]) && !table.services.is_empty();
-    if table.services.keys().any(|key| matches!(key, ServiceKey::Fwmark { .. })) {
-        let on_lo = observed.addresses.iter().filter(|found| found.key.interface == "lo" && found.is_host());
-        let on_lo = on_lo.filter(|found| !found.is_of_the_link() && !vips.contains(&found.key.address));
-        let on_lo: Vec<String> = on_lo.map(|found| found.key.address.to_string()).collect();
-        table.notes.push(format!(
-            "fwmark services name no address: add to `vips` those that the marks stand for. On lo here: {}.",
-            if on_lo.is_empty() { "none".to_owned() } else { on_lo.join(", ") }
-        ));
+    let (places, others): (Vec<_>, Vec<_>) =
+        observed.addresses.iter().partition(|found| vips.contains(&found.key.address));
+    let links: BTreeSet<&str> =
+        places.iter().map(|found| found.key.interface.as_str()).chain(["all", "lo"]).collect();
+    let unusual = |(parameter, value): &(&Parameter, &String)| match parameter {
+        Parameter::ArpIgnore(link) => links.contains(link.as_str()) && *value != "1",
+        Parameter::ArpAnnounce(link) => links.contains(link.as_str()) && *value != "2",
+        Parameter::Ipvs(_) => false,
+    };
+    let found = observed.parameters.iter().filter(unusual);
+    table.arp = found.map(|(parameter, value)| format!("{parameter} {value}")).collect();
+    let others = others.iter().filter(|found| found.is_host() && !found.is_of_the_link());
+    let others: Vec<String> = others.map(|found| found.key.to_string()).collect();
+    if !others.is_empty() {
+        let which =
+            "Addresses that no service names; those that fwmark services stand for belong into `vips`";
+        table.notes.push(format!("{which}: {}.", others.join(", ")));
     }
     table
-}
-
-/// Where a VIP stands.
-fn place(vip: IpAddr, observed: &Observed) -> Place {
-    let mut place = Place { remark: Some("not on lo here".to_owned()), ..Place::default() };
-    for found in observed.addresses.iter().filter(|found| found.key.address == vip) {
-        if found.key.interface != "lo" {
-            place.interface.get_or_insert_with(|| found.key.interface.clone());
-            continue;
-        }
-        place.label.clone_from(&found.label);
-        place.remark = (!found.is_host())
-            .then(|| format!("on lo here with the prefix /{}, which makes a subnet local", found.prefix));
-    }
-    place
-}
-
-/// Why the ARP parameters are left alone: they are not what a file without `arp` would set.
-fn arp(table: &Table, observed: &Observed) -> Option<String> {
-    let mut names: BTreeSet<&str> = ["all", "lo"].into();
-    names.extend(table.places.values().filter_map(|place| place.interface.as_deref()));
-    let value = |parameter| observed.parameters.get(&parameter).map_or("-", String::as_str);
-    let values = names.into_iter().map(|name| {
-        (name, value(Parameter::ArpIgnore(name.to_owned())), value(Parameter::ArpAnnounce(name.to_owned())))
-    });
-    let found: Vec<_> = values.filter(|(_, ignore, announce)| (*ignore, *announce) != ("-", "-")).collect();
-    let usual = found.iter().all(|found| matches!(found, (_, "1" | "-", "2" | "-")));
-    let list = found.iter().map(|(name, ignore, announce)| format!("{name} {ignore}/{announce}"));
-    (!usual).then(|| list.collect::<Vec<_>>().join(", "))
 }

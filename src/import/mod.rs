@@ -6,15 +6,13 @@
 mod keepalived;
 mod kernel;
 pub mod sandbox;
-mod script;
+pub mod script;
 mod table;
 mod write;
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, stdin};
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
@@ -24,7 +22,7 @@ use crate::ipvsadm;
 use crate::text::shown;
 
 pub use crate::names::Hosts;
-pub use table::{Place, Table};
+pub use table::Table;
 pub use write::write;
 
 /// What to read.
@@ -46,29 +44,18 @@ pub enum Origin {
 /// # Errors
 /// When the source cannot be read or, of `ipvsadm-save`, when a line is not understood.
 pub fn run(origin: Origin, file: Option<&Path>) -> anyhow::Result<String> {
-    if origin == Origin::Kernel {
-        return write(&kernel::read()?);
-    }
-    let (name, text) = input(file)?;
+    let (name, text) = if origin == Origin::Kernel { Default::default() } else { input(file)? };
     write(&parse(origin, &name, &text, &Hosts::system())?)
 }
 
-/// Lets a script run in private namespaces; gives the file's text, and why it may lack something.
-///
-/// # Errors
-/// When the script cannot be run.
-pub fn run_script(words: &[OsString], limit: Duration) -> anyhow::Result<(String, Option<String>)> {
-    let (table, problem) = script::read(words, limit)?;
-    Ok((write(&table)?, problem))
-}
-
-/// Reads a text source.
+/// Reads a source: the text, or the kernel.
 ///
 /// # Errors
 /// Every line that is not understood, with its number, where the source is to be understood whole.
 pub fn parse(origin: Origin, name: &str, text: &str, hosts: &Hosts) -> anyhow::Result<Table> {
     match origin {
-        Origin::Kernel | Origin::Script => bail!("this is not read as text"),
+        // A script is run, not read; what to use instead is told on the command line.
+        Origin::Kernel | Origin::Script => kernel::read(),
         Origin::IpvsadmSave => {
             let services = ipvsadm::read(name, text, hosts)?;
             let lost = "ipvsadm does not save thresholds (-x, -y), timeouts (--set) and sync daemons; `--from kernel` reads them.";

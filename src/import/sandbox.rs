@@ -2,7 +2,7 @@
 //!
 //! Owns the inner process: its mounts, its capabilities, and the script's own process. The file system is read-only, and
 //! /tmp, /run and /dev are empty ones of its own; no socket of a daemon is left. Leaves the network to
-//! `kernel::namespace`. Called by `import`, as the first process of a process namespace, which `script` has started.
+//! `kernel::namespace`. Called by `lib`, as the first process of a process namespace, which `script` has started.
 
 use std::ffi::OsString;
 use std::os::fd::AsFd as _;

@@ -1,7 +1,7 @@
 //! What a script makes, by letting it.
 //!
 //! Owns the run from outside: the script's file, its time, its end, and which of what is there afterwards it has made.
-//! Leaves what it finds around it to `sandbox` and `crate::kernel::namespace`, reading to `kernel`. Called by `import`.
+//! Leaves what it finds around it to `sandbox` and `crate::kernel::namespace`, reading to `kernel`. Called by `lib`.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Read as _;
@@ -20,8 +20,9 @@ use super::kernel;
 use super::sandbox::INSIDE;
 use super::table::Table;
 use crate::kernel::{Kernel as _, Linux, namespace};
-use crate::observed::Observed;
 use crate::plan::Needs;
+
+const NOT_LOOKED_AT: &str = "Not looked at, because no desired-state file has it: routes, firewall rules, other parameters, files, programs.";
 
 /// Runs a script with its arguments in private namespaces and gives what it has made there, and why that may not be
 /// all. This process stays in the network namespace.
@@ -39,8 +40,12 @@ pub fn read(words: &[OsString], limit: Duration) -> anyhow::Result<(Table, Optio
     let mut kernel = Linux::default();
     let before = kernel.observe(&kernel::scope()?)?;
     let problem = execute(&script, arguments, limit)?;
-    let after = kernel.observe(&kernel::scope()?)?;
-    let mut table = made(&before, after);
+    // What is there now and was not before.
+    let mut after = kernel.observe(&kernel::scope()?)?;
+    after.parameters.retain(|name, value| before.parameters.get(name) != Some(value));
+    after.addresses.retain(|found| !before.addresses.contains(found));
+    let mut table = kernel::table(&after, &after.table());
+    table.notes.push(NOT_LOOKED_AT.to_owned());
     table.origin = format!("what {} made in private namespaces of this kernel", script.display());
     if let Some(problem) = &problem {
         table.notes.insert(0, format!("PERHAPS INCOMPLETE: {problem}."));
@@ -67,9 +72,7 @@ fn find(name: &OsStr) -> anyhow::Result<PathBuf> {
 fn execute(script: &Path, arguments: &[OsString], limit: Duration) -> anyhow::Result<Option<String>> {
     // A socket can be read with a limit. What comes is one word at the end, or the end alone.
     let (mut reader, writer) = UnixStream::pair().context("making a socket")?;
-    reader
-        .set_read_timeout(Some(limit.max(Duration::from_millis(1))))
-        .context("limiting the script's time")?;
+    reader.set_read_timeout(Some(limit)).context("limiting the script's time")?;
     unshare(CloneFlags::CLONE_NEWPID).context("making a private process namespace")?;
     let mut child = Command::new("/proc/self/exe")
         .arg0(INSIDE)
@@ -93,24 +96,4 @@ fn execute(script: &Path, arguments: &[OsString], limit: Duration) -> anyhow::Re
         "exit status: 0" => Ok(None),
         ended => Ok(Some(format!("{script} ended with {ended}"))),
     }
-}
-
-/// What is there now and was not before.
-fn made(before: &Observed, mut after: Observed) -> Table {
-    after.parameters.retain(|name, value| before.parameters.get(name) != Some(value));
-    after.addresses.retain(|found| !before.addresses.contains(found));
-    let mut table = after.ipvs.as_ref().map(|ipvs| kernel::table(&after, ipvs)).unwrap_or_default();
-    let others = after.addresses.iter().filter(|found| !found.is_of_the_link());
-    let others: Vec<String> = others
-        .filter(|found| !table.places.contains_key(&found.key.address))
-        .map(|found| format!("{}/{} on {}", found.key.address, found.prefix, found.key.interface))
-        .collect();
-    if !others.is_empty() {
-        table.notes.push(format!("It also added addresses that are no service's: {}.", others.join(", ")));
-    }
-    table.notes.push(
-        "Not looked at, because no desired-state file has it: routes, firewall rules, other parameters, files, programs."
-            .to_owned(),
-    );
-    table
 }

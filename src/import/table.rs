@@ -7,39 +7,26 @@ use std::net::IpAddr;
 
 use crate::config::WantedService;
 use crate::model::{DaemonState, ServiceKey, SyncDaemon, Timeouts};
+use crate::observed::ObservedAddress;
 
-/// What a source says, in the terms of the model.
+/// What a source says.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
     /// Where it comes from, for the first line of the file
     pub origin: String,
-    /// Services with their real servers
     pub services: BTreeMap<ServiceKey, WantedService>,
-    /// Timeouts; 0 where the source says nothing
+    /// 0 where the source says nothing
     pub timeouts: Timeouts,
     pub daemons: BTreeMap<DaemonState, SyncDaemon>,
     pub parameters: BTreeMap<String, String>,
-    /// Where the VIPs stand, of those that stand somewhere
-    pub places: BTreeMap<IpAddr, Place>,
-    /// Why the ARP parameters are left alone, when they are
-    pub arp_off: Option<String>,
-    /// The services stand while another director is MASTER
-    pub standby: bool,
+    /// Where the VIPs stand, and others
+    pub addresses: Vec<ObservedAddress>,
+    /// ARP parameters that a file without `arp` would change
+    pub arp: Vec<String>,
     /// What the reader of the file should know, before the first key
     pub notes: Vec<String>,
     /// What belongs to a service and has no key, told next to it
     pub remarks: BTreeMap<ServiceKey, String>,
-}
-
-/// Where a VIP stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Place {
-    /// On lo, with this label
-    pub label: Option<String>,
-    /// On an interface other than lo
-    pub interface: Option<String>,
-    /// What is unusual about it
-    pub remark: Option<String>,
 }
 
 impl Table {

@@ -1,24 +1,23 @@
 //! The desired-state file's text: what of a table it can say, and in comments the rest and why.
 //!
-//! Owns layout, short forms, quotes and comments; a serialiser writes no comments. Owns no rule: a file is written of each
-//! thing alone and read as `check` reads it; what is refused there is told, and in the end the whole file is read. So the
-//! writer cannot disagree with the reader. Called by `import`.
+//! Owns layout, short forms, quotes and comments; a serialiser writes no comments. Owns no rule: the file is read as
+//! `check` reads it, and what is refused there is taken out and told, until nothing is. So the writer cannot disagree with
+//! the reader. Called by `import`.
 
-use std::collections::BTreeSet;
-use std::fmt::{Display, Write as _};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use anyhow::bail;
 
 use super::table::{Table, vip_of};
 use crate::config::document::{Arp, ShortOr};
-use crate::config::source::Source;
+use crate::config::source::{Problem, Source};
 use crate::config::{Config, WantedService};
 use crate::model::service_flag::ONE_PACKET;
-use crate::model::{
-    Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Servers, Service, ServiceKey, Timeouts,
-    Tunnel,
-};
+use crate::model::{DaemonState, Endpoint, Family, Forward, RealServer, ServiceKey, Timeouts};
+use crate::observed::ObservedAddress;
+use crate::plan::Change;
 use crate::text::{clean_json, shown};
 
 /// Comments are broken at about this many characters.
@@ -26,287 +25,249 @@ const WIDTH: usize = 110;
 
 const NOT_WRITTEN: &str = "Not written, because a desired-state file refuses it. Where the service's VIP or mark is declared above, `plan` shows the removal of what is missing there.";
 
-/// What is not written, ipvsadm's commands for it, and why.
-type Refused = Vec<(String, Vec<String>, BTreeSet<String>)>;
-
-/// A key with its value, when it is to be written.
-type Key<'a> = Option<(&'a str, String)>;
+/// A key, its value, and the value that need not be written.
+type Key<'a> = (&'a str, String, &'a str);
 
 /// The file's text.
 ///
 /// # Errors
-/// When the reader of the file does not read back what was written, which would be a mistake in this program.
+/// When the reader of the file refuses what cannot be taken out, which would be a mistake in this program.
 pub fn write(table: &Table) -> anyhow::Result<String> {
-    let (mut kept, mut refused, none) = (table.clone(), Refused::new(), Table::default);
-    // Nothing is, mostly.
-    if judge(table)?.is_empty() {
-        return Ok(document(table, &refused));
-    }
-    // Whether a thing is refused, which is then told.
-    let mut refuses = |what: String, commands: Vec<String>, alone: Table| -> anyhow::Result<bool> {
-        let why = judge(&alone)?;
-        let is_refused = !why.is_empty();
-        refused.extend(is_refused.then_some((what, commands, why)));
-        Ok(is_refused)
-    };
-    let Timeouts { tcp, tcp_fin, udp } = table.timeouts;
-    let what = format!("the timeouts (ipvsadm --set {tcp} {tcp_fin} {udp})");
-    if refuses(what, Vec::new(), Table { timeouts: table.timeouts, ..none() })? {
-        kept.timeouts = Timeouts::default();
-    }
-    for (name, value) in &table.parameters {
-        let parameters = [(name.clone(), value.clone())].into();
-        if refuses(format!("net.ipv4.vs.{name} = {value}"), Vec::new(), Table { parameters, ..none() })? {
-            kept.parameters.remove(name);
+    let (mut kept, mut refused) = (table.clone(), String::new());
+    loop {
+        let source = Source { name: "import".to_owned(), text: document(&kept, &refused) };
+        let problems = problems(&kept, &source)?;
+        let Some(first) = problems.first() else { return Ok(source.text) };
+        let tried = kept.clone();
+        // One part of the file at a time: what the others may be can depend on it.
+        for problem in problems.iter().filter(|problem| problem.location.first() == first.location.first()) {
+            let way: Vec<&str> = problem.location.iter().map(String::as_str).collect();
+            let changes = std::iter::from_fn(|| take_out(&mut kept, &tried, &way));
+            let commands = changes.flat_map(|change| change.commands());
+            commands.for_each(|command| comment(&mut refused, "# ", &command));
+            comment(&mut refused, "#     ", &problem.message);
+        }
+        if kept == tried {
+            bail!("the file written would not be valid; please report this input: {problems:?}");
         }
     }
-    for (state, daemon) in &table.daemons {
-        let what = format!("sync daemon {state} ({})", daemon.ipvsadm());
-        if refuses(what, Vec::new(), Table { daemons: table.daemons.clone(), ..none() })? {
-            kept.daemons.remove(state);
-        }
-    }
-    for (key, wanted) in &table.services {
-        // Whether servers may be of the other family depends on the daemon.
-        let daemons = kept.daemons.clone();
-        let with = |servers: Arc<Servers>| {
-            let service = WantedService { settings: wanted.settings.clone(), servers };
-            Table { daemons: daemons.clone(), services: [(*key, service)].into(), ..none() }
-        };
-        if judge(&with(wanted.servers.clone()))?.is_empty() {
-            continue;
-        }
-        if refuses(key.to_string(), commands(key, wanted), with(Arc::default()))? {
-            kept.services.remove(key);
-            continue;
-        }
-        for (server, settings) in wanted.servers.iter() {
-            let (what, command) =
-                (format!("real server {server} of {key}"), add_server(key, server, settings));
-            if refuses(what, vec![command], with(Servers::from([(*server, *settings)]).into()))? {
-                kept.services.get_mut(key).map(|service| Arc::make_mut(&mut service.servers).remove(server));
-            }
-        }
-    }
-    for (vip, place) in &table.places {
-        let service = kept.services.iter().find(|(key, _)| vip_of(key) == Some(*vip));
-        let services = service.into_iter().map(|(key, wanted)| (*key, wanted.clone())).collect();
-        let places = [(*vip, place.clone())].into();
-        if refuses(format!("where {vip} stands"), Vec::new(), Table { places, services, ..none() })? {
-            kept.places.remove(vip);
-        }
-    }
-    let why = judge(&kept)?;
-    if !why.is_empty() {
-        bail!("the file written would not be valid; please report this input: {why:?}");
-    }
-    Ok(document(&kept, &refused))
 }
 
-/// Why the reader of the file refuses a table, or would read something else than was written.
-fn judge(table: &Table) -> anyhow::Result<BTreeSet<String>> {
+/// Why the reader refuses a file, or where it would read something else than was written.
+fn problems(table: &Table, source: &Source) -> anyhow::Result<Vec<Problem>> {
+    let problem = |way: [&str; 2], message| Problem { location: way.map(str::to_owned).into(), message };
     if table.daemons.len() > 1 {
         let why =
             "`sync_daemon` is one daemon that follows the role, and two run here; they stay as they are";
-        return Ok([why.to_owned()].into());
+        return Ok(vec![problem(["ipvs", "sync_daemon"], why.to_owned())]);
     }
-    let source = Source { name: "import".to_owned(), text: document(table, &Refused::new()) };
-    Ok(match Config::try_from(&source.document()?) {
-        Ok(config)
-            if config.services == table.services
-                && config.timeouts == table.timeouts
-                && config.ipvs_parameters == table.parameters
-                && config.daemon.iter().eq(table.daemons.values()) =>
-        {
-            BTreeSet::new()
-        }
-        Ok(_) => {
-            let flags = table.services.values().map(|wanted| format!("{:#x}", wanted.settings.flags));
-            let why = "a desired-state file has no words for these settings; flags:";
-            [format!("{why} {}", flags.collect::<Vec<_>>().join(", "))].into()
-        }
-        // Without what that means for the file as a whole.
-        Err(mut problems) => {
-            problems.retain(|problem| problem.location.len() > 1);
-            problems.into_iter().map(|problem| problem.message).collect()
-        }
-    })
+    let read = match Config::try_from(&source.document()?) {
+        Ok(config) => config.services,
+        Err(problems) => return Ok(problems),
+    };
+    let services = table.services.iter().enumerate();
+    let differing = services.filter(|(_, (key, wanted))| read.get(key) != Some(wanted));
+    let no_words = |(index, (_, wanted)): (usize, (_, &WantedService))| {
+        let why = "a desired-state file has no words for these settings; flags";
+        problem(["virtual_services", &index.to_string()], format!("{why}: {:#x}", wanted.settings.flags))
+    };
+    Ok(differing.map(no_words).collect())
 }
 
-/// A service and its real servers in ipvsadm's words.
-fn commands(key: &ServiceKey, WantedService { settings, servers }: &WantedService) -> Vec<String> {
-    let service = format!("ipvsadm -A {} {}", key.ipvsadm(), settings.ipvsadm(key.family()));
-    let servers = servers.iter().map(|(server, settings)| add_server(key, server, settings));
-    [service].into_iter().chain(servers).collect()
-}
-
-fn add_server(key: &ServiceKey, server: &ServerKey, settings: &RealServer) -> String {
-    format!("ipvsadm -a {} -r {server} {}", key.ipvsadm(), settings.ipvsadm())
+/// Takes out of a table, one thing a call, what a problem of it as it was tried is about; gives what would make it.
+fn take_out(kept: &mut Table, tried: &Table, way: &[&str]) -> Option<Change> {
+    let number = |step: usize| way.get(step).and_then(|step| step.parse().ok()).unwrap_or(0);
+    let vip = || tried.vips().into_iter().nth(number(1));
+    let key = match way {
+        ["ipvs", "timeouts", ..] => {
+            let (old, new) = (Timeouts::default(), std::mem::take(&mut kept.timeouts));
+            return (new != old).then_some(Change::Timeouts { old, new });
+        }
+        ["ipvs", "sync_daemon", ..] => {
+            let (state, new) = kept.daemons.pop_first()?;
+            return Some(Change::Daemon { state, old: None, new: Some(new) });
+        }
+        ["virtual_services", _, "real_servers", ..] => {
+            let (service, wanted) = tried.services.iter().nth(number(1))?;
+            let key = *wanted.servers.keys().nth(number(3))?;
+            let new = Some(Arc::make_mut(&mut kept.services.get_mut(service)?.servers).remove(&key)?);
+            return Some(Change::Server { service: *service, key, old: None, new, connections: 0 });
+        }
+        ["virtual_services", _, ..] => *tried.services.keys().nth(number(1))?,
+        ["vips", _, "address"] => {
+            let vip = vip();
+            *kept.services.keys().find(|key| vip_of(key) == vip)?
+        }
+        ["vips", ..] | ["interface"] => {
+            let vip = vip()?;
+            let place = kept.addresses.iter().position(|found| found.key.address == vip)?;
+            let ObservedAddress { key, prefix, label } = kept.addresses.remove(place);
+            return Some(Change::Address { key, old: None, new: Some(prefix), label });
+        }
+        _ => return None,
+    };
+    let WantedService { settings, servers } = kept.services.remove(&key)?;
+    Some(Change::Service { key, old: None, new: Some(settings), servers, connections: 0 })
 }
 
 /// The whole file.
-fn document(table: &Table, refused: &Refused) -> String {
+fn document(table: &Table, refused: &str) -> String {
     let mut text = String::new();
-    let origin = format!("Written by `lvs-notify import` from {}.", table.origin);
-    let next =
-        "`lvs-notify check FILE` validates it; `lvs-notify plan master -c FILE` shows what would change.";
-    let more = (!refused.is_empty()).then_some("Some things are not written: see the end of this file.");
-    let notes = table.notes.iter().map(String::as_str).chain(more);
-    [origin.as_str(), next].into_iter().chain(notes).for_each(|words| comment(&mut text, "# ", words));
-    text.push_str("version: 1\n");
+    comment(&mut text, "#", &format!("Written by `lvs-notify import` from {}.", table.origin));
+    comment(
+        &mut text,
+        "#",
+        "`lvs-notify check FILE` validates it; `lvs-notify plan master -c FILE` shows what would change.",
+    );
+    table.notes.iter().for_each(|note| comment(&mut text, "#", note));
+    if !refused.is_empty() {
+        comment(&mut text, "#", "Some things are not written: see the end of this file.");
+    }
+    text += "version: 1\n";
     vips(&mut text, table);
-    if let Some(found) = &table.arp_off {
-        let why = "As they are here: arp_ignore/arp_announce";
-        let without = "without this line they become 1/2, which hides the VIPs on lo while not MASTER.";
-        comment(&mut text, "# ", &format!("{why} {found}; {without}"));
-        text.push_str("arp: off\n");
+    if !table.arp.is_empty() {
+        let without = "without this line arp_ignore becomes 1 and arp_announce 2, which hides the VIPs on lo while not MASTER.";
+        comment(&mut text, "#", &format!("As they are here: {}; {without}", table.arp.join(", ")));
+        text += "arp: off\n";
     }
-    if table.standby {
-        text.push_str("backup: {services: keep}   # here the services stand beside a backup sync daemon\n");
+    if table.daemons.keys().eq([&DaemonState::Backup]) && !table.services.is_empty() {
+        text += "backup: {services: keep}   # here the services stand beside a backup sync daemon\n";
     }
-    ipvs(&mut text, table);
-    text.push_str(match table.services.is_empty() {
+    let ipvs = ipvs(table);
+    if !ipvs.is_empty() {
+        let _ = writeln!(text, "ipvs:\n  {}", ipvs.join("\n  "));
+    }
+    text += match table.services.is_empty() {
         true => "allow_empty: true\nvirtual_services: []\n",
         false => "virtual_services:\n",
-    });
+    };
     for (key, wanted) in &table.services {
-        table.remarks.get(key).into_iter().for_each(|remark| comment(&mut text, "  # ", remark));
+        table.remarks.get(key).into_iter().for_each(|remark| comment(&mut text, "  #", remark));
         service(&mut text, key, wanted);
     }
     if !refused.is_empty() {
         text.push('\n');
-        comment(&mut text, "# ", NOT_WRITTEN);
+        comment(&mut text, "#", NOT_WRITTEN);
     }
-    for (what, commands, reasons) in refused {
-        let reasons: Vec<&str> = reasons.iter().map(String::as_str).collect();
-        comment(&mut text, "#  * ", &format!("{what}: {}", reasons.join("; ")));
-        commands.iter().for_each(|command| comment(&mut text, "#      ", command));
-    }
-    text
+    text + refused
 }
 
 fn vips(text: &mut String, table: &Table) {
-    let vips = table.vips();
-    if !vips.iter().any(|vip| table.places.get(vip).is_some_and(|place| place.interface.is_some())) {
-        text.push_str(
-            "# interface: eth0   # where clients reach the VIPs; without it nothing is announced\n",
-        );
+    let mut vips: BTreeMap<_, _> = table.vips().into_iter().map(|vip| (vip, ("lo:0", ""))).collect();
+    for ObservedAddress { key, label, .. } in &table.addresses {
+        match vips.get_mut(&key.address) {
+            Some((known, _)) if key.is_on_lo() => *known = label.as_deref().unwrap_or(known),
+            Some((_, interface)) if interface.is_empty() => *interface = &key.interface,
+            _ => {}
+        }
     }
-    text.push_str(if vips.is_empty() { "vips: []\n" } else { "vips:\n" });
-    for vip in vips {
-        let place = table.places.get(&vip).cloned().unwrap_or_default();
-        let label = place.label.filter(|label| label != "lo:0");
+    let interfaces: BTreeSet<&str> = vips.values().map(|(_, interface)| *interface).collect();
+    // That of all VIPs is said once.
+    let shared = interfaces.len() < 2;
+    match interfaces.first() {
+        Some(name) if shared && !name.is_empty() => _ = writeln!(text, "interface: {}", scalar(name)),
+        _ if !shared => {}
+        _ => *text += "# interface: eth0   # where clients reach the VIPs; without it nothing is announced\n",
+    }
+    *text += if vips.is_empty() { "vips: []\n" } else { "vips:\n" };
+    for (vip, (label, interface)) in vips {
         let keys = [
-            Some(("address", scalar(&vip.to_string()))),
-            label.map(|label| ("label", scalar(&label))),
-            place.interface.map(|name| ("interface", scalar(&name))),
+            ("address", scalar(&vip.to_string()), ""),
+            ("label", scalar(label), "lo:0"),
+            ("interface", scalar(if shared { "" } else { interface }), "\"\""),
         ];
-        let remark = place.remark.map_or(String::new(), |remark| format!("   # {}", shown(&remark)));
-        let _ = writeln!(text, "  - {}{remark}", mapping(keys));
+        let _ = writeln!(text, "  - {}", mapping(keys));
     }
 }
 
-fn ipvs(text: &mut String, table: &Table) {
+fn ipvs(table: &Table) -> Vec<String> {
     let Timeouts { tcp, tcp_fin, udp } = table.timeouts;
-    let timeouts = [("tcp", tcp), ("tcp_fin", tcp_fin), ("udp", udp)]
-        .map(|(name, seconds)| (seconds != 0).then(|| (name, format!("{seconds}s"))));
-    let parameters = table.parameters.iter().map(|(name, value)| Some((name.as_str(), scalar(value))));
-    let daemon = table.daemons.values().next().map(|daemon| {
-        mapping([
-            Some(("interface", scalar(&daemon.interface))),
-            Some(("id", daemon.id.to_string())),
-            daemon.max_len.map(|value| ("max_len", value.to_string())),
-            daemon.group.map(|value| ("group", scalar(&value.to_string()))),
-            daemon.port.map(|value| ("port", value.to_string())),
-            daemon.ttl.map(|value| ("ttl", value.to_string())),
-        ])
-    });
-    let lines = [
-        ("timeouts", mapping(timeouts)),
-        ("sysctl", mapping(parameters)),
-        ("sync_daemon", daemon.unwrap_or_default()),
-    ];
-    for (index, (name, value)) in lines.iter().filter(|(_, value)| value.len() > 2).enumerate() {
-        let head = if index == 0 { "ipvs:\n" } else { "" };
-        let _ = writeln!(text, "{head}  {name}: {value}");
-    }
+    let timeouts = [("tcp", tcp), ("tcp_fin", tcp_fin), ("udp", udp)];
+    let parameters = table.parameters.iter().map(|(name, value)| (name.as_str(), scalar(value), ""));
+    // The model's names of what a daemon has are the file's.
+    let daemon = serde_json::json!(table.daemons.values().next());
+    let setting = |name| match daemon.get(name) {
+        Some(serde_json::Value::String(text)) => scalar(text),
+        value => value.map_or(String::new(), ToString::to_string),
+    };
+    let daemon =
+        ["interface", "id", "max_len", "group", "port", "ttl"].map(|name| (name, setting(name), "null"));
+    written([
+        ("timeouts", mapping(timeouts.map(|(name, seconds)| (name, format!("{seconds}s"), "0s"))), "{}"),
+        ("sysctl", mapping(parameters), "{}"),
+        ("sync_daemon", mapping(daemon), "{}"),
+    ])
 }
 
 fn service(text: &mut String, key: &ServiceKey, WantedService { settings, servers }: &WantedService) {
     let [first, second] = match key {
         ServiceKey::Endpoint { address, port, protocol } => [
-            Some(("address", scalar(&Endpoint { address: *address, port: *port }.to_string()))),
-            unless("protocol", protocol, &Protocol::TCP),
+            ("address", scalar(&Endpoint { address: *address, port: *port }.to_string()), ""),
+            ("protocol", protocol.to_string(), "tcp"),
         ],
-        ServiceKey::Fwmark { mark, family } => [
-            Some(("fwmark", mark.to_string())),
-            (*family == Family::Ipv6).then(|| ("family", "ipv6".to_owned())),
-        ],
+        ServiceKey::Fwmark { mark, family } => {
+            let family = if *family == Family::Ipv6 { "ipv6" } else { "" };
+            [("fwmark", mark.to_string(), ""), ("family", family.to_owned(), "")]
+        }
     };
-    let flags = settings.scheduler_flags();
+    let (mask, full) = match key.family() {
+        Family::Ipv4 => ("netmask", "255.255.255.255"),
+        Family::Ipv6 => ("prefix", "128"),
+    };
+    let persistence = [
+        ("timeout", format!("{}s", settings.timeout), ""),
+        (mask, settings.netmask_text(key.family()), full),
+        ("engine", scalar(&settings.engine), "\"\""),
+    ];
     // Those that are reached as the first one need not say it.
-    let forward = servers.values().next().map_or(Forward::NAT, |server| server.forward);
-    let keys = [
+    let known = |server: &RealServer| Forward::WORDS.iter().any(|(_, known)| *known == server.forward);
+    let forward = servers.values().find(|server| known(server)).map_or(Forward::NAT, |server| server.forward);
+    let keys = written([
         first,
         second,
-        (settings.scheduler != "wlc").then(|| ("scheduler", scalar(&settings.scheduler))),
-        (!flags.is_empty()).then(|| ("scheduler_flags", format!("[{}]", flags.join(", ")))),
-        persistence(settings, key.family()),
-        unless("one_packet", &(settings.flags & ONE_PACKET != 0), &false),
-        unless("forward", &forward, &Forward::NAT),
-        Some(("real_servers", if servers.is_empty() { "[]" } else { "" }.to_owned())),
-    ];
-    for (index, (name, value)) in keys.into_iter().flatten().enumerate() {
-        let line = format!("  {} {name}: {value}", if index == 0 { '-' } else { ' ' });
-        let _ = writeln!(text, "{}", line.trim_end());
-    }
-    for (server, settings) in servers.iter() {
-        let _ = writeln!(text, "      - {}", real_server(server, settings, forward));
-    }
-}
-
-fn persistence(settings: &Service, family: Family) -> Key<'static> {
-    let mask = if family == Family::Ipv4 { "netmask" } else { "prefix" };
-    let keys = [
-        Some(("timeout", format!("{}s", settings.timeout))),
-        (settings.netmask != Service::full_netmask(family)).then(|| (mask, settings.netmask_text(family))),
-        (!settings.engine.is_empty()).then(|| ("engine", scalar(&settings.engine))),
-    ];
-    let given = settings.is_persistent() || !settings.engine.is_empty();
-    given.then(|| ("persistence", mapping(keys)))
-}
-
-fn real_server(key: &ServerKey, server: &RealServer, usual: Forward) -> String {
-    // Without a port the client's is kept.
-    let name = if key.port == 0 { key.address.to_string() } else { key.to_string() };
-    let tunnel = mapping([
-        Some(("type", server.tunnel.kind_name().to_owned())),
-        unless("port", &server.tunnel.port, &0),
-        unless("checksum", &server.tunnel.checksum_name(), &"nocsum"),
+        ("scheduler", scalar(&settings.scheduler), "wlc"),
+        ("scheduler_flags", format!("[{}]", settings.scheduler_flags().join(", ")), "[]"),
+        ("persistence", mapping(persistence), "0s"),
+        ("one_packet", (settings.flags & ONE_PACKET != 0).to_string(), "false"),
+        ("forward", forward.to_string(), "nat"),
     ]);
-    mapping([
-        Some(("address", scalar(&name))),
-        unless("weight", &server.weight, &1),
-        unless("forward", &server.forward, &usual),
-        unless("upper_threshold", &server.upper_threshold, &0),
-        unless("lower_threshold", &server.lower_threshold, &0),
-        Some(("tunnel", tunnel)).filter(|_| server.tunnel != Tunnel::default()),
-    ])
+    let none = if servers.is_empty() { " []" } else { "" };
+    let _ = writeln!(text, "  - {}\n    real_servers:{none}", keys.join("\n    "));
+    let usual = forward.to_string();
+    for (key, RealServer { forward, weight, upper_threshold, lower_threshold, tunnel }) in servers.iter() {
+        // Without a port the client's is kept.
+        let name = if key.port == 0 { key.address.to_string() } else { key.to_string() };
+        let tunnel = [
+            ("type", tunnel.kind_name().to_owned(), "ipip"),
+            ("port", tunnel.port.to_string(), "0"),
+            ("checksum", tunnel.checksum_name().to_owned(), "nocsum"),
+        ];
+        let server = mapping([
+            ("address", scalar(&name), ""),
+            ("weight", weight.to_string(), "1"),
+            ("forward", forward.to_string(), &usual),
+            ("upper_threshold", upper_threshold.to_string(), "0"),
+            ("lower_threshold", lower_threshold.to_string(), "0"),
+            ("tunnel", mapping(tunnel), "{}"),
+        ]);
+        let _ = writeln!(text, "      - {server}");
+    }
 }
 
-/// A key whose value is not the usual one.
-fn unless<T: Display + PartialEq>(name: &'static str, value: &T, usual: &T) -> Key<'static> {
-    (value != usual).then(|| (name, value.to_string()))
+/// `key: value` of each key that has to be written.
+fn written<'a>(keys: impl IntoIterator<Item = Key<'a>>) -> Vec<String> {
+    let keys = keys.into_iter().filter(|(_, value, usual)| value != usual && !value.is_empty());
+    keys.map(|(name, value, _)| format!("{name}: {value}")).collect()
 }
 
 /// Keys and values on one line; in the short form where an address or a timeout is all there is.
 fn mapping<'a>(keys: impl IntoIterator<Item = Key<'a>>) -> String {
-    let keys: Vec<(&str, String)> = keys.into_iter().flatten().collect();
-    if let [("address" | "timeout", value)] = keys.as_slice() {
-        return value.clone();
-    }
-    let pairs: Vec<String> = keys.iter().map(|(name, value)| format!("{name}: {value}")).collect();
-    format!("{{{}}}", pairs.join(", "))
+    let keys = written(keys);
+    let short = match keys.as_slice() {
+        [only] => ["address: ", "timeout: "].iter().find_map(|name| only.strip_prefix(name)),
+        _ => None,
+    };
+    short.map_or_else(|| format!("{{{}}}", keys.join(", ")), str::to_owned)
 }
 
 /// A scalar, in quotes where the reader of the file would take it for something else.
@@ -324,13 +285,11 @@ fn scalar(text: &str) -> String {
 fn comment(text: &mut String, margin: &str, words: &str) {
     let mut line = margin.to_owned();
     for word in shown(words).split_whitespace() {
-        if line.len() > margin.len() && line.chars().count() + word.chars().count() > WIDTH {
-            let _ = writeln!(text, "{}", line.trim_end());
-            // What goes on is no new item of a list.
-            line = margin.replace('*', " ");
+        if line != margin && line.chars().count() + word.chars().count() >= WIDTH {
+            let _ = writeln!(text, "{line}");
+            line = margin.to_owned();
         }
-        line.push_str(word);
-        line.push(' ');
+        line = line + " " + word;
     }
-    let _ = writeln!(text, "{}", line.trim_end());
+    let _ = writeln!(text, "{line}");
 }

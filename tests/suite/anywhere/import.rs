@@ -14,11 +14,12 @@ use crate::support::{LVS_NOTIFY, golden};
 use lvs_notify::config::Config;
 use lvs_notify::config::WantedService;
 use lvs_notify::config::source::Source;
-use lvs_notify::import::{self, Hosts, Origin, Place, Table};
+use lvs_notify::import::{self, Hosts, Origin, Table};
 use lvs_notify::model::{
-    DaemonState, Endpoint, Family, Forward, Protocol, RealServer, Servers, Service, ServiceKey, SyncDaemon,
-    Timeouts, Tunnel, service_flag,
+    AddressKey, DaemonState, Endpoint, Family, Forward, Protocol, RealServer, Servers, Service, ServiceKey,
+    SyncDaemon, Timeouts, Tunnel, service_flag,
 };
+use lvs_notify::observed::ObservedAddress;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -190,6 +191,16 @@ fn what_a_file_refuses_becomes_a_comment() {
     assert_eq!(rules(&written), ["-A -t 192.0.2.1:82 -s rr", "-a -t 192.0.2.1:82 -r 203.0.113.4:82 -m -w 1"]);
 }
 
+/// A VIP's place.
+fn standing(address: &str, interface: &str, label: Option<&str>) -> ObservedAddress {
+    let address: IpAddr = address.parse().unwrap();
+    ObservedAddress {
+        key: AddressKey { interface: interface.to_owned(), address },
+        prefix: Family::of(address).host_prefix(),
+        label: label.map(str::to_owned),
+    }
+}
+
 /// Of every kind of thing that a source can have and a file cannot.
 #[test]
 fn what_is_refused_is_told_and_the_rest_is_written() {
@@ -203,8 +214,7 @@ fn what_is_refused_is_told_and_the_rest_is_written() {
 ";
     let mut table = import::parse(Origin::IpvsadmSave, "source", lines, &hosts()).unwrap();
     table.timeouts = Timeouts { tcp: 2_678_401, tcp_fin: 60, udp: 0 };
-    table.parameters =
-        [("sync_port", "1"), ("conntrack", "1")].map(|(name, value)| (name.into(), value.into())).into();
+    table.parameters = [("conntrack".into(), "1".into())].into();
     let daemon = SyncDaemon {
         interface: "eth0/1".into(),
         id: 3,
@@ -214,14 +224,14 @@ fn what_is_refused_is_told_and_the_rest_is_written() {
         ttl: None,
     };
     table.daemons.insert(DaemonState::Backup, daemon);
-    let place = |label: Option<&str>, interface: &str| Place {
-        label: label.map(str::to_owned),
-        interface: Some(interface.to_owned()),
-        remark: None,
-    };
-    table.places.insert("192.0.2.1".parse().unwrap(), place(Some("eth0:1"), "eth0"));
-    table.places.insert("192.0.2.2".parse().unwrap(), place(None, "default"));
-    table.places.insert("192.0.2.3".parse().unwrap(), place(Some("lo:3"), "eth0"));
+    table.addresses = [
+        standing("192.0.2.1", "lo", Some("eth0:1")),
+        standing("192.0.2.1", "eth0", None),
+        standing("192.0.2.2", "default", None),
+        standing("192.0.2.3", "lo", Some("lo:3")),
+        standing("192.0.2.3", "eth0", None),
+    ]
+    .into();
     let first = table.services.values_mut().next().unwrap();
     Arc::make_mut(&mut first.servers).values_mut().nth(1).unwrap().lower_threshold = 5;
     let third = table.services.values_mut().nth(2).unwrap();
@@ -229,14 +239,12 @@ fn what_is_refused_is_told_and_the_rest_is_written() {
     let written = import::write(&table).unwrap();
     let (_, told) = written.split_once("\n# Not written").unwrap();
     for line in [
-        "the timeouts (ipvsadm --set 2678401 60 0): `2678401s` must be whole seconds, from 1s to 31d",
-        "net.ipv4.vs.sync_port = 1: there is no parameter net.ipv4.vs.sync_port; did you mean `sync_ports`?",
-        "sync daemon backup (--mcast-interface eth0/1 --syncid 3 --sync-maxlen 500): 500 is out of range: 1024 to 65535; not an interface name",
-        "real server 203.0.113.2:80 of tcp 192.0.2.1:80: the lower threshold must not be above the upper one",
-        "tcp 192.0.2.3:80: a desired-state file has no words for these settings; flags: 0x40",
-        "ipvsadm -A -t 192.0.2.3:80 -s rr",
-        "where 192.0.2.1 stands: a label is `lo` or begins with `lo:`",
-        "where 192.0.2.2 stands: `default` cannot face clients",
+        "ipvsadm --set 2678401 60 0 `2678401s` must be whole seconds, from 1s to 31d",
+        "ipvsadm --start-daemon backup --mcast-interface eth0/1 --syncid 3 --sync-maxlen 500 not an interface name: 1 to 15 characters, no slash, colon or blank 500 is out of range: 1024 to 65535",
+        "ipvsadm -a -t 192.0.2.1:80 -r 203.0.113.2:80 -m -w 1 -x 0 -y 5 the lower threshold must not be above the upper one",
+        "ipvsadm -A -t 192.0.2.3:80 -s rr a desired-state file has no words for these settings; flags: 0x40",
+        "ip address add 192.0.2.1/32 dev lo label eth0:1 ip address add 192.0.2.1/32 dev eth0 a label is `lo` or begins with `lo:`",
+        "ip address add 192.0.2.2/32 dev default `default` cannot face clients",
     ] {
         assert!(comments(told).contains(line), "{line}\n{written}");
     }
@@ -256,7 +264,7 @@ fn what_is_refused_is_told_and_the_rest_is_written() {
     let told = comments(&import::write(&table).unwrap());
     for state in ["master", "backup"] {
         assert!(
-            told.contains(&format!("* sync daemon {state} (")) && told.contains("two run here"),
+            told.contains(&format!("--start-daemon {state} --mcast")) && told.contains("two run here"),
             "{told}"
         );
     }
@@ -435,18 +443,12 @@ fn table() -> impl Strategy<Value = Table> {
         |(services, places, (tcp, tcp_fin, udp), daemon, odd)| Table {
             origin: "a test".to_owned(),
             services: services.into_iter().collect(),
-            places: places
+            addresses: places
                 .into_iter()
-                .map(|(vip, (label, interface))| {
-                    let label = label.filter(|_| vip.is_ipv4()).map(str::to_owned);
-                    (
-                        vip,
-                        Place {
-                            label,
-                            interface: interface.map(str::to_owned),
-                            remark: odd.then(|| "x: [{".to_owned()),
-                        },
-                    )
+                .flat_map(|(vip, (label, interface))| {
+                    let label = label.filter(|_| vip.is_ipv4());
+                    let on_lo = label.map(|label| standing(&vip.to_string(), "lo", Some(label)));
+                    on_lo.into_iter().chain(interface.map(|name| standing(&vip.to_string(), name, None)))
                 })
                 .collect(),
             timeouts: Timeouts { tcp, tcp_fin, udp },
@@ -457,7 +459,7 @@ fn table() -> impl Strategy<Value = Table> {
             } else {
                 BTreeMap::new()
             },
-            arp_off: odd.then(|| "all 0/0".to_owned()),
+            arp: odd.then(|| "x: [{".to_owned()).into_iter().collect(),
             ..Table::default()
         },
     )
@@ -489,12 +491,14 @@ proptest! {
         prop_assert_eq!(declared.timeouts, table.timeouts);
         prop_assert_eq!(declared.daemon.as_ref(), table.daemons.values().next());
         prop_assert_eq!(&declared.ipvs_parameters, &table.parameters);
-        prop_assert_eq!(declared.arp.is_none(), table.arp_off.is_some());
+        prop_assert_eq!(declared.arp.is_none(), !table.arp.is_empty());
         for vip in &declared.vips {
-            let place = table.places.get(&vip.address).cloned().unwrap_or_default();
-            prop_assert_eq!(vip.interface.as_ref(), place.interface.as_ref());
-            if place.label.is_some() {
-                prop_assert_eq!(vip.label.as_ref(), place.label.as_ref());
+            let found = |on_lo| {
+                table.addresses.iter().find(|found| found.key.address == vip.address && found.key.is_on_lo() == on_lo)
+            };
+            prop_assert_eq!(vip.interface.as_ref(), found(false).map(|found| &found.key.interface));
+            if let Some(found) = found(true) {
+                prop_assert_eq!(&vip.label, &found.label);
             }
         }
     }

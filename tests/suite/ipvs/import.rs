@@ -229,8 +229,9 @@ fn a_standby_and_what_cannot_be_said() {
     let file = host.read("/run/test/kernel.yaml");
     let told = comments(&file);
     for words in [
-        "* sync daemon master (--mcast-interface d0 --syncid 7",
-        "* tcp 127.0.0.1:80: 127.0.0.1 cannot be a VIP",
+        "and two run here",
+        "ipvsadm --start-daemon master --mcast-interface d0 --syncid 7",
+        "-m -w 5 127.0.0.1 cannot be a VIP",
         "ipvsadm -a -t 127.0.0.1:80 -r 10.0.0.11:80 -m -w 5",
     ] {
         assert!(told.contains(words), "{words}\n{file}");
@@ -415,7 +416,7 @@ arping -q -c 1 -U -I d0 203.0.113.11
     for words in [
         "  - {address: 203.0.113.10, label: lo:3}\n",
         "  - {address: 203.0.113.11, label: lo:3, interface: d0}\n",
-        "  - 2001:db8::10   # not on lo here\n",
+        "  - 2001:db8::10\n",
         "\narp: off\n",
         "  timeouts: {tcp: 1000s, tcp_fin: 120s, udp: 30s}\n",
         "  sysctl: {expire_nodest_conn: 1}\n",
@@ -426,9 +427,9 @@ arping -q -c 1 -U -I d0 203.0.113.11
     }
     let told = comments(file);
     for words in [
-        "It also added addresses that are no service's: 203.0.113.99/32 on d0.",
+        "Addresses that no service names; those that fwmark services stand for belong into `vips`: 203.0.113.99 on d0.",
         "routes, firewall rules",
-        "As they are here: arp_ignore/arp_announce all 2/-, lo -/2; without this line",
+        "As they are here: net.ipv4.conf.all.arp_ignore 2; without this line",
     ] {
         assert!(told.contains(words), "{words}\n{file}");
     }
