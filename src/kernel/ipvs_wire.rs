@@ -1,9 +1,8 @@
 //! How services, real servers, timeouts and sync daemons look in netlink messages.
 //!
-//! Owns the numbers of the interface, mirrored from the kernel's `include/uapi/linux/ip_vs.h`, writing and reading of
-//! objects, and what is left out where; bytes and lengths are in `netlink`, flags and forwarding methods in `model`, since
-//! files name them. Called by `ipvs`. The kernel parses liberally: unknown attributes are ignored and most values are
-//! taken unchecked, so that what is written here must be right.
+//! Owns the numbers of the interface, mirrored from the kernel's `include/uapi/linux/ip_vs.h`, and writing and reading of
+//! objects; bytes and lengths are in `netlink`, flags and forwarding methods in `model`. Called by `ipvs`. The kernel
+//! takes most values unchecked, so that what is written here must be right.
 
 use std::net::IpAddr;
 
@@ -16,8 +15,6 @@ use crate::model::{
 };
 use crate::observed::{Counters, Rates};
 
-/// Name of the generic netlink family, `IPVS_GENL_NAME`.
-pub(super) const FAMILY: &str = "IPVS";
 /// The forwarding method among a real server's flags, `IP_VS_CONN_F_FWD_MASK`.
 pub(super) const FORWARD_MASK: u32 = 0x7;
 /// The scheduler of a service without one, since Linux 4.2 (`ip_vs_ctl.c`, `ip_vs_add_service`).

@@ -79,14 +79,14 @@ pub(super) fn stations() -> nix::Result<BTreeMap<String, Station>> {
 /// Access to links and addresses.
 pub(super) struct Addresses(Socket);
 
+/// A link as the kernel has it: index, its own name, which may not be the one that it was asked for by, and state.
+type Link = (u32, String, Interface);
+
 impl Default for Addresses {
     fn default() -> Self {
         Self(Socket::new(SockProtocol::NetlinkRoute))
     }
 }
-
-/// A link as the kernel has it: index, its own name, which may not be the one that it was asked for by, and state.
-type Link = (u32, String, Interface);
 
 impl Addresses {
     /// The interfaces of these names that exist, and their addresses.
@@ -94,35 +94,24 @@ impl Addresses {
         &mut self,
         names: &BTreeSet<String>,
     ) -> Result<(BTreeMap<String, Interface>, Vec<ObservedAddress>)> {
-        let mut links = Vec::new();
+        // Of both families: an unspecified one means each that there is, so a kernel without IPv6 is no special case.
+        let all = address_message(RtAddrFamily::Unspecified, 0, IfaF::empty(), 0);
+        let found = self.0.ask(Rtm::Getaddr, NlmF::DUMP, &all, |_| (), decode_address);
+        let found = found.map_err(|failure| Error::netlink(Operation::Read, "the addresses", &failure))?;
+        // An address can be told twice when the list changed under the dump.
+        let (mut links, mut addresses) = (BTreeMap::new(), BTreeSet::new());
         for name in names {
             let error = |failure| Error::netlink(Operation::Read, format!("interface {name}"), &failure);
-            let link = self.link(name).map_err(error)?;
-            links.extend(link.map(|link| (name, link)));
-        }
-        // Of both families: an unspecified one means each that there is, so a kernel without IPv6 is no special case.
-        let all = IfaddrmsgBuilder::default()
-            .ifa_family(RtAddrFamily::Unspecified)
-            .ifa_prefixlen(0)
-            .ifa_scope(RtScope::Universe)
-            .ifa_index(0)
-            .build();
-        let found = self.0.dump(Rtm::Getaddr, &structure(all), |_| (), decode_address);
-        let found = found.map_err(|failure| Error::netlink(Operation::Read, "the addresses", &failure))?;
-        let mut addresses = Vec::new();
-        for (name, (index, own_name, _)) in &links {
-            for (_, found) in found.iter().filter(|(found, _)| found == index) {
-                let mut found = found.clone();
+            let Some((index, own_name, state)) = self.link(name).map_err(error)? else { continue };
+            for (_, mut found) in found.iter().filter(|(of, _)| *of == index).cloned() {
                 found.key.interface.clone_from(name);
                 // The kernel makes the interface's name the label of an address that was given none.
-                found.label = found.label.filter(|label| label != own_name);
-                addresses.push(found);
+                found.label = found.label.filter(|label| *label != own_name);
+                addresses.insert(found);
             }
+            links.insert(name.clone(), state);
         }
-        addresses.sort();
-        // An address can be told twice when the list changed under the dump.
-        addresses.dedup();
-        Ok((links.into_iter().map(|(name, (.., state))| (name.clone(), state)).collect(), addresses))
+        Ok((links, addresses.into_iter().collect()))
     }
 
     fn link(&mut self, name: &str) -> Answer<Option<Link>> {
@@ -140,9 +129,7 @@ impl Addresses {
     pub(super) fn add(&mut self, key: &AddressKey, prefix: u8, label: Option<&str>) -> Result<()> {
         match self.change(Rtm::Newaddr, NlmF::CREATE | NlmF::EXCL, key, prefix, label) {
             Err(failure) if !failure.is(Errno::EEXIST) => {
-                let mut error = Error::netlink(Operation::AddAddress, key, &failure);
-                error.remedy = error.remedy.map(|remedy| remedy.replace("INTERFACE", &key.interface));
-                Err(error)
+                Err(Error::netlink(Operation::AddAddress, key, &failure))
             }
             _ => Ok(()),
         }
@@ -177,22 +164,13 @@ impl Addresses {
         key: &AddressKey,
         prefix: u8,
         label: Option<&str>,
-    ) -> Answer<()> {
+    ) -> Answer<Vec<u8>> {
         let is_new_v6 = key.address.is_ipv6() && kind != Rtm::Deladdr;
-        let structure = structure(
-            IfaddrmsgBuilder::default()
-                .ifa_family(family_of(key.address))
-                .ifa_prefixlen(prefix)
-                // Duplicate address detection would hold the VIP back for a second and kill it while the old master
-                // still answers.
-                .ifa_flags(if is_new_v6 { IfaF::NODAD } else { IfaF::empty() })
-                .ifa_scope(RtScope::Universe)
-                .ifa_index(index(key)?)
-                .build(),
-        );
-        self.0
-            .request(kind, flags, &structure, |to| put_address(to, key.address, is_new_v6, label))
-            .map(|_| ())
+        // Duplicate address detection would hold the VIP back for a second and kill it while the old master still
+        // answers.
+        let detection = if is_new_v6 { IfaF::NODAD } else { IfaF::empty() };
+        let message = address_message(family_of(key.address), prefix, detection, index(key)?);
+        self.0.request(kind, flags, &message, |to| put_address(to, key.address, is_new_v6, label))
     }
 
     /// Removes the neighbour with this address: ENOENT when there is no entry (`neighbour.c`, `neigh_delete`).
@@ -227,6 +205,12 @@ impl Addresses {
 
 fn index(key: &AddressKey) -> Answer<u32> {
     if_nametoindex(key.interface.as_str()).map_err(|errno| Failure::Refused { errno, text: None })
+}
+
+/// `struct ifaddrmsg`, of global scope.
+fn address_message(family: RtAddrFamily, prefix: u8, flags: IfaF, index: u32) -> Vec<u8> {
+    let message = IfaddrmsgBuilder::default().ifa_family(family).ifa_prefixlen(prefix).ifa_flags(flags);
+    structure(message.ifa_scope(RtScope::Universe).ifa_index(index).build())
 }
 
 fn family_of(address: IpAddr) -> RtAddrFamily {

@@ -7,7 +7,7 @@
 //! does not lend its descriptor as a type that nix sets options by.
 
 use std::fmt::Display;
-use std::io::{Cursor, IoSlice};
+use std::io::Cursor;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -17,8 +17,8 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::sockopt::{RcvBufForce, ReceiveTimeout};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, sendmsg,
-    setsockopt, socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send, setsockopt,
+    socket,
 };
 use nix::sys::time::TimeVal;
 use nix::{setsockopt_impl, sockopt_impl};
@@ -55,12 +55,8 @@ impl Failure {
         matches!(self, Self::Refused { errno, .. } if *errno == wanted)
     }
 
-    fn broken(errno: Errno, text: &str) -> Self {
-        Self::Broken { errno: Some(errno), text: text.to_owned() }
-    }
-
     fn system(doing: &str, errno: Errno) -> Self {
-        Self::broken(errno, &format!("{doing}: {}", errno.desc()))
+        Self::Broken { errno: Some(errno), text: format!("{doing}: {}", errno.desc()) }
     }
 }
 
@@ -125,15 +121,6 @@ impl Batch {
             last.push(family, NlmF::empty(), &generic(command), fill);
         }
     }
-
-    /// What follows the header of each message.
-    #[cfg(test)]
-    pub(super) fn payloads(&self) -> impl Iterator<Item = &[u8]> {
-        self.0
-            .iter()
-            .flat_map(|datagram| Replies(&datagram.bytes.0))
-            .filter_map(|message| Some(message.ok()?.payload))
-    }
 }
 
 /// A netlink socket that talks to the kernel and to nobody else, opened when it is first needed.
@@ -158,75 +145,62 @@ impl Socket {
         structure: &[u8],
         fill: impl FnOnce(&mut Writer),
     ) -> Answer<Vec<u8>> {
-        let mut message = Datagram::default();
-        message.push(kind, flags | NlmF::ACK, structure, fill);
-        let (replies, _) = self.ask(&message, |payload| Ok(Some(payload.to_vec())))?;
+        let whole = |payload: &[u8]| Ok(Some(payload.to_vec()));
+        let replies = self.ask(kind, flags | NlmF::ACK, structure, fill, whole)?;
         Ok(replies.into_iter().next().unwrap_or_default())
     }
 
-    /// Sends a dump request and returns what `decode` makes of its replies; it may pass over some.
+    /// Sends one request and returns what `decode` makes of its replies; it may pass over some.
     ///
-    /// Begun again when the kernel says that something changed meanwhile, since then entries can be missing
+    /// A dump is begun again when the kernel says that something changed meanwhile, since then entries can be missing
     /// or double (`NLM_F_DUMP_INTR`). A list that never comes to rest is taken as it was read last: adding what
     /// is there and removing what is gone are successes, everything is read back afterwards, and a takeover
     /// cannot wait for somebody else to come to an end.
-    pub(super) fn dump<T>(
+    pub(super) fn ask<T>(
         &mut self,
         kind: impl Into<u16>,
+        flags: NlmF,
         structure: &[u8],
         fill: impl FnOnce(&mut Writer),
         mut decode: impl FnMut(&[u8]) -> Answer<Option<T>>,
     ) -> Answer<Vec<T>> {
-        let mut message = Datagram::default();
-        message.push(kind, NlmF::DUMP, structure, fill);
-        let (mut found, mut interrupted) = self.ask(&message, &mut decode)?;
-        for _ in 1..DUMP_ATTEMPTS {
-            if interrupted {
-                (found, interrupted) = self.ask(&message, &mut decode)?;
+        let (mut message, mut found) = (Datagram::default(), Vec::new());
+        message.push(kind, flags, structure, fill);
+        for _ in 0..DUMP_ATTEMPTS {
+            found.clear();
+            let (mut interrupted, mut end) = (false, [None]);
+            self.exchange(&message, &mut end, |reply, is_end| {
+                interrupted |= reply.flags.contains(NlmF::DUMP_INTR);
+                if !is_end {
+                    found.extend(decode(reply.payload)?);
+                }
+                Ok(())
+            })?;
+            end.into_iter().flatten().collect::<Answer<()>>()?;
+            if !interrupted {
+                break;
             }
         }
         Ok(found)
     }
 
-    /// Sends one message and decodes its replies. Tells, too, whether the dump was interrupted.
-    fn ask<T>(
-        &mut self,
-        message: &Datagram,
-        mut decode: impl FnMut(&[u8]) -> Answer<Option<T>>,
-    ) -> Answer<(Vec<T>, bool)> {
-        let (mut found, mut interrupted, mut end) = (Vec::new(), false, [None]);
-        self.exchange(message, &mut end, |reply, is_end| {
-            interrupted |= reply.flags.contains(NlmF::DUMP_INTR);
-            if !is_end {
-                found.extend(decode(reply.payload)?);
-            }
-            Ok(())
-        })?;
-        end.into_iter().flatten().collect::<Answer<()>>()?;
-        Ok((found, interrupted))
-    }
-
-    /// Sends many requests, in order, in as few datagrams as is good. Returns those without a good end, by their
-    /// place in the batch, in order.
+    /// Sends many requests, in order, in as few datagrams as is good. Returns the end of each.
     ///
     /// The kernel carries out a datagram message by message before `send` returns, a refused message does
     /// not stop the next, and only errors are answered, besides what asks for an ACK (`af_netlink.c`,
     /// `netlink_rcv_skb`). That is an empty message behind the last: once its ACK is here, silence about a
     /// message is its success. Not the last message itself, because an operation that ends with EINTR is never
     /// answered at all: so it is when a sync daemon is stopped before its thread first ran (`kthread_stop`).
-    pub(super) fn batch(&mut self, batch: Batch) -> Vec<(usize, Failure)> {
-        let (mut failures, mut first) = (Vec::new(), 0);
+    pub(super) fn batch(&mut self, batch: Batch) -> Vec<Answer<()>> {
+        let mut ends = Vec::new();
         for mut datagram in batch.0 {
             datagram.push(Nlmsg::Noop, NlmF::ACK, &[], |_| ());
             let mut answers: Vec<_> = (0..datagram.count).map(|_| None).collect();
             let whole = self.exchange(&datagram, &mut answers, |_, _| Ok(()));
             answers.pop();
-            let next = first + answers.len();
-            let ends = answers.into_iter().map(|answer| answer.unwrap_or_else(|| whole.clone()));
-            failures.extend((first..).zip(ends).filter_map(|(index, end)| Some((index, end.err()?))));
-            first = next;
+            ends.extend(answers.into_iter().map(|answer| answer.unwrap_or_else(|| whole.clone())));
         }
-        failures
+        ends
     }
 
     /// Sends a datagram and waits for the answer to its last message. `answers` takes those that come; a message without
@@ -237,9 +211,9 @@ impl Socket {
         answers: &mut [Option<Answer<()>>],
         mut each: impl FnMut(&Reply<'_>, bool) -> Answer<()>,
     ) -> Answer<()> {
-        let socket = self.socket.take().map_or_else(|| open(self.protocol), Ok)?;
-        let parts = [IoSlice::new(&datagram.bytes.0)];
-        sendmsg::<()>(socket.as_raw_fd(), &parts, &[], MsgFlags::empty(), None)
+        let socket = self.socket.take().map_or_else(|| open(self.protocol), Ok);
+        let socket = socket.map_err(|errno| Failure::system("opening a netlink socket", errno))?;
+        send(socket.as_raw_fd(), &datagram.bytes.0, MsgFlags::empty())
             .map_err(|errno| Failure::system("sending the request", errno))?;
         let mut buffer = vec![0; RECEIVE];
         let mut lost = Ok(());
@@ -252,17 +226,12 @@ impl Socket {
                 Ok(datagram) => datagram,
                 // The process was stopped and goes on.
                 Err(Errno::EINTR) => continue,
-                Err(Errno::ENOBUFS) if lost.is_ok() => {
-                    let text = "answers of the kernel were lost, since there were too many at once";
-                    lost = Err(Failure::broken(Errno::ENOBUFS, text));
-                    continue;
-                }
-                Err(Errno::EAGAIN) => {
-                    let text = format!("the kernel did not answer within {PATIENCE} seconds");
-                    return lost.and(Err(Failure::broken(Errno::ETIMEDOUT, &text)));
-                }
+                // Too many answers for the queue (ENOBUFS), or none in time (EAGAIN).
                 Err(errno) => {
-                    return lost.and(Err(Failure::system("receiving the kernel's answer", errno)));
+                    lost?;
+                    let errno = if errno == Errno::EAGAIN { Errno::ETIMEDOUT } else { errno };
+                    lost = Err(Failure::system("receiving the kernel's answer", errno));
+                    continue;
                 }
             };
             for reply in Replies(datagram) {
@@ -282,14 +251,12 @@ impl Socket {
 sockopt_impl!(ExtendedAck, SetOnly, libc::SOL_NETLINK, libc::NETLINK_EXT_ACK, bool);
 sockopt_impl!(CappedAck, SetOnly, libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, bool);
 
-fn open(protocol: SockProtocol) -> Answer<OwnedFd> {
-    let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)
-        .map_err(|errno| Failure::system("opening a netlink socket", errno))?;
+fn open(protocol: SockProtocol) -> nix::Result<OwnedFd> {
+    let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
     // A connected netlink socket takes messages from its peer only (`af_netlink.c`, `netlink_getsockbyportid`):
     // no other process can slip in an answer.
-    connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))
-        .and_then(|()| setsockopt(&socket, ReceiveTimeout, &TimeVal::new(PATIENCE, 0)))
-        .map_err(|errno| Failure::system("connecting to the kernel", errno))?;
+    connect(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+    setsockopt(&socket, ReceiveTimeout, &TimeVal::new(PATIENCE, 0))?;
     // Beyond net.core.rmem_max, which CAP_NET_ADMIN allows; who lacks it can read, and reading needs less.
     let _ = setsockopt(&socket, RcvBufForce, &RECEIVE_QUEUE);
     // Texts for errors. Without them the error number has to do. And no copy of the request.
@@ -323,8 +290,7 @@ impl Reply<'_> {
         }
         let texts = self.payload.get(texts..).filter(|_| self.flags.contains(NlmF::ACK_TLVS));
         let texts = Attributes::read(texts.unwrap_or_default());
-        let text = texts.and_then(|texts| texts.or_default::<String>(NlmsgerrAttr::Msg)).ok();
-        let text = text.filter(|text| !text.is_empty());
+        let text = texts.and_then(|texts| texts.get(NlmsgerrAttr::Msg)).ok().flatten();
         Ok(Some(Err(Failure::Refused { errno: Errno::from_raw(code.saturating_neg()), text })))
     }
 }
@@ -433,9 +399,8 @@ impl Writer {
         value: [u8; LENGTH],
     ) -> &mut Self {
         const PADDING: [u8; 3] = [0; 3];
-        let [k0, k1] = kind.into().to_ne_bytes();
-        let [l0, l1] = u16::try_from(4 + LENGTH).unwrap_or(u16::MAX).to_ne_bytes();
-        self.0.extend_from_slice(&[l0, l1, k0, k1]);
+        let length = u16::try_from(4 + LENGTH).unwrap_or(u16::MAX);
+        self.0.extend_from_slice([length.to_ne_bytes(), kind.into().to_ne_bytes()].as_flattened());
         self.0.extend_from_slice(&value);
         self.0.extend_from_slice(PADDING.get(..aligned(LENGTH) - LENGTH).unwrap_or_default());
         self
@@ -452,8 +417,7 @@ impl Writer {
     /// Appends an attribute made of attributes. One beyond what it can hold makes a request that the kernel refuses.
     pub(super) fn nest(&mut self, kind: impl Into<u16>, fill: impl FnOnce(&mut Self)) -> &mut Self {
         let start = self.0.len();
-        let [k0, k1] = kind.into().to_ne_bytes();
-        self.0.extend_from_slice(&[0, 0, k0, k1]);
+        self.0.extend_from_slice([[0; 2], kind.into().to_ne_bytes()].as_flattened());
         fill(self);
         let length = u16::try_from(self.0.len() - start).unwrap_or(u16::MAX);
         self.set(start, &length.to_ne_bytes());
@@ -494,6 +458,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    impl Batch {
+        /// What follows the header of each message.
+        pub(in crate::kernel) fn payloads(&self) -> impl Iterator<Item = &[u8]> {
+            self.0
+                .iter()
+                .flat_map(|datagram| Replies(&datagram.bytes.0))
+                .filter_map(|message| Some(message.ok()?.payload))
+        }
+    }
 
     /// A message as the kernel would send it.
     fn reply(kind: u16, flags: NlmF, sequence: u32, payload: &[u8]) -> Vec<u8> {
@@ -638,7 +612,8 @@ mod tests {
         assert!(!family(&mut socket, "nlctrl").unwrap().is_empty());
         assert!(family(&mut socket, "no such").unwrap_err().is(Errno::ENOENT));
         let length = |payload: &[u8]| Ok(Some(payload.len()));
-        let all = socket.dump(GenlId::Ctrl, &generic(CtrlCmd::Getfamily), |_| (), length).unwrap();
+        let question = generic(CtrlCmd::Getfamily);
+        let all = socket.ask(GenlId::Ctrl, NlmF::DUMP, &question, |_| (), length).unwrap();
         assert!(!all.is_empty());
 
         // Every third is refused, in several datagrams; each refusal comes back to its own message.
@@ -649,9 +624,12 @@ mod tests {
                 to.put_text(CtrlAttr::FamilyName, "nlctrl");
             });
         }
-        let failures = socket.batch(batch);
-        assert!(failures.iter().map(|(index, _)| *index).eq((2..6000).step_by(3)), "{failures:?}");
-        assert!(failures.iter().all(|(_, failure)| failure.is(Errno::EOPNOTSUPP)), "{failures:?}");
+        let ends = socket.batch(batch);
+        assert_eq!(ends.len(), 6000);
+        for (index, end) in ends.iter().enumerate() {
+            let refused = end.as_ref().is_err_and(|failure| failure.is(Errno::EOPNOTSUPP));
+            assert!(if index % 3 == 2 { refused } else { end.is_ok() }, "{index}: {end:?}");
+        }
         // And the socket is as good as before.
         assert!(!family(&mut socket, "nlctrl").unwrap().is_empty());
     }
@@ -665,11 +643,11 @@ mod tests {
         for _ in 0..500 {
             batch.generic(GenlId::Ctrl.into(), UNKNOWN, |_| ());
         }
-        let failures = socket.batch(batch);
-        assert!(failures.iter().map(|(index, _)| *index).eq(0..500));
-        assert!(failures[0].1.is(Errno::EOPNOTSUPP), "{:?}", failures[0]);
-        let last = &failures[499].1;
-        assert!(matches!(last, Failure::Broken { errno: Some(Errno::ENOBUFS), .. }), "{last:?}");
+        let ends = socket.batch(batch);
+        assert!(ends.len() == 500 && ends.iter().all(Result::is_err));
+        assert!(ends[0].as_ref().unwrap_err().is(Errno::EOPNOTSUPP), "{:?}", ends[0]);
+        let last = &ends[499];
+        assert!(matches!(last, Err(Failure::Broken { errno: Some(Errno::ENOBUFS), .. })), "{last:?}");
         assert!(!family(&mut socket, "nlctrl").unwrap().is_empty());
     }
 }
