@@ -1,15 +1,13 @@
 //! Names instead of numbers: users, hosts and services, by getent(1).
 //!
-//! libc finds them through libraries that it loads as /etc/nsswitch.conf says, and only a program that is linked with
-//! the very libc of its machine can do that. This one is linked with its own, so that one package suits every
-//! distribution, and asks the program that comes with libc instead. Nothing that a takeover does needs a name.
-//!
-//! Called by `check`, and by `import` and `ipvsadm`.
+//! libc finds them through libraries that it loads as /etc/nsswitch.conf says, which a program that is linked with a libc
+//! of its own, so that one package suits every distribution, cannot do. Nothing that a takeover does needs a name. Called
+//! by `check`, `import` and `ipvsadm`.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::Context as _;
 
@@ -28,9 +26,7 @@ pub fn user(name: &str) -> Option<u32> {
 /// What getent says of a key. Where it is missing, or is another one that does not know this, the file in /etc that has
 /// such entries.
 fn entries(database: &str, key: &str) -> String {
-    let mut getent = Command::new("getent");
-    getent.args([database, "--", key]).stdin(Stdio::null()).stderr(Stdio::null());
-    match getent.output() {
+    match Command::new("getent").args([database, "--", key]).output() {
         // 2: there is no such key.
         Ok(output) if matches!(output.status.code(), Some(0 | 2)) => {
             String::from_utf8_lossy(&output.stdout).into_owned()
@@ -47,7 +43,6 @@ pub struct Hosts {
 }
 
 impl Hosts {
-    /// Those of this machine.
     pub fn system() -> Self {
         Self::new(entries)
     }
@@ -90,10 +85,10 @@ impl Hosts {
     pub fn port(&self, text: &str, protocol: Protocol) -> anyhow::Result<u16> {
         // The first entry counts, as with getservbyname(3).
         let named = self.ask("services", text, &format!("/{protocol}")).lines().find_map(|line| {
-            let mut words = line.split('#').next()?.split_whitespace();
-            let (name, place) = (words.next()?, words.next()?);
+            let mut words: Vec<&str> = line.split('#').next()?.split_whitespace().collect();
+            let place = (words.len() > 1).then(|| words.remove(1))?;
             let port = place.strip_suffix(&format!("/{protocol}"))?.parse().ok()?;
-            std::iter::once(name).chain(words).any(|name| name == text).then_some(port)
+            words.contains(&text).then_some(port)
         });
         text.parse().ok().or(named).with_context(|| {
             let text = shown(text);

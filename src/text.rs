@@ -44,24 +44,17 @@ pub fn clean_json(text: &str) -> String {
     replaced(text, |c, out| _ = write!(out, "\\u{:04x}", u32::from(c)))
 }
 
-/// The end of a message about a wrong word: the nearest right one, or nothing.
+/// The end of a message about a wrong word: the nearest right one, when one is close enough to be meant, that is, has it
+/// as a part or is alike.
 pub fn did_you_mean(word: &str, choices: &[&str]) -> String {
-    nearest(word, choices).map_or(String::new(), |word| format!("; did you mean `{word}`?"))
-}
-
-/// The choice most like `word`, when one is close enough to be meant: a part of it, or alike.
-pub fn nearest<'a>(word: &str, choices: &[&'a str]) -> Option<&'a str> {
-    let lower = word.to_ascii_lowercase();
-    let likeness = |choice: &str| match lower.len() > 1 && choice.contains(&lower) {
+    let word = word.to_ascii_lowercase();
+    let likeness = |choice: &str| match word.len() > 1 && choice.contains(&word) {
         true => 0.9,
-        false => strsim::jaro_winkler(&lower, choice),
+        false => strsim::jaro_winkler(&word, choice),
     };
-    choices
-        .iter()
-        .map(|choice| (likeness(choice), *choice))
-        .filter(|(score, _)| *score > 0.75)
-        .max_by(|one, other| one.0.total_cmp(&other.0))
-        .map(|(_, choice)| choice)
+    let scored = choices.iter().map(|choice| (likeness(choice), choice)).filter(|(score, _)| *score > 0.75);
+    let nearest = scored.max_by(|one, other| one.0.total_cmp(&other.0));
+    nearest.map_or(String::new(), |(_, choice)| format!("; did you mean `{choice}`?"))
 }
 
 #[cfg(test)]

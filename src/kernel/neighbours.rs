@@ -1,9 +1,8 @@
 //! Neighbours on a link: telling them of an address, and asking them who has one, on packet sockets.
 //!
-//! Owns sending and listening; the bytes are in `frames`. When and how often to announce is decided elsewhere, and what
-//! an answer means is judged by `status`. Called by `kernel`; a role change asks nobody. A packet socket does not ask
-//! whether the address is assigned, so that the announcement does not depend on the kernel's own rules for sending ARP,
-//! which `arp_announce` and `arp_ignore` bend.
+//! Owns sending and listening; the bytes are in `frames`. When to announce is decided elsewhere, and what an answer means
+//! by `status`. Called by `kernel`; a role change asks nobody. A packet socket does not depend on the kernel's rules for
+//! sending ARP, which `arp_announce` and `arp_ignore` bend.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,8 +12,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::{RcvBufForce, ReceiveTimeout};
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt,
-    socket,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt, socket,
 };
 use nix::sys::time::TimeVal;
 
@@ -38,8 +36,7 @@ pub(super) fn announce(addresses: &[AddressKey]) -> Vec<Result<()>> {
         Err(errno) => Err(Error::new(Operation::Announce, key, *errno)),
     };
     let results = addresses.iter().map(announce).collect();
-    // Closing a packet socket waits for an RCU grace period, some ten milliseconds (af_packet.c,
-    // packet_release). The run has better things to do; at its end the wait is over.
+    // Closing a packet socket waits for an RCU grace period, some ten milliseconds (af_packet.c, packet_release).
     let _ = std::thread::Builder::new().stack_size(64 * 1024).spawn(move || drop(opened));
     results
 }
@@ -55,7 +52,8 @@ fn announce_one(socket: &OwnedFd, stations: &BTreeMap<String, Station>, key: &Ad
         IpAddr::V4(address) => arp_request(mac, address, address),
         IpAddr::V6(address) => neighbour_advertisement(mac, address, forwards(&key.interface)),
     };
-    send(socket, &station.link, &frame).map_err(fail)
+    sendto(socket.as_raw_fd(), &frame, &station.link, MsgFlags::empty()).map_err(fail)?;
+    Ok(())
 }
 
 /// Whether the interface is a router's. A wrong R flag would make neighbours drop their routes over this node
@@ -63,11 +61,6 @@ fn announce_one(socket: &OwnedFd, stations: &BTreeMap<String, Station>, key: &Ad
 fn forwards(interface: &str) -> bool {
     let value = sysctl::read_parts(&["net", "ipv6", "conf", interface, "forwarding"]);
     matches!(value, Ok(Some(value)) if value != "0")
-}
-
-/// Sends one frame.
-fn send(socket: &OwnedFd, link: &LinkAddr, frame: &[u8]) -> nix::Result<()> {
-    sendto(socket.as_raw_fd(), frame, link, MsgFlags::empty()).map(|_| ())
 }
 
 /// How long answers are waited for; asked twice in that time.
@@ -78,16 +71,14 @@ const RECEIVE_QUEUE: usize = 4 * 1024 * 1024;
 /// Asks who else answers for these addresses, each on its interface, about a second for each interface. Answers of this
 /// host are not among them.
 pub fn probe(addresses: &BTreeSet<AddressKey>) -> Claims {
-    let addresses: Vec<&AddressKey> = addresses.iter().collect();
-    let mut claims = Claims::new();
+    let (addresses, mut claims) = (addresses.iter().collect::<Vec<_>>(), Claims::new());
     for keys in addresses.chunk_by(|left, right| left.interface == right.interface) {
         let asked = ask(keys);
         for key in keys {
-            let told = match &asked {
-                Ok(found) => Ok(found.get(&key.address).into_iter().flatten().copied().collect()),
-                Err(errno) => Err(Error::new(Operation::Probing, key, *errno).to_string()),
-            };
-            claims.insert((*key).clone(), told);
+            let told =
+                asked.as_ref().map(|found| found.get(&key.address).into_iter().flatten().copied().collect());
+            let failed = |errno: &Errno| Error::new(Operation::Probing, key, *errno).to_string();
+            claims.insert((*key).clone(), told.map_err(failed));
         }
     }
     claims
@@ -116,7 +107,8 @@ fn ask(keys: &[&AddressKey]) -> nix::Result<BTreeMap<IpAddr, BTreeSet<Mac>>> {
                 }
                 IpAddr::V6(target) => station.link_local.map(|own| neighbour_solicitation(mac, own, target)),
             };
-            send(&socket, &station.link, &question.ok_or(Errno::EADDRNOTAVAIL)?)?;
+            let question = question.ok_or(Errno::EADDRNOTAVAIL)?;
+            sendto(socket.as_raw_fd(), &question, &station.link, MsgFlags::empty())?;
         }
         while begun.elapsed() < PATIENCE * round / 2 {
             let length = match recv(socket.as_raw_fd(), &mut frame, MsgFlags::empty()) {
