@@ -35,8 +35,7 @@ fn entries(database: &str, key: &str) -> String {
     }
 }
 
-/// The hosts and services that a machine knows, each asked for once: a question may take seconds, and a saved table
-/// names the same ones over and over.
+/// The hosts and services that a machine knows, each asked for once, since a question may take seconds.
 pub struct Hosts {
     ask: fn(&str, &str) -> String,
     known: RefCell<BTreeMap<String, String>>,
@@ -62,11 +61,7 @@ impl Hosts {
         known.entry(format!("{database} {key}")).or_insert_with(|| (self.ask)(database, &key)).clone()
     }
 
-    /// Reads an address or a host's name. `ipv6` asks for an IPv6 address of the name, which otherwise is IPv4, as with
-    /// ipvsadm.
-    ///
-    /// # Errors
-    /// What is wrong with it.
+    /// Reads an address or a host's name, of which it takes the first address of the family, as ipvsadm does.
     pub fn address(&self, text: &str, ipv6: bool) -> anyhow::Result<IpAddr> {
         // One line for each address and kind of socket, the address first, perhaps with its interface.
         let lines = self.ask("ahosts", text, "");
@@ -79,9 +74,6 @@ impl Hosts {
     }
 
     /// Reads a port's number or name.
-    ///
-    /// # Errors
-    /// What is wrong with it.
     pub fn port(&self, text: &str, protocol: Protocol) -> anyhow::Result<u16> {
         // The first entry counts, as with getservbyname(3).
         let named = self.ask("services", text, &format!("/{protocol}")).lines().find_map(|line| {

@@ -44,8 +44,7 @@ pub fn clean_json(text: &str) -> String {
     replaced(text, |c, out| _ = write!(out, "\\u{:04x}", u32::from(c)))
 }
 
-/// The end of a message about a wrong word: the nearest right one, when one is close enough to be meant, that is, has it
-/// as a part or is alike.
+/// The end of a message about a wrong word: the nearest right one, when one has it as a part or is alike.
 pub fn did_you_mean(word: &str, choices: &[&str]) -> String {
     let word = word.to_ascii_lowercase();
     let likeness = |choice: &str| match word.len() > 1 && choice.contains(&word) {

@@ -1,8 +1,7 @@
 //! What a failed operation means: one table of operation and error number.
 //!
-//! Owns the words for failures. IPVS sends no extended-ACK text, so that "Invalid argument" has to be told
-//! from the operation (which error means what: `ip_vs_ctl.c`, tried on Linux 6.1 and 6.12). Used by every file
-//! of `kernel`; the callers of `kernel` see [`Error`] only.
+//! Owns the words for failures. IPVS sends no extended-ACK text, so that "Invalid argument" has to be told from the
+//! operation (`ip_vs_ctl.c`, tried on Linux 6.1 and 6.12). Used by every file of `kernel`, whose callers see [`Error`] only.
 
 use std::fmt;
 
@@ -13,19 +12,17 @@ use super::netlink::Failure;
 /// A failed kernel operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    /// What was being done, as in `adding real server`.
+    /// As in `adding real server`.
     pub operation: String,
-    /// To which object, as in `192.0.2.11:80 of tcp 192.0.2.1:80`; empty when there is but one.
+    /// As in `192.0.2.11:80 of tcp 192.0.2.1:80`; empty when there is but one.
     pub object: String,
-    /// The kernel's error number; `None` when it was not the kernel that refused.
+    /// `None` when it was not the kernel that refused.
     pub errno: Option<Errno>,
-    /// What that means here: the kernel's own text, or the error's meaning for this operation.
+    /// The kernel's own text, or what the number means for this operation.
     pub detail: String,
-    /// What to do about it.
     pub remedy: Option<String>,
 }
 
-/// Result of a kernel operation.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl fmt::Display for Error {

@@ -60,7 +60,7 @@ impl Ipvs {
     pub(super) fn open() -> Result<Self> {
         static LOADED: Once = Once::new();
         let mut found = Self::find();
-        if found.as_ref().is_err_and(|failure| failure.is(Errno::ENOENT)) {
+        if found.as_ref().is_err_and(|failure| failure.is(&[Errno::ENOENT])) {
             LOADED.call_once(load_module);
             found = Self::find();
         }
@@ -124,7 +124,6 @@ impl Ipvs {
 
     /// Looks for what the services need, and loads the modules for it.
     pub(super) fn prepare(&mut self, needs: &Needs) -> Vec<Error> {
-        const FOUND: [Errno; 3] = [Errno::EINVAL, Errno::EEXIST, Errno::EAFNOSUPPORT];
         let schedulers = needs.schedulers.iter().map(|name| (name.as_str(), ""));
         let engines = needs.engines.iter().map(|name| (NO_SCHEDULER, name.as_str()));
         let mut errors = Vec::new();
@@ -132,7 +131,7 @@ impl Ipvs {
             match self.request(command::NEW_SERVICE, |to| put_probe(to, scheduler, engine)) {
                 // A kernel that takes this prefix has what was asked for; undone at once.
                 Ok(_) => _ = self.request(command::DEL_SERVICE, |to| put_service(to, &PROBE, None)),
-                Err(failure) if FOUND.iter().any(|errno| failure.is(*errno)) => {}
+                Err(failure) if failure.is(&[Errno::EINVAL, Errno::EEXIST, Errno::EAFNOSUPPORT]) => {}
                 Err(failure) => {
                     let error = Error::netlink(Operation::Probe, "", &failure);
                     errors.push(name_modules(error, scheduler, engine));
@@ -190,9 +189,9 @@ fn requests<'a>(change: &'a Change) -> Vec<Request<'a>> {
     let request = |command, operation, body| Request { command, operation, body };
     let whole = |key, new: &'a Service| Body::Service(key, Some((new, &new.scheduler)));
     vec![match change {
-        // First without a scheduler, which then builds its tables once and from the complete list: for mh a
-        // factor of forty, and no client meets half a service. SET_SERVICE from `none` waits for no RCU grace
-        // period (ip_vs_ctl.c, ip_vs_edit_service). It replaces everything, so everything is in it.
+        // First without a scheduler, which then builds its tables once: for mh a factor of forty, and no client meets half
+        // a service. SET_SERVICE from `none` waits for no RCU grace period (ip_vs_ctl.c, ip_vs_edit_service). It replaces
+        // everything, so everything is in it.
         Change::Service { key, old: None, new: Some(new), servers, .. } => {
             // The kernel puts each at the head of its list (ip_vs_ctl.c, ip_vs_add_dest), and sh and mh go by
             // the list's order: descending here is ascending there, on every director.
@@ -250,7 +249,7 @@ impl Request<'_> {
     fn is_done(&self, failure: &Failure) -> bool {
         use Operation::{DeleteServer, DeleteService, StopDaemon};
         matches!(self.operation, DeleteServer | DeleteService | StopDaemon)
-            && (failure.is(Errno::ENOENT) || failure.is(Errno::ESRCH))
+            && failure.is(&[Errno::ENOENT, Errno::ESRCH])
     }
 }
 
@@ -298,10 +297,9 @@ const PROBE: ServiceKey = ServiceKey::Endpoint {
 
 /// The attributes of a NEW_SERVICE that never makes a service, but finds out whether a scheduler or an engine exists.
 ///
-/// `ip_vs_add_service` (`ip_vs_ctl.c`) looks for the scheduler first, loading the module ip_vs_NAME where it
-/// can, then for the engine, and says ENOENT when one is missing; only then does it look at the IPv6 prefix
-/// length, of which 0 is EINVAL, and only then does it make anything. Without IPv6 in IPVS the address family is
-/// refused before all that (`ip_vs_genl_parse_service`, EAFNOSUPPORT): then nothing is known and the best is
+/// `ip_vs_add_service` (`ip_vs_ctl.c`) looks for the scheduler first, loading its module, then for the engine, and says
+/// ENOENT when one is missing; only then does it look at the IPv6 prefix length, of which 0 is EINVAL. Without IPv6 in
+/// IPVS the address family is refused before all that (`ip_vs_genl_parse_service`, EAFNOSUPPORT): then the best is
 /// assumed, since the batch would tell.
 fn put_probe(to: &mut Writer, scheduler: &str, engine: &str) {
     let (scheduler, engine) = (scheduler.to_owned(), engine.to_owned());

@@ -24,10 +24,6 @@ use crate::observed::{Interface, ObservedAddress};
 pub type Bound = (String, IpAddr, u8);
 
 /// Names of the links of this network namespace.
-///
-/// # Errors
-///
-/// When they cannot be read.
 pub fn names() -> Result<BTreeSet<String>> {
     let links = stations().map_err(|errno| Error::new(Operation::Read, "the interfaces", errno))?;
     Ok(links.into_keys().collect())
@@ -116,7 +112,7 @@ impl Addresses {
             to.put_text(Ifla::Ifname, name);
         });
         match reply {
-            Err(failure) if failure.is(Errno::ENODEV) => Ok(None),
+            Err(failure) if failure.is(&[Errno::ENODEV]) => Ok(None),
             reply => decode_link(&reply?).map(Some),
         }
     }
@@ -124,7 +120,7 @@ impl Addresses {
     /// Adds an address. Done when it is there already.
     pub(super) fn add(&mut self, key: &AddressKey, prefix: u8, label: Option<&str>) -> Result<()> {
         match self.change(Rtm::Newaddr, NlmF::CREATE | NlmF::EXCL, key, prefix, label) {
-            Err(failure) if !failure.is(Errno::EEXIST) => {
+            Err(failure) if !failure.is(&[Errno::EEXIST]) => {
                 Err(Error::netlink(Operation::AddAddress, key, &failure))
             }
             _ => Ok(()),
@@ -134,17 +130,17 @@ impl Addresses {
     /// Removes an address with exactly this prefix length. Done when it, or its interface, is gone already.
     pub(super) fn remove(&mut self, key: &AddressKey, prefix: u8) -> Result<()> {
         // A director that forwards for its real servers hands clients who have not heard of the switch yet on to the
-        // new MASTER. By a neighbour entry from that one's last time as MASTER it would do so at once, and keepalived
-        // over there binds its VIP on lo before there are services: clients would be refused. Without the entry it
-        // asks first, and is answered when the services stand. Before the address goes, since until then nobody looks
-        // for a neighbour of this address. Best effort: mostly there is none.
+        // new MASTER. By an old neighbour entry it would do so at once, and keepalived over there binds its VIP on lo
+        // before there are services: clients would be refused. Without the entry it asks first, and is answered when the
+        // services stand. Before the address goes, since until then nobody looks for a neighbour of this address. Best
+        // effort: mostly there is none.
         if key.interface != "lo" {
             let _ = self.forget(key);
         }
         // ENXIO: the interface has no IPv6 at all (addrconf.c, inet6_addr_del).
         let gone = [Errno::EADDRNOTAVAIL, Errno::ENODEV, Errno::ENXIO];
         match self.change(Rtm::Deladdr, NlmF::empty(), key, prefix, None) {
-            Err(failure) if !gone.iter().any(|errno| failure.is(*errno)) => {
+            Err(failure) if !failure.is(&gone) => {
                 let object = format!("{}/{prefix} on {}", key.address, key.interface);
                 Err(Error::netlink(Operation::RemoveAddress, object, &failure))
             }
@@ -161,22 +157,21 @@ impl Addresses {
         prefix: u8,
         label: Option<&str>,
     ) -> Answer<Vec<u8>> {
-        let is_new_v6 = key.address.is_ipv6() && kind != Rtm::Deladdr;
         // Duplicate address detection would hold the VIP back for a second and kill it while the old master still
         // answers.
-        let detection = if is_new_v6 { IfaF::NODAD } else { IfaF::empty() };
+        let detection = if key.address.is_ipv6() { IfaF::NODAD } else { IfaF::empty() };
         // `struct ifaddrmsg`
         let message = [[family(key), prefix, detection.bits(), RtScope::Universe.into()], index(key)?];
-        let fill = |to: &mut Writer| put_address(to, key.address, is_new_v6, label);
-        self.0.request(kind, flags, message.as_flattened(), fill)
+        self.0.request(kind, flags, message.as_flattened(), |to| put_address(to, key.address, label))
     }
 
     /// Removes the neighbour with this address: ENOENT when there is no entry (`neighbour.c`, `neigh_delete`).
     fn forget(&mut self, key: &AddressKey) -> Answer<Vec<u8>> {
         // `struct ndmsg`: family, index, and state, flags and type, which are not looked at
         let message = [[family(key), 0, 0, 0], index(key)?, [0; 4]];
-        let fill = |to: &mut Writer| put_octets(to, Nda::Dst, key.address);
-        self.0.request(Rtm::Delneigh, NlmF::empty(), message.as_flattened(), fill)
+        self.0.request(Rtm::Delneigh, NlmF::empty(), message.as_flattened(), |to| {
+            to.put_ip(Nda::Dst, key.address)
+        })
     }
 
     /// Sets a link up, and makes it before, as a dummy, when there is none of this name. The dummy answers ARP and can
@@ -203,17 +198,10 @@ fn family(key: &AddressKey) -> u8 {
     if key.address.is_ipv4() { RtAddrFamily::Inet.into() } else { RtAddrFamily::Inet6.into() }
 }
 
-fn put_octets(to: &mut Writer, kind: impl Into<u16>, address: IpAddr) {
-    match address {
-        IpAddr::V4(address) => to.put(kind, address.octets()),
-        IpAddr::V6(address) => to.put(kind, address.octets()),
-    };
-}
-
-fn put_address(to: &mut Writer, address: IpAddr, is_new_v6: bool, label: Option<&str>) {
-    put_octets(to, Ifa::Local, address);
-    put_octets(to, Ifa::Address, address);
-    if is_new_v6 {
+fn put_address(to: &mut Writer, address: IpAddr, label: Option<&str>) {
+    to.put_ip(Ifa::Local, address);
+    to.put_ip(Ifa::Address, address);
+    if address.is_ipv6() {
         // `struct ifa_cacheinfo`: preferred for 0 seconds, valid for ever, two time stamps that are the kernel's. A
         // deprecated address answers, and is never chosen as a source of new connections while there is another
         // (RFC 6724 §5, rule 3).
@@ -310,7 +298,7 @@ mod tests {
         let octets = [0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x01, 0x00];
         let lifetimes = [0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0]; // preferred, valid, stamps
         let (mut asked, mut expected) = (Writer::default(), Writer::default());
-        put_address(&mut asked, address, true, None);
+        put_address(&mut asked, address, None);
         expected.put(2u16, octets).put(1u16, octets).put(6u16, lifetimes);
         assert_eq!(asked.0, expected.0);
     }

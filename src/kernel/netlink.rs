@@ -47,9 +47,9 @@ pub(super) enum Failure {
 pub(super) type Answer<T> = Result<T, Failure>;
 
 impl Failure {
-    /// Whether the kernel refused with this error.
-    pub(super) fn is(&self, wanted: Errno) -> bool {
-        matches!(self, Self::Refused { errno, .. } if *errno == wanted)
+    /// Whether the kernel refused with one of these errors.
+    pub(super) fn is(&self, wanted: &[Errno]) -> bool {
+        matches!(self, Self::Refused { errno, .. } if wanted.contains(errno))
     }
 
     fn system(doing: &str, errno: Errno) -> Self {
@@ -67,13 +67,11 @@ pub(super) fn generic(command: impl Into<u8>) -> [u8; 4] {
     [command.into(), 1, 0, 0]
 }
 
-/// The attributes of a generic netlink reply.
 pub(super) fn generic_attributes(payload: &[u8]) -> Answer<Attributes<'_>> {
     Attributes::read(payload.get(4..).ok_or_else(malformed)?)
 }
 
-/// Requests written one behind the other, as they are sent. The sequence number of each is its place: no answer outlives
-/// its exchange, so that numbers need not differ between two.
+/// Requests one behind the other. The sequence number of each is its place: no answer outlives its exchange.
 #[derive(Default)]
 struct Datagram {
     bytes: Writer,
@@ -115,13 +113,11 @@ impl Batch {
 /// A netlink socket that talks to the kernel and to nobody else, opened when it is first needed.
 pub(super) struct Socket {
     protocol: SockProtocol,
-    /// `None`, too, after an exchange that ended in its middle: late answers, or a dump that still runs, would spoil the
-    /// next.
+    /// `None`, too, after an exchange that ended in its middle: late answers would spoil the next.
     socket: Option<OwnedFd>,
 }
 
 impl Socket {
-    /// A socket of this netlink family.
     pub(super) fn new(protocol: SockProtocol) -> Self {
         Self { protocol, socket: None }
     }
@@ -141,10 +137,9 @@ impl Socket {
 
     /// Sends one request and returns what `decode` makes of its replies; it may pass over some.
     ///
-    /// A dump is begun again when the kernel says that something changed meanwhile, since then entries can be missing
-    /// or double (`NLM_F_DUMP_INTR`). A list that never comes to rest is taken as it was read last: adding what
-    /// is there and removing what is gone are successes, everything is read back afterwards, and a takeover
-    /// cannot wait for somebody else to come to an end.
+    /// A dump is begun again when something changed meanwhile, since then entries can be missing or double
+    /// (`NLM_F_DUMP_INTR`). A list that never comes to rest is taken as it was read last: adding what is there and
+    /// removing what is gone are successes, and a takeover cannot wait for somebody else to come to an end.
     pub(super) fn ask<T>(
         &mut self,
         kind: impl Into<u16>,
@@ -175,10 +170,9 @@ impl Socket {
 
     /// Sends many requests, in order, in as few datagrams as is good. Returns the end of each.
     ///
-    /// The kernel carries out a datagram message by message before `send` returns, a refused message does
-    /// not stop the next, and only errors are answered, besides what asks for an ACK (`af_netlink.c`,
-    /// `netlink_rcv_skb`). That is an empty message behind the last: once its ACK is here, silence about a
-    /// message is its success. Not the last message itself, because an operation that ends with EINTR is never
+    /// A refused message does not stop the next, and only errors are answered, besides what asks for an ACK
+    /// (`af_netlink.c`, `netlink_rcv_skb`). That is an empty message behind the last: once its ACK is here, silence about
+    /// a message is its success. Not the last message itself, because an operation that ends with EINTR is never
     /// answered at all: so it is when a sync daemon is stopped before its thread first ran (`kthread_stop`).
     pub(super) fn batch(&mut self, batch: Batch) -> Vec<Answer<()>> {
         let mut ends = Vec::new();
@@ -254,7 +248,6 @@ fn open(protocol: SockProtocol) -> nix::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// One message of a received datagram.
 struct Reply<'a> {
     kind: u16,
     flags: NlmF,
@@ -305,8 +298,7 @@ impl<'a> Iterator for Replies<'a> {
     }
 }
 
-/// The attributes of one object (`struct nlattr` and `struct rtattr`, which are alike) by their kinds. None that is read
-/// has a kind above 15.
+/// The attributes of one object (`struct nlattr`) by their kinds. None that is read has a kind above 15.
 pub(super) struct Attributes<'a>([Option<&'a [u8]>; 16]);
 
 impl<'a> Attributes<'a> {
@@ -333,12 +325,10 @@ impl<'a> Attributes<'a> {
         value.map(|value| T::of(value).ok_or_else(malformed)).transpose()
     }
 
-    /// The same of one that may be left out.
     pub(super) fn or_default<T: Value<'a> + Default>(&self, kind: impl Into<u16>) -> Answer<T> {
         Ok(self.get(kind)?.unwrap_or_default())
     }
 
-    /// The same of one without which the reply makes no sense.
     pub(super) fn need<T: Value<'a>>(&self, kind: impl Into<u16>) -> Answer<T> {
         self.get(kind)?.ok_or_else(malformed)
     }
@@ -374,7 +364,6 @@ values! {
     &'a [u8]: |value| Some(value);
 }
 
-/// Writes attributes one after the other.
 #[derive(Default)]
 pub(super) struct Writer(pub(super) Vec<u8>);
 
@@ -403,6 +392,13 @@ impl Writer {
         })
     }
 
+    pub(super) fn put_ip(&mut self, kind: impl Into<u16>, address: IpAddr) {
+        match address {
+            IpAddr::V4(address) => self.put(kind, address.octets()),
+            IpAddr::V6(address) => self.put(kind, address.octets()),
+        };
+    }
+
     /// Appends an attribute made of attributes. One beyond what it can hold makes a request that the kernel refuses.
     pub(super) fn nest(&mut self, kind: impl Into<u16>, fill: impl FnOnce(&mut Self)) -> &mut Self {
         let start = self.0.len();
@@ -414,7 +410,6 @@ impl Writer {
         self
     }
 
-    /// Writes over bytes that are there.
     fn set(&mut self, at: usize, value: &[u8]) {
         if let Some(to) = self.0.get_mut(at..).and_then(|to| to.get_mut(..value.len())) {
             to.copy_from_slice(value);
@@ -599,7 +594,7 @@ mod tests {
     fn the_real_kernel_answers_requests_dumps_and_batches() {
         let mut socket = Socket::new(SockProtocol::NetlinkGeneric);
         assert!(!family(&mut socket, "nlctrl").unwrap().is_empty());
-        assert!(family(&mut socket, "no such").unwrap_err().is(Errno::ENOENT));
+        assert!(family(&mut socket, "no such").unwrap_err().is(&[Errno::ENOENT]));
         let length = |payload: &[u8]| Ok(Some(payload.len()));
         let question = generic(CtrlCmd::Getfamily);
         let all = socket.ask(GenlId::Ctrl, NlmF::DUMP, &question, |_| (), length).unwrap();
@@ -616,7 +611,7 @@ mod tests {
         let ends = socket.batch(batch);
         assert_eq!(ends.len(), 6000);
         for (index, end) in ends.iter().enumerate() {
-            let refused = end.as_ref().is_err_and(|failure| failure.is(Errno::EOPNOTSUPP));
+            let refused = end.as_ref().is_err_and(|failure| failure.is(&[Errno::EOPNOTSUPP]));
             assert!(if index % 3 == 2 { refused } else { end.is_ok() }, "{index}: {end:?}");
         }
         // And the socket is as good as before.
@@ -634,7 +629,7 @@ mod tests {
         }
         let ends = socket.batch(batch);
         assert!(ends.len() == 500 && ends.iter().all(Result::is_err));
-        assert!(ends[0].as_ref().unwrap_err().is(Errno::EOPNOTSUPP), "{:?}", ends[0]);
+        assert!(ends[0].as_ref().unwrap_err().is(&[Errno::EOPNOTSUPP]), "{:?}", ends[0]);
         let last = &ends[499];
         assert!(matches!(last, Err(Failure::Broken { errno: Some(Errno::ENOBUFS), .. })), "{last:?}");
         assert!(!family(&mut socket, "nlctrl").unwrap().is_empty());

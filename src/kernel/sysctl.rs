@@ -1,10 +1,8 @@
 //! Kernel parameters: reading and writing one.
 //!
-//! Owns the way to a parameter and the comparison of what was written with what the kernel made of it. Which
-//! value is wanted, and whether writing is needed at all, is the plan's. Called by `kernel` and, for the
-//! forwarding flag of an interface, by `neighbours`.
-//!
-//! The `sysctl` crate sets what it can name. Reading is done by path: the crate would open each file twice for it.
+//! Owns the way to a parameter and the comparison of what was written with what the kernel made of it. Which value is
+//! wanted is the plan's. Called by `kernel` and `neighbours`. The `sysctl` crate sets what it can name. Reading is done by
+//! path: the crate would open each file twice for it.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -23,10 +21,7 @@ pub(super) fn read(parameter: &Parameter) -> Result<Option<String>> {
     Ok(found.map(|value| value.replace('\t', " ")))
 }
 
-/// Reads the parameter with this name, given in parts.
-///
-/// # Errors
-/// When it exists and cannot be read.
+/// Reads the parameter with this name, given in parts; `None` when there is none.
 pub fn read_parts(parts: &[&str]) -> io::Result<Option<String>> {
     match path(parts).and_then(fs::read_to_string) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
