@@ -32,11 +32,8 @@ pub fn clean(text: &str) -> String {
 /// A foreign word or line within a message: the same on one line, and cut where it is longer than anybody reads.
 pub fn shown(text: &str) -> String {
     const MOST: usize = 300;
-    let (start, cut) = match text.char_indices().nth(MOST) {
-        Some((end, _)) => (text.get(..end).unwrap_or_default(), "…"),
-        None => (text, ""),
-    };
-    clean(start).replace('\n', "\\n") + cut
+    let start: String = text.chars().take(MOST).collect();
+    clean(&start).replace('\n', "\\n") + if start.len() < text.len() { "…" } else { "" }
 }
 
 /// A finished JSON text with JSON's own escapes for what is hidden; it stands in strings only.

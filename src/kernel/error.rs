@@ -28,14 +28,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let space = if self.object.is_empty() { "" } else { " " };
-        write!(f, "{}{space}{}: {}", self.operation, self.object, self.detail)?;
-        if let Some(errno) = self.errno {
-            write!(f, " ({errno:?})")?;
-        }
-        if let Some(remedy) = &self.remedy {
-            write!(f, "; {remedy}")?;
-        }
-        Ok(())
+        let errno = self.errno.map_or(String::new(), |errno| format!(" ({errno:?})"));
+        let remedy = self.remedy.as_ref().map_or(String::new(), |remedy| format!("; {remedy}"));
+        write!(f, "{}{space}{}: {}{errno}{remedy}", self.operation, self.object, self.detail)
     }
 }
 
@@ -104,6 +99,9 @@ impl Operation {
             }
             (AddAddress | AddService | SetService | AddServer | SetServer, EAFNOSUPPORT | EOPNOTSUPP) => {
                 ("this kernel, or its IPVS, has no IPv6", "leave IPv6 VIPs and services out of the file")
+            }
+            (Announce | Probing, EPROTONOSUPPORT) => {
+                ("it is not an Ethernet link", "set `interface` to the one that clients reach")
             }
             (Announce | Probing, ENETDOWN) => ("the interface is down", "`ip link set INTERFACE up`"),
             (Probing | StartDaemon, EADDRNOTAVAIL | EAFNOSUPPORT) => {

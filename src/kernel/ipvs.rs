@@ -54,9 +54,8 @@ pub(super) struct Ipvs {
 }
 
 impl Ipvs {
-    /// Finds the family, which loads the module ip_vs where it is installed (`genetlink.c`,
-    /// `genl_get_cmd` with MODULE_ALIAS_GENL_FAMILY); before 5.16 it had none, and is loaded by its name, once.
-    /// Fails with ENOENT when the kernel has none.
+    /// Finds the family, which loads the module ip_vs where it is installed (`genetlink.c`, MODULE_ALIAS_GENL_FAMILY);
+    /// before 5.16 it is loaded by its name, once. Fails with ENOENT when the kernel has none.
     pub(super) fn open() -> Result<Self> {
         static LOADED: Once = Once::new();
         let mut found = Self::find();
@@ -141,7 +140,7 @@ impl Ipvs {
         errors
     }
 
-    /// Carries out changes of IPVS, in order, in batches. Any other change is passed over as done.
+    /// Carries out changes of IPVS, in order. Any other change is passed over as done.
     pub(super) fn apply(&mut self, changes: &[Change]) -> Vec<Result<()>> {
         let sent: Vec<Vec<Request<'_>>> = changes.iter().map(requests).collect();
         let mut batch = Batch::default();

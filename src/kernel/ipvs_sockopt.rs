@@ -114,8 +114,7 @@ fn server(entry: &[u8]) -> Option<(ServerKey, RealServer, Counters)> {
         lower_threshold: field(offset_of!(Server, lower_threshold))?,
         tunnel: Tunnel::default(),
     };
-    let rates = offset_of!(Server, statistics) + offset_of!(Statistics, rates);
-    let rate = |number: usize| field(rates + 4 * number).map(u64::from);
+    let rate = |number: usize| field(offset_of!(Server, statistics.rates) + 4 * number).map(u64::from);
     let counters = Counters {
         active: field(offset_of!(Server, active))?,
         inactive: field(offset_of!(Server, inactive))?,

@@ -183,10 +183,10 @@ fn family(number: u16) -> Option<Family> {
 }
 
 /// The address of this family in a `union nf_inet_addr`, and a port in network order.
-fn endpoint(family: Family, address: [u8; 16], port: [u8; 2]) -> Endpoint {
+fn endpoint(family: Family, address: [u8; 16], port: u16) -> Endpoint {
     let [a, b, c, d, ..] = address;
     let address = if family == Family::Ipv4 { [a, b, c, d].into() } else { address.into() };
-    Endpoint { address, port: u16::from_be_bytes(port) }
+    Endpoint { address, port: u16::from_be(port) }
 }
 
 /// Reads a service; passes over one of a family that is not known here.
@@ -196,9 +196,9 @@ pub(super) fn decode_service(payload: &[u8]) -> Answer<Option<(ServiceKey, Servi
     let key = match found.get(service::FWMARK)? {
         Some(mark) => ServiceKey::Fwmark { mark, family },
         None => {
-            let end = endpoint(family, found.need(service::ADDRESS)?, found.need(service::PORT)?);
-            let protocol = Protocol(found.need(service::PROTOCOL)?);
-            ServiceKey::Endpoint { address: end.address, port: end.port, protocol }
+            let (address, port) = (found.need(service::ADDRESS)?, found.need(service::PORT)?);
+            let Endpoint { address, port } = endpoint(family, address, port);
+            ServiceKey::Endpoint { address, port, protocol: Protocol(found.need(service::PROTOCOL)?) }
         }
     };
     let scheduler: String = found.or_default(service::SCHEDULER)?;
@@ -226,7 +226,7 @@ pub(super) fn decode_server(payload: &[u8], of: Family) -> Answer<Option<(Server
     let forward = Forward(found.need::<u32>(dest::FORWARD)? & FORWARD_MASK);
     let tunnel = Tunnel {
         kind: found.or_default(dest::TUNNEL_KIND)?,
-        port: u16::from_be_bytes(found.or_default(dest::TUNNEL_PORT)?),
+        port: u16::from_be(found.or_default(dest::TUNNEL_PORT)?),
         checksum: found.or_default(dest::TUNNEL_FLAGS)?,
     };
     let settings = RealServer {

@@ -119,12 +119,7 @@ impl Addresses {
 
     /// Adds an address. Done when it is there already.
     pub(super) fn add(&mut self, key: &AddressKey, prefix: u8, label: Option<&str>) -> Result<()> {
-        match self.change(Rtm::Newaddr, NlmF::CREATE | NlmF::EXCL, key, prefix, label) {
-            Err(failure) if !failure.is(&[Errno::EEXIST]) => {
-                Err(Error::netlink(Operation::AddAddress, key, &failure))
-            }
-            _ => Ok(()),
-        }
+        self.change(Operation::AddAddress, key, prefix, label)
     }
 
     /// Removes an address with exactly this prefix length. Done when it, or its interface, is gone already.
@@ -137,32 +132,26 @@ impl Addresses {
         if key.interface != "lo" {
             let _ = self.forget(key);
         }
-        // ENXIO: the interface has no IPv6 at all (addrconf.c, inet6_addr_del).
-        let gone = [Errno::EADDRNOTAVAIL, Errno::ENODEV, Errno::ENXIO];
-        match self.change(Rtm::Deladdr, NlmF::empty(), key, prefix, None) {
-            Err(failure) if !failure.is(&gone) => {
-                let object = format!("{}/{prefix} on {}", key.address, key.interface);
-                Err(Error::netlink(Operation::RemoveAddress, object, &failure))
-            }
-            _ => Ok(()),
-        }
+        self.change(Operation::RemoveAddress, key, prefix, None)
     }
 
     /// Adds or removes one address of global scope.
-    fn change(
-        &mut self,
-        kind: Rtm,
-        flags: NlmF,
-        key: &AddressKey,
-        prefix: u8,
-        label: Option<&str>,
-    ) -> Answer<Vec<u8>> {
+    fn change(&mut self, does: Operation, key: &AddressKey, prefix: u8, label: Option<&str>) -> Result<()> {
+        let (kind, flags, done) = match does {
+            Operation::AddAddress => (Rtm::Newaddr, NlmF::CREATE | NlmF::EXCL, &[Errno::EEXIST][..]),
+            // ENXIO: the interface has no IPv6 at all (addrconf.c, inet6_addr_del).
+            _ => (Rtm::Deladdr, NlmF::empty(), &[Errno::EADDRNOTAVAIL, Errno::ENODEV, Errno::ENXIO][..]),
+        };
         // Duplicate address detection would hold the VIP back for a second and kill it while the old master still
         // answers.
         let detection = if key.address.is_ipv6() { IfaF::NODAD } else { IfaF::empty() };
         // `struct ifaddrmsg`
-        let message = [[family(key), prefix, detection.bits(), RtScope::Universe.into()], index(key)?];
-        self.0.request(kind, flags, message.as_flattened(), |to| put_address(to, key.address, label))
+        let message = |index| [[family(key), prefix, detection.bits(), RtScope::Universe.into()], index];
+        let fill = |to: &mut Writer| put_address(to, key.address, label);
+        match index(key).and_then(|index| self.0.request(kind, flags, message(index).as_flattened(), fill)) {
+            Err(failure) if !failure.is(done) => Err(Error::netlink(does, key, &failure)),
+            _ => Ok(()),
+        }
     }
 
     /// Removes the neighbour with this address: ENOENT when there is no entry (`neighbour.c`, `neigh_delete`).
@@ -174,8 +163,7 @@ impl Addresses {
         })
     }
 
-    /// Sets a link up, and makes it before, as a dummy, when there is none of this name. The dummy answers ARP and can
-    /// be announced on, which dummies are not by themselves.
+    /// Sets a link up, and makes it before, as a dummy with ARP, when there is none of this name.
     pub(super) fn stand_in(&mut self, name: &str) -> Result<()> {
         // `struct ifinfomsg`: family and type, index, flags, and which of them are meant
         let [up, meant] = [Iff::UP, Iff::UP | Iff::NOARP].map(|flags| flags.bits().to_ne_bytes());
@@ -223,8 +211,7 @@ pub(super) fn decode_link(reply: &[u8]) -> Answer<Link> {
     Ok((u32::from_ne_bytes([i0, i1, i2, i3]), found.or_default(Ifla::Ifname)?, state))
 }
 
-/// Reads `struct ifaddrmsg` and its attributes: the link's index and the address, without the link's name. Passes over
-/// other families.
+/// Reads `struct ifaddrmsg` and its attributes: the link's index and the address, without the link's name.
 pub(super) fn decode_address(reply: &[u8]) -> Answer<Option<(u32, ObservedAddress)>> {
     let ([family, prefix, _, _, index @ ..], attributes) =
         reply.split_first_chunk::<8>().ok_or_else(malformed)?;

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -18,7 +18,7 @@ use nix::sys::time::TimeVal;
 
 use super::error::{Error, Operation, Result};
 use super::frames::{arp_request, claim, neighbour_advertisement, neighbour_solicitation};
-use super::link::{Station, stations};
+use super::link::stations;
 use super::sysctl;
 use crate::model::{AddressKey, Claims, Mac};
 
@@ -31,29 +31,22 @@ pub(super) fn announce(addresses: &[AddressKey]) -> Vec<Result<()>> {
     // Without a protocol the socket receives nothing, which is all it is to receive.
     let opened = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)
         .and_then(|socket| Ok((socket, stations()?)));
-    let announce = |key| match &opened {
-        Ok((socket, stations)) => announce_one(socket, stations, key),
-        Err(errno) => Err(Error::new(Operation::Announce, key, *errno)),
+    let announce = |key: &AddressKey| {
+        let fail = |errno| Error::new(Operation::Announce, key, errno);
+        let (socket, stations) = opened.as_ref().map_err(|errno| fail(*errno))?;
+        let station = stations.get(&key.interface).ok_or_else(|| fail(Errno::ENODEV))?;
+        let mac = station.mac().ok_or_else(|| fail(Errno::EPROTONOSUPPORT))?;
+        let frame = match key.address {
+            IpAddr::V4(address) => arp_request(mac, address, address),
+            IpAddr::V6(address) => neighbour_advertisement(mac, address, forwards(&key.interface)),
+        };
+        sendto(socket.as_raw_fd(), &frame, &station.link, MsgFlags::empty()).map_err(fail)?;
+        Ok(())
     };
     let results = addresses.iter().map(announce).collect();
     // Closing a packet socket waits for an RCU grace period, some ten milliseconds (af_packet.c, packet_release).
     let _ = std::thread::Builder::new().stack_size(64 * 1024).spawn(move || drop(opened));
     results
-}
-
-fn announce_one(socket: &OwnedFd, stations: &BTreeMap<String, Station>, key: &AddressKey) -> Result<()> {
-    let fail = |errno| Error::new(Operation::Announce, key, errno);
-    let station = stations.get(&key.interface).ok_or_else(|| fail(Errno::ENODEV))?;
-    let mac = station.mac().ok_or_else(|| {
-        let detail = "the interface has no neighbours to tell: it is not an Ethernet link";
-        Error::own(Operation::Announce, key, detail, "set `interface` to the one that clients reach")
-    })?;
-    let frame = match key.address {
-        IpAddr::V4(address) => arp_request(mac, address, address),
-        IpAddr::V6(address) => neighbour_advertisement(mac, address, forwards(&key.interface)),
-    };
-    sendto(socket.as_raw_fd(), &frame, &station.link, MsgFlags::empty()).map_err(fail)?;
-    Ok(())
 }
 
 /// Whether the interface is a router's. A wrong R flag would make neighbours drop their routes over this node

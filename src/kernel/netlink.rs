@@ -354,7 +354,6 @@ values! {
     u16: |value| value.try_into().ok().map(Self::from_ne_bytes);
     u32: |value| value.try_into().ok().map(Self::from_ne_bytes);
     u64: |value| value.try_into().ok().map(Self::from_ne_bytes);
-    [u8; 2]: |value| value.try_into().ok();
     [u8; 4]: |value| value.try_into().ok();
     [u8; 8]: |value| value.try_into().ok();
     [u8; 16]: |value| value.try_into().ok();
