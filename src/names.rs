@@ -23,8 +23,7 @@ pub fn user(name: &str) -> Option<u32> {
     })
 }
 
-/// What getent says of a key. Where it is missing, or is another one that does not know this, the file in /etc that has
-/// such entries.
+/// What getent says of a key; where it is missing, or does not know the database, the file in /etc.
 fn entries(database: &str, key: &str) -> String {
     match Command::new("getent").args([database, "--", key]).output() {
         // 2: there is no such key.

@@ -1,7 +1,6 @@
 //! Text for people: foreign text made safe to print, and the nearest right word for a wrong one.
 //!
-//! Owns what may reach a terminal, a log, a YAML comment or JSON. Leaves every message to whoever writes it. Called by
-//! whatever reads words or prints foreign ones.
+//! Owns what may reach a terminal, a log, a YAML comment or JSON. Called by whatever reads words or prints foreign ones.
 
 use std::fmt::Write as _;
 

@@ -27,9 +27,6 @@ use crate::model::{
 use crate::observed::{Counters, ObservedIpvs, ObservedService, ServerScope};
 use crate::plan::{Change, Needs};
 
-/// How long modprobe is waited for: less than keepalived gives a stop script.
-const LOADING: Duration = Duration::from_millis(600);
-
 /// Runs modprobe as the kernel itself would (`kmod.c`, `call_modprobe`), and as ipvsadm does; a disk that hangs holds
 /// nobody up. The path is empty where that is forbidden. Whether it helped is seen by asking again.
 fn load_module() {
@@ -40,7 +37,8 @@ fn load_module() {
     let Ok(mut child) = command.env_clear().envs(environment).spawn() else { return };
     let begun = Instant::now();
     while matches!(child.try_wait(), Ok(None)) {
-        if begun.elapsed() >= LOADING {
+        // Less than keepalived gives a stop script.
+        if begun.elapsed() >= Duration::from_millis(600) {
             return log::warn!("modprobe ip_vs, process {}, does not end; going on without", child.id());
         }
         std::thread::sleep(Duration::from_millis(2));

@@ -98,8 +98,7 @@ impl Table {
     }
 }
 
-/// Reads a real server; `None` for an entry that the kernel left empty (one of the other family is not shown),
-/// and for a tunnel, whose type is not shown.
+/// Reads a real server; `None` for an entry that the kernel left empty, and for a tunnel, whose type is not shown.
 fn server(entry: &[u8]) -> Option<(ServerKey, RealServer, Counters)> {
     let field = |offset: usize| u32_at(entry, offset);
     let address = Ipv4Addr::from(bytes_at::<4>(entry, offset_of!(Server, address))?);

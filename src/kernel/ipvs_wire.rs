@@ -189,7 +189,7 @@ fn endpoint(family: Family, address: [u8; 16], port: u16) -> Endpoint {
     Endpoint { address, port: u16::from_be(port) }
 }
 
-/// Reads a service; passes over one of a family that is not known here.
+/// Reads a service; passes over one of an unknown family.
 pub(super) fn decode_service(payload: &[u8]) -> Answer<Option<(ServiceKey, Service)>> {
     let found = inside(payload, top::SERVICE)?;
     let Some(family) = family(found.need(service::FAMILY)?) else { return Ok(None) };
@@ -218,7 +218,7 @@ pub(super) fn decode_service(payload: &[u8]) -> Answer<Option<(ServiceKey, Servi
     Ok(Some((key, settings)))
 }
 
-/// Reads a real server of a service of this family; passes over one of a family that is not known here.
+/// Reads a real server of a service of this family; passes over one of an unknown family.
 pub(super) fn decode_server(payload: &[u8], of: Family) -> Answer<Option<(ServerKey, RealServer, Counters)>> {
     let found = inside(payload, top::DEST)?;
     let Some(family) = found.get(dest::FAMILY)?.map_or(Some(of), family) else { return Ok(None) };
@@ -250,7 +250,6 @@ pub(super) fn decode_server(payload: &[u8], of: Family) -> Answer<Option<(Server
     Ok(Some((key, settings, counters)))
 }
 
-/// Reads a sync daemon.
 pub(super) fn decode_daemon(payload: &[u8]) -> Answer<Option<(DaemonState, SyncDaemon)>> {
     let found = inside(payload, top::DAEMON)?;
     let state = match found.need(daemon::STATE)? {

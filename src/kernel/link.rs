@@ -124,11 +124,10 @@ impl Addresses {
 
     /// Removes an address with exactly this prefix length. Done when it, or its interface, is gone already.
     pub(super) fn remove(&mut self, key: &AddressKey, prefix: u8) -> Result<()> {
-        // A director that forwards for its real servers hands clients who have not heard of the switch yet on to the
-        // new MASTER. By an old neighbour entry it would do so at once, and keepalived over there binds its VIP on lo
-        // before there are services: clients would be refused. Without the entry it asks first, and is answered when the
-        // services stand. Before the address goes, since until then nobody looks for a neighbour of this address. Best
-        // effort: mostly there is none.
+        // A director that forwards for its real servers hands late clients on to the new MASTER. By an old neighbour entry
+        // it would do so at once, and keepalived over there binds its VIP on lo before there are services: clients would
+        // be refused. Without the entry it asks first, and is answered when the services stand. Before the address goes,
+        // since until then nobody looks for a neighbour of this address. Best effort: mostly there is none.
         if key.interface != "lo" {
             let _ = self.forget(key);
         }

@@ -49,8 +49,7 @@ pub(super) fn announce(addresses: &[AddressKey]) -> Vec<Result<()>> {
     results
 }
 
-/// Whether the interface is a router's. A wrong R flag would make neighbours drop their routes over this node
-/// (RFC 4861 §7.2.5: an advertisement without it removes its sender from the lists of default routers).
+/// Whether the interface is a router's. Without the R flag neighbours would drop their routes over it (RFC 4861 §7.2.5).
 fn forwards(interface: &str) -> bool {
     let value = sysctl::read_parts(&["net", "ipv6", "conf", interface, "forwarding"]);
     matches!(value, Ok(Some(value)) if value != "0")
@@ -64,7 +63,8 @@ const RECEIVE_QUEUE: usize = 4 * 1024 * 1024;
 /// Asks who else answers for these addresses, each on its interface, about a second for each interface. Answers of this
 /// host are not among them.
 pub fn probe(addresses: &BTreeSet<AddressKey>) -> Claims {
-    let (addresses, mut claims) = (addresses.iter().collect::<Vec<_>>(), Claims::new());
+    let addresses: Vec<_> = addresses.iter().collect();
+    let mut claims = Claims::new();
     for keys in addresses.chunk_by(|left, right| left.interface == right.interface) {
         let asked = ask(keys);
         for key in keys {
