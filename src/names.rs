@@ -1,15 +1,13 @@
 //! Names instead of numbers: users, hosts and services, by getent(1).
 //!
-//! libc finds them through libraries that it loads as /etc/nsswitch.conf says, and only a program that is linked with
-//! the very libc of its machine can do that. This one is linked with its own, so that one package suits every
-//! distribution, and asks the program that comes with libc instead. Nothing that a takeover does needs a name.
-//!
-//! Called by `check`, and by `import` and `ipvsadm`.
+//! libc finds them through libraries that it loads as /etc/nsswitch.conf says, which a program that is linked with a libc
+//! of its own, so that one package suits every distribution, cannot do. Nothing that a takeover does needs a name. Called
+//! by `check`, `import` and `ipvsadm`.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::Context as _;
 
@@ -25,12 +23,9 @@ pub fn user(name: &str) -> Option<u32> {
     })
 }
 
-/// What getent says of a key. Where it is missing, or is another one that does not know this, the file in /etc that has
-/// such entries.
+/// What getent says of a key; where it is missing, or does not know the database, the file in /etc.
 fn entries(database: &str, key: &str) -> String {
-    let mut getent = Command::new("getent");
-    getent.args([database, "--", key]).stdin(Stdio::null()).stderr(Stdio::null());
-    match getent.output() {
+    match Command::new("getent").args([database, "--", key]).output() {
         // 2: there is no such key.
         Ok(output) if matches!(output.status.code(), Some(0 | 2)) => {
             String::from_utf8_lossy(&output.stdout).into_owned()
@@ -39,15 +34,13 @@ fn entries(database: &str, key: &str) -> String {
     }
 }
 
-/// The hosts and services that a machine knows, each asked for once: a question may take seconds, and a saved table
-/// names the same ones over and over.
+/// The hosts and services that a machine knows, each asked for once, since a question may take seconds.
 pub struct Hosts {
     ask: fn(&str, &str) -> String,
     known: RefCell<BTreeMap<String, String>>,
 }
 
 impl Hosts {
-    /// Those of this machine.
     pub fn system() -> Self {
         Self::new(entries)
     }
@@ -67,11 +60,7 @@ impl Hosts {
         known.entry(format!("{database} {key}")).or_insert_with(|| (self.ask)(database, &key)).clone()
     }
 
-    /// Reads an address or a host's name. `ipv6` asks for an IPv6 address of the name, which otherwise is IPv4, as with
-    /// ipvsadm.
-    ///
-    /// # Errors
-    /// What is wrong with it.
+    /// Reads an address or a host's name, of which it takes the first address of the family, as ipvsadm does.
     pub fn address(&self, text: &str, ipv6: bool) -> anyhow::Result<IpAddr> {
         // One line for each address and kind of socket, the address first, perhaps with its interface.
         let lines = self.ask("ahosts", text, "");
@@ -84,16 +73,13 @@ impl Hosts {
     }
 
     /// Reads a port's number or name.
-    ///
-    /// # Errors
-    /// What is wrong with it.
     pub fn port(&self, text: &str, protocol: Protocol) -> anyhow::Result<u16> {
         // The first entry counts, as with getservbyname(3).
         let named = self.ask("services", text, &format!("/{protocol}")).lines().find_map(|line| {
-            let mut words = line.split('#').next()?.split_whitespace();
-            let (name, place) = (words.next()?, words.next()?);
+            let mut words: Vec<&str> = line.split('#').next()?.split_whitespace().collect();
+            let place = (words.len() > 1).then(|| words.remove(1))?;
             let port = place.strip_suffix(&format!("/{protocol}"))?.parse().ok()?;
-            std::iter::once(name).chain(words).any(|name| name == text).then_some(port)
+            words.contains(&text).then_some(port)
         });
         text.parse().ok().or(named).with_context(|| {
             let text = shown(text);

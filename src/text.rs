@@ -1,7 +1,6 @@
 //! Text for people: foreign text made safe to print, and the nearest right word for a wrong one.
 //!
-//! Owns what may reach a terminal, a log, a YAML comment or JSON. Leaves every message to whoever writes it. Called by
-//! whatever reads words or prints foreign ones.
+//! Owns what may reach a terminal, a log, a YAML comment or JSON. Called by whatever reads words or prints foreign ones.
 
 use std::fmt::Write as _;
 
@@ -32,11 +31,8 @@ pub fn clean(text: &str) -> String {
 /// A foreign word or line within a message: the same on one line, and cut where it is longer than anybody reads.
 pub fn shown(text: &str) -> String {
     const MOST: usize = 300;
-    let (start, cut) = match text.char_indices().nth(MOST) {
-        Some((end, _)) => (text.get(..end).unwrap_or_default(), "…"),
-        None => (text, ""),
-    };
-    clean(start).replace('\n', "\\n") + cut
+    let start: String = text.chars().take(MOST).collect();
+    clean(&start).replace('\n', "\\n") + if start.len() < text.len() { "…" } else { "" }
 }
 
 /// A finished JSON text with JSON's own escapes for what is hidden; it stands in strings only.
@@ -44,24 +40,16 @@ pub fn clean_json(text: &str) -> String {
     replaced(text, |c, out| _ = write!(out, "\\u{:04x}", u32::from(c)))
 }
 
-/// The end of a message about a wrong word: the nearest right one, or nothing.
+/// The end of a message about a wrong word: the nearest right one, when one has it as a part or is alike.
 pub fn did_you_mean(word: &str, choices: &[&str]) -> String {
-    nearest(word, choices).map_or(String::new(), |word| format!("; did you mean `{word}`?"))
-}
-
-/// The choice most like `word`, when one is close enough to be meant: a part of it, or alike.
-pub fn nearest<'a>(word: &str, choices: &[&'a str]) -> Option<&'a str> {
-    let lower = word.to_ascii_lowercase();
-    let likeness = |choice: &str| match lower.len() > 1 && choice.contains(&lower) {
+    let word = word.to_ascii_lowercase();
+    let likeness = |choice: &str| match word.len() > 1 && choice.contains(&word) {
         true => 0.9,
-        false => strsim::jaro_winkler(&lower, choice),
+        false => strsim::jaro_winkler(&word, choice),
     };
-    choices
-        .iter()
-        .map(|choice| (likeness(choice), *choice))
-        .filter(|(score, _)| *score > 0.75)
-        .max_by(|one, other| one.0.total_cmp(&other.0))
-        .map(|(_, choice)| choice)
+    let scored = choices.iter().map(|choice| (likeness(choice), choice)).filter(|(score, _)| *score > 0.75);
+    let nearest = scored.max_by(|one, other| one.0.total_cmp(&other.0));
+    nearest.map_or(String::new(), |(_, choice)| format!("; did you mean `{choice}`?"))
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! What a failed operation means: one table of operation and error number.
 //!
-//! Owns the words for failures. IPVS sends no extended-ACK text, so that "Invalid argument" has to be told
-//! from the operation (which error means what: `ip_vs_ctl.c`, tried on Linux 6.1 and 6.12). Used by every file
-//! of `kernel`; the callers of `kernel` see [`Error`] only.
+//! Owns the words for failures. IPVS sends no extended-ACK text, so that "Invalid argument" has to be told from the
+//! operation (`ip_vs_ctl.c`, tried on Linux 6.1 and 6.12). Used by every file of `kernel`, whose callers see [`Error`] only.
 
 use std::fmt;
 
@@ -13,32 +12,25 @@ use super::netlink::Failure;
 /// A failed kernel operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    /// What was being done, as in `adding real server`.
+    /// As in `adding real server`.
     pub operation: String,
-    /// To which object, as in `192.0.2.11:80 of tcp 192.0.2.1:80`; empty when there is but one.
+    /// As in `192.0.2.11:80 of tcp 192.0.2.1:80`; empty when there is but one.
     pub object: String,
-    /// The kernel's error number; `None` when it was not the kernel that refused.
+    /// `None` when it was not the kernel that refused.
     pub errno: Option<Errno>,
-    /// What that means here: the kernel's own text, or the error's meaning for this operation.
+    /// The kernel's own text, or what the number means for this operation.
     pub detail: String,
-    /// What to do about it.
     pub remedy: Option<String>,
 }
 
-/// Result of a kernel operation.
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let space = if self.object.is_empty() { "" } else { " " };
-        write!(f, "{}{space}{}: {}", self.operation, self.object, self.detail)?;
-        if let Some(errno) = self.errno {
-            write!(f, " ({errno:?})")?;
-        }
-        if let Some(remedy) = &self.remedy {
-            write!(f, "; {remedy}")?;
-        }
-        Ok(())
+        let errno = self.errno.map_or(String::new(), |errno| format!(" ({errno:?})"));
+        let remedy = self.remedy.as_ref().map_or(String::new(), |remedy| format!("; {remedy}"));
+        write!(f, "{}{space}{}: {}{errno}{remedy}", self.operation, self.object, self.detail)
     }
 }
 
@@ -85,17 +77,11 @@ operations! {
 }
 
 impl Operation {
-    /// Whether it changes nothing, as its verb says.
-    fn reads(self) -> bool {
-        ["reading", "looking"].iter().any(|verb| self.words().starts_with(verb))
-    }
-
     /// Meaning and remedy of an error number; no entry: the C library's words have to do.
     fn explain(self, errno: Errno) -> Option<(&'static str, &'static str)> {
         use Errno::*;
         use Operation::*;
         const RERUN: &str = "run again";
-        const LINKS: &str = "see `ip link`";
         Some(match (self, errno) {
             (MakeNetwork, EPERM) | (Read, EACCES) | (SetParameter, EPERM | EACCES) => {
                 ("not permitted", "run as root, outside of containers")
@@ -104,25 +90,22 @@ impl Operation {
             // Generic netlink asks for the capability in the initial user namespace (GENL_ADMIN_PERM).
             (_, EPERM) => ("not permitted", "run as root or with CAP_NET_ADMIN"),
 
-            (AddLink, EOPNOTSUPP) => {
-                ("this kernel has no dummy interfaces", "install the kernel's modules package")
-            }
             (AddAddress | Announce | Probing | StartDaemon, ENODEV | ENXIO) => {
-                ("there is no such interface", LINKS)
+                ("there is no such interface", "see `ip link`")
             }
             // addrconf.c, inet6_addr_add
             (AddAddress, EACCES) => {
                 ("IPv6 is disabled on the interface", "`sysctl -w net/ipv6/conf/INTERFACE/disable_ipv6=0`")
             }
-            (AddAddress, EAFNOSUPPORT | EOPNOTSUPP) => {
-                ("this kernel has no IPv6", "remove IPv6 VIPs from the file")
+            (AddAddress | AddService | SetService | AddServer | SetServer, EAFNOSUPPORT | EOPNOTSUPP) => {
+                ("this kernel, or its IPVS, has no IPv6", "leave IPv6 VIPs and services out of the file")
             }
-            (AddAddress, EINVAL | ERANGE) => {
-                ("address or label is not valid here", "labels have at most 15 characters")
+            (Announce | Probing, EPROTONOSUPPORT) => {
+                ("it is not an Ethernet link", "set `interface` to the one that clients reach")
             }
             (Announce | Probing, ENETDOWN) => ("the interface is down", "`ip link set INTERFACE up`"),
-            (Probing, EADDRNOTAVAIL) => {
-                ("the interface has no address of its own to ask with", "see `ip address`")
+            (Probing | StartDaemon, EADDRNOTAVAIL | EAFNOSUPPORT) => {
+                ("the interface has no address of the family that is needed", "see `ip address`")
             }
 
             (SetParameter, ENOENT) => {
@@ -140,17 +123,10 @@ impl Operation {
                 "the kernel refuses these settings: name of the scheduler, or more real servers than mh has places",
                 "",
             ),
-            (AddService, ENOPROTOOPT) => ("the module ip_vs is being unloaded", RERUN),
             (SetService | AddServer | SetServer, ESRCH) => {
                 ("the service is gone, removed by someone else meanwhile", RERUN)
             }
-            (AddService | SetService | AddServer | SetServer, EAFNOSUPPORT) => {
-                ("IPVS has no IPv6 in this kernel", "enable IPv6 in this kernel, or leave IPv6 services out")
-            }
             (SetServer, ENOENT) => ("it is gone, removed by someone else meanwhile", RERUN),
-            (AddServer | SetServer, ERANGE) => {
-                ("weight is beyond 2147483647, or lower_threshold above upper_threshold", "")
-            }
             // The kernel asks its routing table of this moment (ip_vs_ctl.c, ip_vs_new_dest), so this can
             // depend on an interface that is down.
             (AddServer | SetServer, EINVAL) => (
@@ -158,15 +134,11 @@ impl Operation {
                  beside a sync daemon, or gue has no port, or a threshold is too large",
                 "see `ip route get ADDRESS`",
             ),
-            (SetTimeouts, EINVAL) => ("a timeout is too long for this kernel", ""),
             (StartDaemon, EEXIST) => ("one runs already, started by someone else meanwhile", RERUN),
             (StartDaemon, EINVAL) => (
                 "the kernel refuses these settings, or a real server's family differs from its service's",
                 "connections to such servers cannot be synchronised",
             ),
-            (StartDaemon, EADDRNOTAVAIL | EAFNOSUPPORT) => {
-                ("the interface has no address of the multicast group's family", "see `ip address`")
-            }
             _ => return None,
         })
     }
@@ -181,13 +153,10 @@ impl Error {
 
     /// An error that is not the kernel's: there is no number, only what went wrong and what helps.
     pub(super) fn own(operation: Operation, object: impl fmt::Display, detail: &str, remedy: &str) -> Self {
-        Self {
-            operation: operation.words().to_owned(),
-            object: object.to_string(),
-            errno: None,
-            detail: detail.to_owned(),
-            remedy: Some(remedy.to_owned()).filter(|remedy| !remedy.is_empty()),
-        }
+        let (operation, object) = (operation.words().to_owned(), object.to_string());
+        let interface = object.rsplit_once(" on ").map_or("INTERFACE", |(_, interface)| interface);
+        let remedy = Some(remedy.replace("INTERFACE", interface)).filter(|remedy| !remedy.is_empty());
+        Self { operation, object, errno: None, detail: detail.to_owned(), remedy }
     }
 
     /// A failed netlink exchange.
@@ -199,18 +168,12 @@ impl Error {
             }
             // The number is of the way, not of the thing: the table would tell a wrong story.
             Failure::Broken { errno, text } => {
-                let remedy =
-                    if operation.reads() { "run again" } else { "whether it was done is unknown: run again" };
+                let remedy = "what became of it is unknown: run again";
                 Self { errno: *errno, ..Self::own(operation, object, text, remedy) }
             }
         }
     }
 }
-
-#[cfg(test)]
-#[allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
-#[path = "../../tests/suite/support/golden.rs"]
-mod golden;
 
 #[cfg(test)]
 mod tests {
@@ -257,6 +220,17 @@ mod tests {
     fn a_broken_exchange_does_not_pretend_to_know() {
         let failure = Failure::Broken { errno: Some(Errno::ENOBUFS), text: "answers were lost".to_owned() };
         let error = Error::netlink(Operation::AddService, "tcp 192.0.2.1:80", &failure);
-        assert!(error.to_string().contains("whether it was done is unknown"), "{error}");
+        assert!(error.to_string().contains("what became of it is unknown"), "{error}");
+    }
+
+    #[test]
+    fn a_remedy_names_the_interface() {
+        let error = Error::new(Operation::Announce, "192.0.2.1 on eth0", Errno::ENETDOWN);
+        assert_eq!(error.remedy.as_deref(), Some("`ip link set eth0 up`"));
     }
 }
+
+#[cfg(test)]
+#[allow(dead_code, missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#[path = "../../tests/suite/support/golden.rs"]
+mod golden;

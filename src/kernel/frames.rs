@@ -14,10 +14,8 @@ const ADVERTISEMENT: u8 = 136;
 
 /// An ARP request to everybody: who has `target`?
 ///
-/// With one address as sender and target it is an announcement. In this form alone, since RFC 5227 §3 finds it the one
-/// that every implementation takes: the sender's pair is merged before the operation is looked at (RFC 826), while
-/// unasked-for replies are dropped by many as an attack. Linux takes both alike (`arp.c`, `arp_is_garp`). The target's
-/// hardware address is ignored; RFC 5227 wants zeroes.
+/// With one address as sender and target it is an announcement: the form that every implementation takes (RFC 5227 §3),
+/// while many drop unasked-for replies as an attack. The target's hardware address is ignored; RFC 5227 wants zeroes.
 pub(super) fn arp_request(mac: [u8; 6], sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
     [
         &[0xff; 6][..], // to every station
@@ -39,10 +37,9 @@ pub(super) fn arp_request(mac: [u8; 6], sender: Ipv4Addr, target: Ipv4Addr) -> V
 /// that neighbours replace the link-layer address that they have.
 pub(super) fn neighbour_advertisement(mac: [u8; 6], address: Ipv6Addr, router: bool) -> Vec<u8> {
     const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-    const ROUTER: u8 = 0x80;
-    const OVERRIDE: u8 = 0x20;
     const TARGET_LINK_LAYER: [u8; 2] = [2, 1];
-    let flags = if router { ROUTER | OVERRIDE } else { OVERRIDE };
+    // Override, and router
+    let flags = if router { 0x20 | 0x80 } else { 0x20 };
     let body = [&[flags, 0, 0, 0][..], &address.octets(), &TARGET_LINK_LAYER, &mac].concat();
     neighbour_message(mac, address, ALL_NODES, ADVERTISEMENT, &body)
 }
@@ -58,7 +55,7 @@ pub(super) fn neighbour_solicitation(mac: [u8; 6], source: Ipv6Addr, target: Ipv
 }
 
 fn neighbour_message(mac: [u8; 6], from: Ipv6Addr, to: Ipv6Addr, kind: u8, body: &[u8]) -> Vec<u8> {
-    /// Receivers drop what could have passed a router (RFC 4861 §7.1.2).
+    // Receivers drop what could have passed a router (RFC 4861 §7.1.2).
     const HOP_LIMIT: u8 = 255;
     const LENGTH: u8 = 32;
     // RFC 2464 §7
@@ -104,11 +101,11 @@ pub(super) fn claim(frame: &[u8]) -> Option<(IpAddr, [u8; 6])> {
 
 /// The Internet checksum (RFC 1071).
 fn checksum(bytes: &[u8]) -> u16 {
-    let word =
-        |pair: &[u8]| pair.iter().zip([256, 1]).map(|(byte, place)| u32::from(*byte) * place).sum::<u32>();
+    let places = [256, 1].into_iter().cycle();
+    let sum: u32 = bytes.iter().zip(places).map(|(byte, place)| u32::from(*byte) * place).sum();
     let fold = |sum: u32| (sum & 0xffff) + (sum >> 16);
     // Twice, since the first carry can make another.
-    !u16::try_from(fold(fold(bytes.chunks(2).map(word).sum()))).unwrap_or(u16::MAX)
+    !u16::try_from(fold(fold(sum))).unwrap_or(u16::MAX)
 }
 
 #[cfg(test)]

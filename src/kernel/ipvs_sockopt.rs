@@ -1,13 +1,9 @@
-//! Reading IPv4 real servers by IPVS's socket options, which takes two system calls per service.
+//! Reading IPv4 real servers by IPVS's socket options, two system calls for each service.
 //!
-//! By generic netlink every service costs a dump: a request, two answers, and 32 KiB of memory in the kernel for each,
-//! together nearly three times what adding the service costs. The older interface copies the same lists in a twentieth
-//! of that: structures instead of attributes, and all real servers of a service in one answer. It knows IPv4 only, and
-//! neither tunnels nor persistence engines, so it is trusted only when the number of real servers that the kernel counts
-//! and the list agree, and none of them is a tunnel. In every other case, and on a kernel that refuses, the answer is
-//! `None` and `ipvs` asks again by netlink.
-//!
-//! Owns how questions and answers look; services themselves and everything of IPv6 are `ipvs`'s, which calls this.
+//! By generic netlink every service costs a dump, with 32 KiB of the kernel's memory for each answer: twenty times as
+//! much. The older interface knows IPv4 only, and no tunnels, so it is trusted only when the kernel's count of real
+//! servers and the list agree, and none of them is a tunnel. Otherwise, and on a kernel that refuses, the answer is
+//! `None`, and `ipvs`, which calls this and owns all the rest, asks by netlink.
 
 use std::mem::{offset_of, size_of};
 use std::net::{IpAddr, Ipv4Addr};
@@ -80,12 +76,11 @@ impl Table {
         // Room for one more: that it stays empty shows that the list ends where the count says.
         let asked = count.checked_add(1)?;
         let mut list = [key.as_flattened(), &asked.to_ne_bytes()].concat();
-        let first = offset_of!(Servers, entries);
-        list.resize(first.checked_add(usize::try_from(asked).ok()?.checked_mul(size_of::<Server>())?)?, 0);
+        let (first, count) = (offset_of!(Servers, entries), usize::try_from(count).ok()?);
+        list.resize(count.checked_add(1)?.checked_mul(size_of::<Server>())?.checked_add(first)?, 0);
         self.ask(GET_DESTS, &mut list)?;
         let mut entries = list.get(first..)?.chunks_exact(size_of::<Server>());
-        let servers =
-            entries.by_ref().take(usize::try_from(count).ok()?).map(server).collect::<Option<_>>()?;
+        let servers = entries.by_ref().take(count).map(server).collect::<Option<_>>()?;
         // No real server has the address 0.0.0.0: `ip_vs_new_dest` refuses it.
         entries.all(|entry| entry.iter().all(|byte| *byte == 0)).then_some(servers)
     }
@@ -103,8 +98,7 @@ impl Table {
     }
 }
 
-/// Reads a real server; `None` for an entry that the kernel left empty (one of the other family is not shown),
-/// and for a tunnel, whose type is not shown.
+/// Reads a real server; `None` for an entry that the kernel left empty, and for a tunnel, whose type is not shown.
 fn server(entry: &[u8]) -> Option<(ServerKey, RealServer, Counters)> {
     let field = |offset: usize| u32_at(entry, offset);
     let address = Ipv4Addr::from(bytes_at::<4>(entry, offset_of!(Server, address))?);
@@ -119,8 +113,7 @@ fn server(entry: &[u8]) -> Option<(ServerKey, RealServer, Counters)> {
         lower_threshold: field(offset_of!(Server, lower_threshold))?,
         tunnel: Tunnel::default(),
     };
-    let rates = offset_of!(Server, statistics) + offset_of!(Statistics, rates);
-    let rate = |number: usize| field(rates + 4 * number).map(u64::from);
+    let rate = |number: usize| field(offset_of!(Server, statistics.rates) + 4 * number).map(u64::from);
     let counters = Counters {
         active: field(offset_of!(Server, active))?,
         inactive: field(offset_of!(Server, inactive))?,

@@ -1,9 +1,8 @@
 //! How services, real servers, timeouts and sync daemons look in netlink messages.
 //!
-//! Owns the numbers of the interface, mirrored from the kernel's `include/uapi/linux/ip_vs.h`, writing and reading of
-//! objects, and what is left out where; bytes and lengths are in `netlink`, flags and forwarding methods in `model`, since
-//! files name them. Called by `ipvs`. The kernel parses liberally: unknown attributes are ignored and most values are
-//! taken unchecked, so that what is written here must be right.
+//! Owns the numbers of the interface, mirrored from the kernel's `include/uapi/linux/ip_vs.h`, and writing and reading of
+//! objects; bytes and lengths are in `netlink`, flags and forwarding methods in `model`. Called by `ipvs`. The kernel
+//! takes most values unchecked, so that what is written here must be right.
 
 use std::net::IpAddr;
 
@@ -16,8 +15,6 @@ use crate::model::{
 };
 use crate::observed::{Counters, Rates};
 
-/// Name of the generic netlink family, `IPVS_GENL_NAME`.
-pub(super) const FAMILY: &str = "IPVS";
 /// The forwarding method among a real server's flags, `IP_VS_CONN_F_FWD_MASK`.
 pub(super) const FORWARD_MASK: u32 = 0x7;
 /// The scheduler of a service without one, since Linux 4.2 (`ip_vs_ctl.c`, `ip_vs_add_service`).
@@ -186,22 +183,22 @@ fn family(number: u16) -> Option<Family> {
 }
 
 /// The address of this family in a `union nf_inet_addr`, and a port in network order.
-fn endpoint(family: Family, address: [u8; 16], port: [u8; 2]) -> Endpoint {
+fn endpoint(family: Family, address: [u8; 16], port: u16) -> Endpoint {
     let [a, b, c, d, ..] = address;
     let address = if family == Family::Ipv4 { [a, b, c, d].into() } else { address.into() };
-    Endpoint { address, port: u16::from_be_bytes(port) }
+    Endpoint { address, port: u16::from_be(port) }
 }
 
-/// Reads a service; passes over one of a family that is not known here.
+/// Reads a service; passes over one of an unknown family.
 pub(super) fn decode_service(payload: &[u8]) -> Answer<Option<(ServiceKey, Service)>> {
     let found = inside(payload, top::SERVICE)?;
     let Some(family) = family(found.need(service::FAMILY)?) else { return Ok(None) };
     let key = match found.get(service::FWMARK)? {
         Some(mark) => ServiceKey::Fwmark { mark, family },
         None => {
-            let end = endpoint(family, found.need(service::ADDRESS)?, found.need(service::PORT)?);
-            let protocol = Protocol(found.need(service::PROTOCOL)?);
-            ServiceKey::Endpoint { address: end.address, port: end.port, protocol }
+            let (address, port) = (found.need(service::ADDRESS)?, found.need(service::PORT)?);
+            let Endpoint { address, port } = endpoint(family, address, port);
+            ServiceKey::Endpoint { address, port, protocol: Protocol(found.need(service::PROTOCOL)?) }
         }
     };
     let scheduler: String = found.or_default(service::SCHEDULER)?;
@@ -221,7 +218,7 @@ pub(super) fn decode_service(payload: &[u8]) -> Answer<Option<(ServiceKey, Servi
     Ok(Some((key, settings)))
 }
 
-/// Reads a real server of a service of this family; passes over one of a family that is not known here.
+/// Reads a real server of a service of this family; passes over one of an unknown family.
 pub(super) fn decode_server(payload: &[u8], of: Family) -> Answer<Option<(ServerKey, RealServer, Counters)>> {
     let found = inside(payload, top::DEST)?;
     let Some(family) = found.get(dest::FAMILY)?.map_or(Some(of), family) else { return Ok(None) };
@@ -229,7 +226,7 @@ pub(super) fn decode_server(payload: &[u8], of: Family) -> Answer<Option<(Server
     let forward = Forward(found.need::<u32>(dest::FORWARD)? & FORWARD_MASK);
     let tunnel = Tunnel {
         kind: found.or_default(dest::TUNNEL_KIND)?,
-        port: u16::from_be_bytes(found.or_default(dest::TUNNEL_PORT)?),
+        port: u16::from_be(found.or_default(dest::TUNNEL_PORT)?),
         checksum: found.or_default(dest::TUNNEL_FLAGS)?,
     };
     let settings = RealServer {
@@ -253,7 +250,6 @@ pub(super) fn decode_server(payload: &[u8], of: Family) -> Answer<Option<(Server
     Ok(Some((key, settings, counters)))
 }
 
-/// Reads a sync daemon.
 pub(super) fn decode_daemon(payload: &[u8]) -> Answer<Option<(DaemonState, SyncDaemon)>> {
     let found = inside(payload, top::DAEMON)?;
     let state = match found.need(daemon::STATE)? {

@@ -2,15 +2,13 @@
 //!
 //! Owns reading interfaces with their addresses, and adding and removing one address, by rtnetlink; and what packet
 //! sockets need to know of an interface. Which address belongs where, and with which prefix, is decided by `plan`.
-//! Called by `kernel`, `neighbours` and `namespace`. Structures are neli's; replies are read with `netlink`'s
-//! bounds-checked attributes.
+//! Called by `kernel`, `neighbours` and `namespace`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use neli::consts::nl::NlmF;
-use neli::consts::rtnl::{Ifa, IfaF, Iff, Ifla, IflaInfo, Nda, Nud, RtAddrFamily, RtScope, Rtm, Rtn};
-use neli::rtnl::{IfaddrmsgBuilder, IfinfomsgBuilder, NdmsgBuilder};
+use neli::consts::rtnl::{Ifa, IfaF, Iff, Ifla, IflaInfo, Nda, RtAddrFamily, RtScope, Rtm};
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::libc;
@@ -18,7 +16,7 @@ use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{LinkAddr, SockProtocol};
 
 use super::error::{Error, Operation, Result};
-use super::netlink::{Answer, Attributes, Failure, Socket, Writer, malformed, structure};
+use super::netlink::{Answer, Attributes, Failure, Socket, Writer, malformed};
 use crate::model::{AddressKey, Mac};
 use crate::observed::{Interface, ObservedAddress};
 
@@ -26,10 +24,6 @@ use crate::observed::{Interface, ObservedAddress};
 pub type Bound = (String, IpAddr, u8);
 
 /// Names of the links of this network namespace.
-///
-/// # Errors
-///
-/// When they cannot be read.
 pub fn names() -> Result<BTreeSet<String>> {
     let links = stations().map_err(|errno| Error::new(Operation::Read, "the interfaces", errno))?;
     Ok(links.into_keys().collect())
@@ -79,14 +73,14 @@ pub(super) fn stations() -> nix::Result<BTreeMap<String, Station>> {
 /// Access to links and addresses.
 pub(super) struct Addresses(Socket);
 
+/// A link as the kernel has it: index, its own name, which may not be the one that it was asked for by, and state.
+type Link = (u32, String, Interface);
+
 impl Default for Addresses {
     fn default() -> Self {
         Self(Socket::new(SockProtocol::NetlinkRoute))
     }
 }
-
-/// A link as the kernel has it: index, its own name, which may not be the one that it was asked for by, and state.
-type Link = (u32, String, Interface);
 
 impl Addresses {
     /// The interfaces of these names that exist, and their addresses.
@@ -94,129 +88,86 @@ impl Addresses {
         &mut self,
         names: &BTreeSet<String>,
     ) -> Result<(BTreeMap<String, Interface>, Vec<ObservedAddress>)> {
-        let mut links = Vec::new();
+        // Of both families: an unspecified one means each that there is, so a kernel without IPv6 is no special case.
+        let found = self.0.ask(Rtm::Getaddr, NlmF::DUMP, &[0; 8], |_| (), decode_address);
+        let found = found.map_err(|failure| Error::netlink(Operation::Read, "the addresses", &failure))?;
+        // An address can be told twice when the list changed under the dump.
+        let (mut links, mut addresses) = (BTreeMap::new(), BTreeSet::new());
         for name in names {
             let error = |failure| Error::netlink(Operation::Read, format!("interface {name}"), &failure);
-            let link = self.link(name).map_err(error)?;
-            links.extend(link.map(|link| (name, link)));
-        }
-        // Of both families: an unspecified one means each that there is, so a kernel without IPv6 is no special case.
-        let all = IfaddrmsgBuilder::default()
-            .ifa_family(RtAddrFamily::Unspecified)
-            .ifa_prefixlen(0)
-            .ifa_scope(RtScope::Universe)
-            .ifa_index(0)
-            .build();
-        let found = self.0.dump(Rtm::Getaddr, &structure(all), |_| (), decode_address);
-        let found = found.map_err(|failure| Error::netlink(Operation::Read, "the addresses", &failure))?;
-        let mut addresses = Vec::new();
-        for (name, (index, own_name, _)) in &links {
-            for (_, found) in found.iter().filter(|(found, _)| found == index) {
-                let mut found = found.clone();
+            let Some((index, own_name, state)) = self.link(name).map_err(error)? else { continue };
+            for (_, mut found) in found.iter().filter(|(of, _)| *of == index).cloned() {
                 found.key.interface.clone_from(name);
                 // The kernel makes the interface's name the label of an address that was given none.
-                found.label = found.label.filter(|label| label != own_name);
-                addresses.push(found);
+                found.label = found.label.filter(|label| *label != own_name);
+                addresses.insert(found);
             }
+            links.insert(name.clone(), state);
         }
-        addresses.sort();
-        // An address can be told twice when the list changed under the dump.
-        addresses.dedup();
-        Ok((links.into_iter().map(|(name, (.., state))| (name.clone(), state)).collect(), addresses))
+        Ok((links, addresses.into_iter().collect()))
     }
 
     fn link(&mut self, name: &str) -> Answer<Option<Link>> {
-        let asked = structure(IfinfomsgBuilder::default().ifi_family(RtAddrFamily::Unspecified).build());
-        let reply = self.0.request(Rtm::Getlink, NlmF::empty(), &asked, |to| {
+        let reply = self.0.request(Rtm::Getlink, NlmF::empty(), &[0; 16], |to| {
             to.put_text(Ifla::Ifname, name);
         });
         match reply {
-            Err(failure) if failure.is(Errno::ENODEV) => Ok(None),
+            Err(failure) if failure.is(&[Errno::ENODEV]) => Ok(None),
             reply => decode_link(&reply?).map(Some),
         }
     }
 
     /// Adds an address. Done when it is there already.
     pub(super) fn add(&mut self, key: &AddressKey, prefix: u8, label: Option<&str>) -> Result<()> {
-        match self.change(Rtm::Newaddr, NlmF::CREATE | NlmF::EXCL, key, prefix, label) {
-            Err(failure) if !failure.is(Errno::EEXIST) => {
-                let mut error = Error::netlink(Operation::AddAddress, key, &failure);
-                error.remedy = error.remedy.map(|remedy| remedy.replace("INTERFACE", &key.interface));
-                Err(error)
-            }
-            _ => Ok(()),
-        }
+        self.change(Operation::AddAddress, key, prefix, label)
     }
 
     /// Removes an address with exactly this prefix length. Done when it, or its interface, is gone already.
     pub(super) fn remove(&mut self, key: &AddressKey, prefix: u8) -> Result<()> {
-        // A director that forwards for its real servers hands clients who have not heard of the switch yet on to the
-        // new MASTER. By a neighbour entry from that one's last time as MASTER it would do so at once, and keepalived
-        // over there binds its VIP on lo before there are services: clients would be refused. Without the entry it
-        // asks first, and is answered when the services stand. Before the address goes, since until then nobody looks
-        // for a neighbour of this address. Best effort: mostly there is none.
+        // A director that forwards for its real servers hands late clients on to the new MASTER. By an old neighbour entry
+        // it would do so at once, and keepalived over there binds its VIP on lo before there are services: clients would
+        // be refused. Without the entry it asks first, and is answered when the services stand. Before the address goes,
+        // since until then nobody looks for a neighbour of this address. Best effort: mostly there is none.
         if key.interface != "lo" {
             let _ = self.forget(key);
         }
-        // ENXIO: the interface has no IPv6 at all (addrconf.c, inet6_addr_del).
-        let gone = [Errno::EADDRNOTAVAIL, Errno::ENODEV, Errno::ENXIO];
-        match self.change(Rtm::Deladdr, NlmF::empty(), key, prefix, None) {
-            Err(failure) if !gone.iter().any(|errno| failure.is(*errno)) => {
-                let object = format!("{}/{prefix} on {}", key.address, key.interface);
-                Err(Error::netlink(Operation::RemoveAddress, object, &failure))
-            }
+        self.change(Operation::RemoveAddress, key, prefix, None)
+    }
+
+    /// Adds or removes one address of global scope.
+    fn change(&mut self, does: Operation, key: &AddressKey, prefix: u8, label: Option<&str>) -> Result<()> {
+        let (kind, flags, done) = match does {
+            Operation::AddAddress => (Rtm::Newaddr, NlmF::CREATE | NlmF::EXCL, &[Errno::EEXIST][..]),
+            // ENXIO: the interface has no IPv6 at all (addrconf.c, inet6_addr_del).
+            _ => (Rtm::Deladdr, NlmF::empty(), &[Errno::EADDRNOTAVAIL, Errno::ENODEV, Errno::ENXIO][..]),
+        };
+        // Duplicate address detection would hold the VIP back for a second and kill it while the old master still
+        // answers.
+        let detection = if key.address.is_ipv6() { IfaF::NODAD } else { IfaF::empty() };
+        // `struct ifaddrmsg`
+        let message = |index| [[family(key), prefix, detection.bits(), RtScope::Universe.into()], index];
+        let fill = |to: &mut Writer| put_address(to, key.address, label);
+        match index(key).and_then(|index| self.0.request(kind, flags, message(index).as_flattened(), fill)) {
+            Err(failure) if !failure.is(done) => Err(Error::netlink(does, key, &failure)),
             _ => Ok(()),
         }
     }
 
-    /// Adds or removes one address of global scope.
-    fn change(
-        &mut self,
-        kind: Rtm,
-        flags: NlmF,
-        key: &AddressKey,
-        prefix: u8,
-        label: Option<&str>,
-    ) -> Answer<()> {
-        let is_new_v6 = key.address.is_ipv6() && kind != Rtm::Deladdr;
-        let structure = structure(
-            IfaddrmsgBuilder::default()
-                .ifa_family(family_of(key.address))
-                .ifa_prefixlen(prefix)
-                // Duplicate address detection would hold the VIP back for a second and kill it while the old master
-                // still answers.
-                .ifa_flags(if is_new_v6 { IfaF::NODAD } else { IfaF::empty() })
-                .ifa_scope(RtScope::Universe)
-                .ifa_index(index(key)?)
-                .build(),
-        );
-        self.0
-            .request(kind, flags, &structure, |to| put_address(to, key.address, is_new_v6, label))
-            .map(|_| ())
-    }
-
     /// Removes the neighbour with this address: ENOENT when there is no entry (`neighbour.c`, `neigh_delete`).
     fn forget(&mut self, key: &AddressKey) -> Answer<Vec<u8>> {
-        let neighbour = NdmsgBuilder::default()
-            .ndm_family(family_of(key.address))
-            .ndm_index(libc::c_int::try_from(index(key)?).unwrap_or_default())
-            .ndm_state(Nud::empty())
-            .ndm_type(Rtn::Unspec)
-            .build();
-        self.0.request(Rtm::Delneigh, NlmF::empty(), &structure(neighbour), |to| {
-            put_octets(to, Nda::Dst, key.address)
+        // `struct ndmsg`: family, index, and state, flags and type, which are not looked at
+        let message = [[family(key), 0, 0, 0], index(key)?, [0; 4]];
+        self.0.request(Rtm::Delneigh, NlmF::empty(), message.as_flattened(), |to| {
+            to.put_ip(Nda::Dst, key.address)
         })
     }
 
-    /// Sets a link up, and makes it before, as a dummy, when there is none of this name. The dummy answers ARP and can
-    /// be announced on, which dummies are not by themselves.
+    /// Sets a link up, and makes it before, as a dummy with ARP, when there is none of this name.
     pub(super) fn stand_in(&mut self, name: &str) -> Result<()> {
-        let link = IfinfomsgBuilder::default()
-            .ifi_family(RtAddrFamily::Unspecified)
-            .ifi_flags(Iff::UP)
-            .ifi_change(Iff::UP | Iff::NOARP)
-            .build();
-        let made = self.0.request(Rtm::Newlink, NlmF::CREATE, &structure(link), |to| {
+        // `struct ifinfomsg`: family and type, index, flags, and which of them are meant
+        let [up, meant] = [Iff::UP, Iff::UP | Iff::NOARP].map(|flags| flags.bits().to_ne_bytes());
+        let link = [[0; 4], [0; 4], up, meant];
+        let made = self.0.request(Rtm::Newlink, NlmF::CREATE, link.as_flattened(), |to| {
             to.put_text(Ifla::Ifname, name).nest(Ifla::Linkinfo, |to| {
                 to.put_text(IflaInfo::Kind, "dummy");
             });
@@ -225,25 +176,19 @@ impl Addresses {
     }
 }
 
-fn index(key: &AddressKey) -> Answer<u32> {
-    if_nametoindex(key.interface.as_str()).map_err(|errno| Failure::Refused { errno, text: None })
+fn index(key: &AddressKey) -> Answer<[u8; 4]> {
+    let index = if_nametoindex(key.interface.as_str()).map(u32::to_ne_bytes);
+    index.map_err(|errno| Failure::Refused { errno, text: None })
 }
 
-fn family_of(address: IpAddr) -> RtAddrFamily {
-    if address.is_ipv4() { RtAddrFamily::Inet } else { RtAddrFamily::Inet6 }
+fn family(key: &AddressKey) -> u8 {
+    if key.address.is_ipv4() { RtAddrFamily::Inet.into() } else { RtAddrFamily::Inet6.into() }
 }
 
-fn put_octets(to: &mut Writer, kind: impl Into<u16>, address: IpAddr) {
-    match address {
-        IpAddr::V4(address) => to.put(kind, address.octets()),
-        IpAddr::V6(address) => to.put(kind, address.octets()),
-    };
-}
-
-fn put_address(to: &mut Writer, address: IpAddr, is_new_v6: bool, label: Option<&str>) {
-    put_octets(to, Ifa::Local, address);
-    put_octets(to, Ifa::Address, address);
-    if is_new_v6 {
+fn put_address(to: &mut Writer, address: IpAddr, label: Option<&str>) {
+    to.put_ip(Ifa::Local, address);
+    to.put_ip(Ifa::Address, address);
+    if address.is_ipv6() {
         // `struct ifa_cacheinfo`: preferred for 0 seconds, valid for ever, two time stamps that are the kernel's. A
         // deprecated address answers, and is never chosen as a source of new connections while there is another
         // (RFC 6724 §5, rule 3).
@@ -265,8 +210,7 @@ pub(super) fn decode_link(reply: &[u8]) -> Answer<Link> {
     Ok((u32::from_ne_bytes([i0, i1, i2, i3]), found.or_default(Ifla::Ifname)?, state))
 }
 
-/// Reads `struct ifaddrmsg` and its attributes: the link's index and the address, without the link's name. Passes over
-/// other families.
+/// Reads `struct ifaddrmsg` and its attributes: the link's index and the address, without the link's name.
 pub(super) fn decode_address(reply: &[u8]) -> Answer<Option<(u32, ObservedAddress)>> {
     let ([family, prefix, _, _, index @ ..], attributes) =
         reply.split_first_chunk::<8>().ok_or_else(malformed)?;
@@ -340,7 +284,7 @@ mod tests {
         let octets = [0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x01, 0x00];
         let lifetimes = [0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0]; // preferred, valid, stamps
         let (mut asked, mut expected) = (Writer::default(), Writer::default());
-        put_address(&mut asked, address, true, None);
+        put_address(&mut asked, address, None);
         expected.put(2u16, octets).put(1u16, octets).put(6u16, lifetimes);
         assert_eq!(asked.0, expected.0);
     }

@@ -1,8 +1,8 @@
 //! The only door to Linux: links, addresses, parameters, IPVS and announcements.
 //!
-//! Owns the [`Kernel`] trait, behind which tests put a kernel of their own, and [`Linux`], which is the real
-//! one. Decides nothing: what to read comes as a [`Scope`], what to change as a list of [`Change`]s, in the
-//! order in which to do it. Called by `reconcile`, `status`, `check` and `import`.
+//! Owns the [`Kernel`] trait, behind which tests put a kernel of their own, and [`Linux`], which is the real one. Decides
+//! nothing: what to read comes as a [`Scope`], what to change as [`Change`]s in their order. Called by `reconcile`,
+//! `status`, `check` and `import`.
 
 mod error;
 mod frames;
@@ -33,28 +33,24 @@ pub use sysctl::read_parts as read_parameter;
 
 /// A kernel, as far as this program needs one.
 pub trait Kernel {
-    /// Reads what `scope` names. What does not exist is absent: interfaces, parameters, and the whole of
-    /// IPVS when the kernel has none. Looking for IPVS loads its module where that is installed, and is left
-    /// out with [`ServerScope::Nothing`]. Fails with the first thing that could not be read, most of all for want of
-    /// CAP_NET_ADMIN.
+    /// Reads what `scope` names. What does not exist is absent: interfaces, parameters, and the whole of IPVS when the
+    /// kernel has none. Looking for IPVS loads its module where that is installed. Fails with the first thing that could
+    /// not be read, most of all for want of CAP_NET_ADMIN.
     fn observe(&mut self, scope: &Scope) -> Result<Observed>;
 
-    /// Checks, before anything is touched, that the kernel has IPVS and in it what the services need, and
-    /// loads the modules for it. Changes no table. Returns every problem.
+    /// Checks that the kernel has IPVS and in it what the services need, and loads the modules for it. Changes no table.
+    /// Returns every problem.
     fn prepare(&mut self, needs: &Needs) -> Vec<Error>;
 
-    /// Carries out changes in the given order; one result per change, in the same order. A failed change does
-    /// not stop the ones after it. Deleting what is gone and adding an address that is there are successes.
-    /// IPVS changes that stand next to each other are sent together.
+    /// Carries out changes in the given order; one result per change. A failed change does not stop the ones after it.
+    /// Deleting what is gone and adding an address that is there are successes.
     fn apply(&mut self, changes: &[Change]) -> Vec<Result<()>>;
 
-    /// Sends one gratuitous ARP, or one unsolicited neighbour advertisement, for each address on its
-    /// interface; one result per address.
+    /// Announces each address once on its interface; one result per address.
     fn announce(&mut self, addresses: &[AddressKey]) -> Vec<Result<()>>;
 }
 
-/// The kernel that runs this process, in the network namespace of the calling thread. Its sockets are opened when they
-/// are first needed: what cannot be opened is told there.
+/// The kernel that runs this process, in the network namespace of the calling thread.
 #[derive(Default)]
 pub struct Linux {
     addresses: Addresses,
@@ -67,18 +63,6 @@ impl Linux {
         match &mut self.ipvs {
             Some(ipvs) => Ok(ipvs),
             none => Ok(none.insert(Ipvs::open()?)),
-        }
-    }
-
-    /// Carries out a change that is not IPVS's.
-    fn apply_one(&mut self, change: &Change) -> Result<()> {
-        match change {
-            Change::Parameter { parameter, new, .. } => sysctl::write(parameter, new),
-            Change::Address { key, new: Some(prefix), label, .. } => {
-                self.addresses.add(key, *prefix, label.as_deref())
-            }
-            Change::Address { key, old: Some(prefix), .. } => self.addresses.remove(key, *prefix),
-            _ => Ok(()),
         }
     }
 }
@@ -118,17 +102,16 @@ impl Kernel for Linux {
     }
 
     fn apply(&mut self, changes: &[Change]) -> Vec<Result<()>> {
-        let mut results = Vec::with_capacity(changes.len());
-        for run in changes.chunk_by(|left, right| left.is_ipvs() && right.is_ipvs()) {
-            match run {
-                [change] if !change.is_ipvs() => results.push(self.apply_one(change)),
-                _ => match self.ipvs() {
-                    Ok(ipvs) => results.extend(ipvs.apply(run)),
-                    Err(error) => results.extend(run.iter().map(|_| Err(error.clone()))),
-                },
+        let runs = changes.chunk_by(|left, right| left.is_ipvs() && right.is_ipvs());
+        let apply = |run: &[Change]| match run {
+            [Change::Parameter { parameter, new, .. }] => vec![sysctl::write(parameter, new)],
+            [Change::Address { key, new: Some(prefix), label, .. }] => {
+                vec![self.addresses.add(key, *prefix, label.as_deref())]
             }
-        }
-        results
+            [Change::Address { key, old: Some(prefix), .. }] => vec![self.addresses.remove(key, *prefix)],
+            _ => self.ipvs().map_or_else(|error| vec![Err(error); run.len()], |ipvs| ipvs.apply(run)),
+        };
+        runs.flat_map(apply).collect()
     }
 
     fn announce(&mut self, addresses: &[AddressKey]) -> Vec<Result<()>> {

@@ -12,9 +12,6 @@ use crate::observed::ObservedAddress;
 
 /// Moves this process, which must have one thread, into a network namespace that nothing leaves and nothing enters.
 /// lo is up in it and has no addresses but the kernel's.
-///
-/// # Errors
-/// When the namespace or something in it cannot be made, most of all for want of root's rights.
 pub fn enter() -> Result<()> {
     let (links, addresses) = Addresses::default().observe(&names()?)?;
     unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::new(Operation::MakeNetwork, "", errno))?;

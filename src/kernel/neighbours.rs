@@ -1,26 +1,24 @@
 //! Neighbours on a link: telling them of an address, and asking them who has one, on packet sockets.
 //!
-//! Owns sending and listening; the bytes are in `frames`. When and how often to announce is decided elsewhere, and what
-//! an answer means is judged by `status`. Called by `kernel`; a role change asks nobody. A packet socket does not ask
-//! whether the address is assigned, so that the announcement does not depend on the kernel's own rules for sending ARP,
-//! which `arp_announce` and `arp_ignore` bend.
+//! Owns sending and listening; the bytes are in `frames`. When to announce is decided elsewhere, and what an answer means
+//! by `status`. Called by `kernel`; a role change asks nobody. A packet socket does not depend on the kernel's rules for
+//! sending ARP, which `arp_announce` and `arp_ignore` bend.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::socket::sockopt::{RcvBufForce, ReceiveTimeout};
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt,
-    socket,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt, socket,
 };
 use nix::sys::time::TimeVal;
 
 use super::error::{Error, Operation, Result};
 use super::frames::{arp_request, claim, neighbour_advertisement, neighbour_solicitation};
-use super::link::{Station, stations};
+use super::link::stations;
 use super::sysctl;
 use crate::model::{AddressKey, Claims, Mac};
 
@@ -33,41 +31,28 @@ pub(super) fn announce(addresses: &[AddressKey]) -> Vec<Result<()>> {
     // Without a protocol the socket receives nothing, which is all it is to receive.
     let opened = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)
         .and_then(|socket| Ok((socket, stations()?)));
-    let announce = |key| match &opened {
-        Ok((socket, stations)) => announce_one(socket, stations, key),
-        Err(errno) => Err(Error::new(Operation::Announce, key, *errno)),
+    let announce = |key: &AddressKey| {
+        let fail = |errno| Error::new(Operation::Announce, key, errno);
+        let (socket, stations) = opened.as_ref().map_err(|errno| fail(*errno))?;
+        let station = stations.get(&key.interface).ok_or_else(|| fail(Errno::ENODEV))?;
+        let mac = station.mac().ok_or_else(|| fail(Errno::EPROTONOSUPPORT))?;
+        let frame = match key.address {
+            IpAddr::V4(address) => arp_request(mac, address, address),
+            IpAddr::V6(address) => neighbour_advertisement(mac, address, forwards(&key.interface)),
+        };
+        sendto(socket.as_raw_fd(), &frame, &station.link, MsgFlags::empty()).map_err(fail)?;
+        Ok(())
     };
     let results = addresses.iter().map(announce).collect();
-    // Closing a packet socket waits for an RCU grace period, some ten milliseconds (af_packet.c,
-    // packet_release). The run has better things to do; at its end the wait is over.
+    // Closing a packet socket waits for an RCU grace period, some ten milliseconds (af_packet.c, packet_release).
     let _ = std::thread::Builder::new().stack_size(64 * 1024).spawn(move || drop(opened));
     results
 }
 
-fn announce_one(socket: &OwnedFd, stations: &BTreeMap<String, Station>, key: &AddressKey) -> Result<()> {
-    let fail = |errno| Error::new(Operation::Announce, key, errno);
-    let station = stations.get(&key.interface).ok_or_else(|| fail(Errno::ENODEV))?;
-    let mac = station.mac().ok_or_else(|| {
-        let detail = "the interface has no neighbours to tell: it is not an Ethernet link";
-        Error::own(Operation::Announce, key, detail, "set `interface` to the one that clients reach")
-    })?;
-    let frame = match key.address {
-        IpAddr::V4(address) => arp_request(mac, address, address),
-        IpAddr::V6(address) => neighbour_advertisement(mac, address, forwards(&key.interface)),
-    };
-    send(socket, &station.link, &frame).map_err(fail)
-}
-
-/// Whether the interface is a router's. A wrong R flag would make neighbours drop their routes over this node
-/// (RFC 4861 §7.2.5: an advertisement without it removes its sender from the lists of default routers).
+/// Whether the interface is a router's. Without the R flag neighbours would drop their routes over it (RFC 4861 §7.2.5).
 fn forwards(interface: &str) -> bool {
     let value = sysctl::read_parts(&["net", "ipv6", "conf", interface, "forwarding"]);
     matches!(value, Ok(Some(value)) if value != "0")
-}
-
-/// Sends one frame.
-fn send(socket: &OwnedFd, link: &LinkAddr, frame: &[u8]) -> nix::Result<()> {
-    sendto(socket.as_raw_fd(), frame, link, MsgFlags::empty()).map(|_| ())
 }
 
 /// How long answers are waited for; asked twice in that time.
@@ -78,16 +63,15 @@ const RECEIVE_QUEUE: usize = 4 * 1024 * 1024;
 /// Asks who else answers for these addresses, each on its interface, about a second for each interface. Answers of this
 /// host are not among them.
 pub fn probe(addresses: &BTreeSet<AddressKey>) -> Claims {
-    let addresses: Vec<&AddressKey> = addresses.iter().collect();
+    let addresses: Vec<_> = addresses.iter().collect();
     let mut claims = Claims::new();
     for keys in addresses.chunk_by(|left, right| left.interface == right.interface) {
         let asked = ask(keys);
         for key in keys {
-            let told = match &asked {
-                Ok(found) => Ok(found.get(&key.address).into_iter().flatten().copied().collect()),
-                Err(errno) => Err(Error::new(Operation::Probing, key, *errno).to_string()),
-            };
-            claims.insert((*key).clone(), told);
+            let told =
+                asked.as_ref().map(|found| found.get(&key.address).into_iter().flatten().copied().collect());
+            let failed = |errno: &Errno| Error::new(Operation::Probing, key, *errno).to_string();
+            claims.insert((*key).clone(), told.map_err(failed));
         }
     }
     claims
@@ -116,7 +100,8 @@ fn ask(keys: &[&AddressKey]) -> nix::Result<BTreeMap<IpAddr, BTreeSet<Mac>>> {
                 }
                 IpAddr::V6(target) => station.link_local.map(|own| neighbour_solicitation(mac, own, target)),
             };
-            send(&socket, &station.link, &question.ok_or(Errno::EADDRNOTAVAIL)?)?;
+            let question = question.ok_or(Errno::EADDRNOTAVAIL)?;
+            sendto(socket.as_raw_fd(), &question, &station.link, MsgFlags::empty())?;
         }
         while begun.elapsed() < PATIENCE * round / 2 {
             let length = match recv(socket.as_raw_fd(), &mut frame, MsgFlags::empty()) {

@@ -1,10 +1,8 @@
 //! Kernel parameters: reading and writing one.
 //!
-//! Owns the way to a parameter and the comparison of what was written with what the kernel made of it. Which
-//! value is wanted, and whether writing is needed at all, is the plan's. Called by `kernel` and, for the
-//! forwarding flag of an interface, by `neighbours`.
-//!
-//! The `sysctl` crate sets what it can name. Reading is done by path: the crate would open each file twice for it.
+//! Owns the way to a parameter and the comparison of what was written with what the kernel made of it. Which value is
+//! wanted is the plan's. Called by `kernel` and `neighbours`. The `sysctl` crate sets what it can name. Reading is done by
+//! path: the crate would open each file twice for it.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -18,17 +16,12 @@ use crate::model::Parameter;
 
 /// Reads a parameter; `None` when there is none of this name.
 pub(super) fn read(parameter: &Parameter) -> Result<Option<String>> {
-    match read_parts(&parameter.parts()) {
-        // Several numbers come with tabs between them; people and files have blanks.
-        Ok(value) => Ok(value.map(|value| value.replace('\t', " "))),
-        Err(error) => Err(failed(Operation::Read, parameter, &error)),
-    }
+    let found = read_parts(&parameter.parts()).map_err(|error| failed(Operation::Read, parameter, error))?;
+    // Several numbers come with tabs between them; people and files have blanks.
+    Ok(found.map(|value| value.replace('\t', " ")))
 }
 
-/// Reads the parameter with this name, given in parts.
-///
-/// # Errors
-/// When it exists and cannot be read.
+/// Reads the parameter with this name, given in parts; `None` when there is none.
 pub fn read_parts(parts: &[&str]) -> io::Result<Option<String>> {
     match path(parts).and_then(fs::read_to_string) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -38,7 +31,7 @@ pub fn read_parts(parts: &[&str]) -> io::Result<Option<String>> {
 
 /// Sets a parameter and makes sure that the kernel has it: of `2 3` it would take the 2 and call it done.
 pub(super) fn write(parameter: &Parameter, value: &str) -> Result<()> {
-    let object = || format!("{parameter} to {value}");
+    let object = format!("{parameter} to {value}");
     let parts = parameter.parts();
     let by_path = |path: &Path| {
         fs::OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())?;
@@ -48,29 +41,24 @@ pub(super) fn write(parameter: &Parameter, value: &str) -> Result<()> {
     // "not found", where the file tells why.
     let by_name = || Ctl::new(&parts.join("."))?.set_value_string(value);
     let found = path(&parts).and_then(|path| by_name().or_else(|_| by_path(&path)));
-    let found = found.map_err(|error| failed(Operation::SetParameter, object(), &error))?;
+    let found = found.map_err(|error| failed(Operation::SetParameter, &object, error))?;
     // The kernel separates several numbers with a tab, people with a space.
     if found.split_whitespace().eq(value.split_whitespace()) {
         return Ok(());
     }
-    let detail = format!("the kernel took it as `{}`", found.trim());
-    Err(Error::own(Operation::SetParameter, object(), &detail, ""))
+    Err(Error::own(Operation::SetParameter, object, &format!("the kernel took it as `{}`", found.trim()), ""))
 }
 
 /// The file of a parameter. There is none for parts that would lead elsewhere.
 fn path(parts: &[&str]) -> io::Result<PathBuf> {
     let odd = |part: &&str| matches!(*part, "" | "." | "..") || part.contains(['/', '\0']);
-    match parts.iter().any(odd) {
-        true => Err(Errno::ENOENT.into()),
-        false => Ok(["/proc/sys"].iter().chain(parts).collect()),
-    }
+    let path = ["/proc/sys"].iter().chain(parts).collect();
+    if parts.iter().any(odd) { Err(Errno::ENOENT.into()) } else { Ok(path) }
 }
 
-fn failed(operation: Operation, object: impl std::fmt::Display, error: &io::Error) -> Error {
-    match error.raw_os_error() {
-        Some(code) => Error::new(operation, object, Errno::from_raw(code)),
-        None => Error::own(operation, object, &error.to_string(), ""),
-    }
+fn failed(operation: Operation, object: impl std::fmt::Display, error: io::Error) -> Error {
+    // Only a value that is no text has no number.
+    Error::new(operation, object, Errno::try_from(error).unwrap_or(Errno::EILSEQ))
 }
 
 #[cfg(test)]
