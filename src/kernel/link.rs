@@ -2,13 +2,15 @@
 //!
 //! Owns reading interfaces with their addresses, and adding and removing one address, by rtnetlink; and what packet
 //! sockets need to know of an interface. Which address belongs where, and with which prefix, is decided by `plan`.
-//! Called by `kernel`, `neighbours` and `namespace`.
+//! Called by `kernel`, `neighbours` and `namespace`. Structures are neli's; replies are read with `netlink`'s
+//! bounds-checked attributes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use neli::consts::nl::NlmF;
-use neli::consts::rtnl::{Ifa, IfaF, Iff, Ifla, IflaInfo, Nda, RtAddrFamily, RtScope, Rtm};
+use neli::consts::rtnl::{Ifa, IfaF, Iff, Ifla, IflaInfo, Nda, Nud, RtAddrFamily, RtScope, Rtm, Rtn};
+use neli::rtnl::{IfaddrmsgBuilder, IfinfomsgBuilder, NdmsgBuilder};
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::libc;
@@ -16,7 +18,7 @@ use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{LinkAddr, SockProtocol};
 
 use super::error::{Error, Operation, Result};
-use super::netlink::{Answer, Attributes, Failure, Socket, Writer, malformed};
+use super::netlink::{Answer, Attributes, Failure, Socket, Writer, malformed, structure};
 use crate::model::{AddressKey, Mac};
 use crate::observed::{Interface, ObservedAddress};
 
@@ -89,7 +91,8 @@ impl Addresses {
         names: &BTreeSet<String>,
     ) -> Result<(BTreeMap<String, Interface>, Vec<ObservedAddress>)> {
         // Of both families: an unspecified one means each that there is, so a kernel without IPv6 is no special case.
-        let found = self.0.ask(Rtm::Getaddr, NlmF::DUMP, &[0; 8], |_| (), decode_address);
+        let all = address_message(RtAddrFamily::Unspecified, 0, IfaF::empty(), 0);
+        let found = self.0.ask(Rtm::Getaddr, NlmF::DUMP, &all, |_| (), decode_address);
         let found = found.map_err(|failure| Error::netlink(Operation::Read, "the addresses", &failure))?;
         // An address can be told twice when the list changed under the dump.
         let (mut links, mut addresses) = (BTreeMap::new(), BTreeSet::new());
@@ -108,7 +111,8 @@ impl Addresses {
     }
 
     fn link(&mut self, name: &str) -> Answer<Option<Link>> {
-        let reply = self.0.request(Rtm::Getlink, NlmF::empty(), &[0; 16], |to| {
+        let asked = structure(IfinfomsgBuilder::default().ifi_family(RtAddrFamily::Unspecified).build());
+        let reply = self.0.request(Rtm::Getlink, NlmF::empty(), &asked, |to| {
             to.put_text(Ifla::Ifname, name);
         });
         match reply {
@@ -144,10 +148,9 @@ impl Addresses {
         // Duplicate address detection would hold the VIP back for a second and kill it while the old master still
         // answers.
         let detection = if key.address.is_ipv6() { IfaF::NODAD } else { IfaF::empty() };
-        // `struct ifaddrmsg`
-        let message = |index| [[family(key), prefix, detection.bits(), RtScope::Universe.into()], index];
+        let message = |index| address_message(family_of(key.address), prefix, detection, index);
         let fill = |to: &mut Writer| put_address(to, key.address, label);
-        match index(key).and_then(|index| self.0.request(kind, flags, message(index).as_flattened(), fill)) {
+        match index(key).and_then(|index| self.0.request(kind, flags, &message(index), fill)) {
             Err(failure) if !failure.is(done) => Err(Error::netlink(does, key, &failure)),
             _ => Ok(()),
         }
@@ -155,19 +158,25 @@ impl Addresses {
 
     /// Removes the neighbour with this address: ENOENT when there is no entry (`neighbour.c`, `neigh_delete`).
     fn forget(&mut self, key: &AddressKey) -> Answer<Vec<u8>> {
-        // `struct ndmsg`: family, index, and state, flags and type, which are not looked at
-        let message = [[family(key), 0, 0, 0], index(key)?, [0; 4]];
-        self.0.request(Rtm::Delneigh, NlmF::empty(), message.as_flattened(), |to| {
+        let neighbour = NdmsgBuilder::default()
+            .ndm_family(family_of(key.address))
+            .ndm_index(libc::c_int::try_from(index(key)?).unwrap_or_default())
+            .ndm_state(Nud::empty())
+            .ndm_type(Rtn::Unspec)
+            .build();
+        self.0.request(Rtm::Delneigh, NlmF::empty(), &structure(neighbour), |to| {
             to.put_ip(Nda::Dst, key.address)
         })
     }
 
     /// Sets a link up, and makes it before, as a dummy with ARP, when there is none of this name.
     pub(super) fn stand_in(&mut self, name: &str) -> Result<()> {
-        // `struct ifinfomsg`: family and type, index, flags, and which of them are meant
-        let [up, meant] = [Iff::UP, Iff::UP | Iff::NOARP].map(|flags| flags.bits().to_ne_bytes());
-        let link = [[0; 4], [0; 4], up, meant];
-        let made = self.0.request(Rtm::Newlink, NlmF::CREATE, link.as_flattened(), |to| {
+        let link = IfinfomsgBuilder::default()
+            .ifi_family(RtAddrFamily::Unspecified)
+            .ifi_flags(Iff::UP)
+            .ifi_change(Iff::UP | Iff::NOARP)
+            .build();
+        let made = self.0.request(Rtm::Newlink, NlmF::CREATE, &structure(link), |to| {
             to.put_text(Ifla::Ifname, name).nest(Ifla::Linkinfo, |to| {
                 to.put_text(IflaInfo::Kind, "dummy");
             });
@@ -176,13 +185,18 @@ impl Addresses {
     }
 }
 
-fn index(key: &AddressKey) -> Answer<[u8; 4]> {
-    let index = if_nametoindex(key.interface.as_str()).map(u32::to_ne_bytes);
-    index.map_err(|errno| Failure::Refused { errno, text: None })
+fn index(key: &AddressKey) -> Answer<u32> {
+    if_nametoindex(key.interface.as_str()).map_err(|errno| Failure::Refused { errno, text: None })
 }
 
-fn family(key: &AddressKey) -> u8 {
-    if key.address.is_ipv4() { RtAddrFamily::Inet.into() } else { RtAddrFamily::Inet6.into() }
+/// `struct ifaddrmsg`, of global scope.
+fn address_message(family: RtAddrFamily, prefix: u8, flags: IfaF, index: u32) -> Vec<u8> {
+    let message = IfaddrmsgBuilder::default().ifa_family(family).ifa_prefixlen(prefix).ifa_flags(flags);
+    structure(message.ifa_scope(RtScope::Universe).ifa_index(index).build())
+}
+
+fn family_of(address: IpAddr) -> RtAddrFamily {
+    if address.is_ipv4() { RtAddrFamily::Inet } else { RtAddrFamily::Inet6 }
 }
 
 fn put_address(to: &mut Writer, address: IpAddr, label: Option<&str>) {

@@ -2,14 +2,16 @@
 //!
 //! Owns sequence numbers, time limits, lost and interrupted answers, and every length check: what leaves this file is
 //! inside its bounds. Knows no address and no service; `link` and `ipvs_wire` write and read the payloads. Constants
-//! are neli's. Its decoder is not used: it panics on a message shorter than its header and on a truncated error
-//! (`Nlmsghdr::from_bytes`), and drops the last byte of a string without NUL. Nor is its socket, which does not lend its
-//! descriptor as a type that nix sets options by.
+//! and rtnetlink's structures are neli's. Its decoder is not used: it panics on a message shorter than its header and on
+//! a truncated error (`Nlmsghdr::from_bytes`), and drops the last byte of a string without NUL. Nor is its socket, which
+//! does not lend its descriptor as a type that nix sets options by.
 
-use std::io::IoSlice;
+use std::fmt::Display;
+use std::io::{Cursor, IoSlice};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use neli::ToBytes;
 use neli::consts::nl::{NlmF, Nlmsg, NlmsgerrAttr};
 use nix::errno::Errno;
 use nix::libc;
@@ -61,6 +63,14 @@ impl Failure {
 /// A reply does not hold what its kind must hold.
 pub(super) fn malformed() -> Failure {
     Failure::Broken { errno: None, text: "the kernel's reply is malformed".to_owned() }
+}
+
+/// The bytes of a structure that one of neli's builders has made. One that it cannot make is empty, which the kernel
+/// refuses.
+pub(super) fn structure(built: Result<impl ToBytes, impl Display>) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    let _ = built.map(|built| built.to_bytes(&mut bytes));
+    bytes.into_inner()
 }
 
 /// `struct genlmsghdr`, with the version that the controller and IPVS have.
