@@ -110,7 +110,7 @@ fn judge(table: &Table) -> anyhow::Result<BTreeSet<String>> {
         return Ok([why.to_owned()].into());
     }
     let source = Source { name: "import".to_owned(), text: document(table, &Refused::new()) };
-    Ok(match Config::try_from(&source.document()?) {
+    Ok(match Config::of(source.document()?) {
         Ok(config)
             if config.services == table.services
                 && config.timeouts == table.timeouts
