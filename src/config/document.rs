@@ -177,6 +177,7 @@ pub struct Tunnel {
 
 /// A mapping (the long form), or a scalar (the short one), which is the only value given then.
 #[derive(Debug)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(inline, description = "", transform = or_text))]
 pub struct ShortOr<T>(pub T);
 
 macro_rules! short_forms {
@@ -197,16 +198,8 @@ impl<'de, T: Deserialize<'de> + From<String>> Deserialize<'de> for ShortOr<T> {
 }
 
 #[cfg(feature = "schema")]
-impl<T: schemars::JsonSchema> schemars::JsonSchema for ShortOr<T> {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        T::schema_name()
-    }
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({"anyOf": [{"type": "string"}, generator.subschema_for::<T>()]})
-    }
+fn or_text(long: &mut schemars::Schema) {
+    *long = schemars::json_schema!({"anyOf": [{"type": "string"}, long.clone()]});
 }
 
 /// An untagged enum would lose the places of errors within.

@@ -1,9 +1,8 @@
 //! The desired-state file: what a valid one means, apart from any role.
 //!
 //! Owns the meaning's shape. The way to it is `source` (text, places of errors), `document` (the YAML's shape) and `rules`
-//! (what values and keys must be); `cache` keeps the meaning beside the last good file. Used by `desired` and `basis`.
+//! (what values and keys must be). Used by `desired` and `basis`.
 
-pub mod cache;
 pub mod document;
 pub mod notation;
 pub mod parameters;

@@ -9,33 +9,24 @@ use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::document::Document;
 use crate::text::did_you_mean;
 
-/// Larger files are refused unread: a file for 20,000 services with 5 real servers each is
-/// smaller, and a takeover must not run out of memory.
+/// Larger files are refused unread, lest a takeover run out of memory: 20,000 services with 5 real servers each need less.
 pub const MAX_BYTES: u64 = 16 << 20;
 
 /// So many more brackets may be opened than closed: the parser's time grows with the square of their depth before it
 /// comes to its own limit of 128. Those in comments count, so this has to be more than any good file has there.
-const MAX_DEPTH: usize = 5000;
-
-/// At most this many problems are told at once.
-const MAX_PROBLEMS: usize = 20;
-
-/// The way from the document to a node: keys of mappings, and indices of lists in digits.
-pub type Location = Vec<String>;
-
-/// Line and column, counted from 1.
-type Place = (usize, usize);
+const MAX_DEPTH: i32 = 5000;
 
 /// One thing that is wrong with a file's meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    pub location: Location,
+    /// The way to it from the document: keys of mappings, and indices of lists in digits
+    pub location: Vec<String>,
     /// What is wrong, and what would be right
     pub message: String,
 }
@@ -47,8 +38,7 @@ pub struct Source {
     pub text: String,
 }
 
-/// The desired-state file is invalid. Told apart from other failures, because the exit status
-/// and the fallback to the last good file depend on it.
+/// The desired-state file is invalid: another exit status than that of other failures.
 #[derive(Clone, Debug)]
 pub struct Invalid(pub String);
 
@@ -61,11 +51,7 @@ impl fmt::Display for Invalid {
 impl std::error::Error for Invalid {}
 
 impl Source {
-    /// Reads a file that only its owner, root or the caller, can have written.
-    ///
-    /// # Errors
-    /// When it cannot be read, is no regular file, is too large, is not UTF-8, or when somebody
-    /// else may write to it or to its directory.
+    /// Reads a file, and refuses one that somebody other than root or the caller can have written.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
         let name = path.display().to_string();
         let bytes = read_safely(path).with_context(|| format!("reading the desired-state file {name}"))?;
@@ -77,18 +63,12 @@ impl Source {
         Ok(Self { name, text })
     }
 
-    /// Reads the document's structure: known keys, once each, with values of the right kind.
-    ///
-    /// # Errors
-    /// [`Invalid`], with the place of the first structural error.
+    /// Reads the document's structure: known keys, once each, with values of the right kind. Ends at the first mistake.
     pub fn document(&self) -> Result<Document, Invalid> {
-        let mut depth: usize = 0;
+        let mut depth = 0;
         let too_deep = |byte| {
-            depth = match byte {
-                b'[' | b'{' => depth + 1,
-                b']' | b'}' => depth.saturating_sub(1),
-                _ => depth,
-            };
+            depth += i32::from(matches!(byte, b'[' | b'{'));
+            depth = (depth - i32::from(matches!(byte, b']' | b'}'))).max(0);
             depth > MAX_DEPTH
         };
         if let Some(end) = self.text.bytes().position(too_deep) {
@@ -112,10 +92,9 @@ impl Source {
         let twice = ["duplicate field ", "duplicate entry with key "].iter();
         if let Some((way, key)) = twice.filter_map(|words| text.split_once(words)).next() {
             let key = key.trim_matches(['`', '"']);
-            let way = way.trim_end_matches(": ").split(['.', '[']).map(|step| step.trim_end_matches(']'));
-            let way: Vec<String> =
-                way.filter(|step| !step.is_empty()).chain([key]).map(String::from).collect();
-            let second = self.find(Probe { way: &way, nth: 1 }).or(place);
+            let steps = way.split(['.', '[', ']', ':', ' ']).filter(|step| !step.is_empty()).chain([key]);
+            let way: Vec<String> = steps.map(String::from).collect();
+            let second = self.find(&way, 1).or(place);
             return self.error(second, &format!("`{key}` is given twice in the same mapping; keep one"));
         }
         // Rust's words for a value that is forgotten, and for a number.
@@ -130,30 +109,29 @@ impl Source {
     }
 
     /// Formats problems of meaning, each with its place, line and caret.
-    pub fn explain(&self, problems: &[Problem]) -> Invalid {
+    pub fn explain<'p>(&self, problems: &'p [Problem]) -> Invalid {
         // Each place costs one more pass over the file.
-        let most = if self.text.len() > 1 << 20 { 2 } else { MAX_PROBLEMS };
-        let told = problems.iter().take(most);
-        let find = |problem: &Problem| self.find(Probe { way: &problem.location, nth: 0 });
-        let mut told: Vec<_> = told.map(|problem| (find(problem), &problem.message)).collect();
+        let most = if self.text.len() > 1 << 20 { 2 } else { 20 };
+        let find = |problem: &'p Problem| (self.find(&problem.location, 0), &problem.message);
+        let mut told: Vec<_> = problems.iter().take(most).map(find).collect();
         told.sort_by_key(|(place, _)| *place);
-        let told = told.into_iter().map(|(place, message)| self.error(place, message).0);
-        let mut lines: Vec<_> = told.collect();
+        let mut lines: Vec<_> = told.iter().map(|(place, message)| self.error(*place, message).0).collect();
         if problems.len() > most {
             lines.push(format!("{}: {} more errors", self.name, problems.len() - most));
         }
         Invalid(lines.join("\n"))
     }
 
-    /// The place of a node, or of the mapping that lacks it: parses again and raises an error just there, so that the
-    /// parser itself tells where it is, whatever style of YAML the file is written in.
-    fn find(&self, probe: Probe<'_>) -> Option<Place> {
-        let error = probe.deserialize(serde_yaml::Deserializer::from_str(&self.text)).err()?;
+    /// Line and column of a node, or of the mapping that lacks it: parses again and raises an error just there, so that
+    /// the parser itself tells where it is, whatever style of YAML the file is written in.
+    fn find(&self, way: &[String], nth: usize) -> Option<(usize, usize)> {
+        let text = serde_yaml::Deserializer::from_str(&self.text);
+        let error = Probe { way, nth }.deserialize(text).err()?;
         error.location().map(|at| (at.line(), at.column()))
     }
 
     /// A message with its place, its line and a caret.
-    fn error(&self, place: Option<Place>, message: &str) -> Invalid {
+    fn error(&self, place: Option<(usize, usize)>, message: &str) -> Invalid {
         let (line, column) = place.unwrap_or((1, 1));
         let mut text = format!("{}:{line}:{column}: {message}", self.name);
         if let Some(source) = place.and_then(|_| self.text.lines().nth(line.saturating_sub(1))) {
@@ -166,45 +144,36 @@ impl Source {
     }
 }
 
-fn place_after(text: &[u8]) -> Place {
+/// Line and column, counted from 1.
+fn place_after(text: &[u8]) -> (usize, usize) {
     let line = text.iter().filter(|byte| **byte == b'\n').count() + 1;
     (line, text.iter().rev().take_while(|byte| **byte != b'\n').count() + 1)
 }
 
 fn read_safely(path: &Path) -> anyhow::Result<Vec<u8>> {
     // O_NONBLOCK: opening a FIFO for reading would wait for a writer.
-    let flags = nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        bail!("it is not a regular file");
-    }
+    ensure!(metadata.is_file(), "it is not a regular file");
     refuse_foreign_writers(&metadata, "the file", path)?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = directory.unwrap_or(Path::new("."));
+    let directory = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
     refuse_foreign_writers(&std::fs::metadata(directory)?, "its directory", directory)?;
     // The file may grow while it is read.
     let mut bytes = Vec::with_capacity(metadata.len().min(MAX_BYTES) as usize + 1);
-    if file.take(MAX_BYTES + 1).read_to_end(&mut bytes)? as u64 > MAX_BYTES {
-        bail!("it has {} bytes, more than the limit of {MAX_BYTES}", metadata.len().max(MAX_BYTES + 1));
-    }
+    let size = metadata.len().max(file.take(MAX_BYTES + 1).read_to_end(&mut bytes)? as u64);
+    ensure!(size <= MAX_BYTES, "it has {size} bytes, more than the limit of {MAX_BYTES}");
     Ok(bytes)
 }
 
-/// Refuses what somebody other than root or the caller may change.
-///
-/// # Errors
-/// With what is wrong and the command that mends it.
+/// Refuses what somebody other than root or the caller may change, and names the command against that.
 pub fn refuse_foreign_writers(metadata: &Metadata, what: &str, path: &Path) -> anyhow::Result<()> {
     let (owner, mode, path) = (metadata.uid(), metadata.mode(), path.display());
-    if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
-        bail!("{what} belongs to user {owner}, who could change it: chown root {path}");
-    }
+    let ours = owner == 0 || owner == nix::unistd::geteuid().as_raw();
+    ensure!(ours, "{what} belongs to user {owner}, who could change it: chown root {path}");
     // A sticky directory (/tmp) lets others add files, but not replace this one.
     let sticky_directory = metadata.is_dir() && mode & 0o1000 != 0;
-    if mode & 0o022 != 0 && !sticky_directory {
-        bail!("{what} is writable by others (mode {:04o}): chmod go-w {path}", mode & 0o7777);
-    }
+    let closed = mode & 0o022 == 0 || sticky_directory;
+    ensure!(closed, "{what} is writable by others (mode {:04o}): chmod go-w {path}", mode & 0o7777);
     Ok(())
 }
 
@@ -229,25 +198,22 @@ impl<'de> Visitor<'de> for Probe<'_> {
         f.write_str("the rest of the path")
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let here = || de::Error::custom("here");
-        let (index, way) = self.way.split_first().ok_or_else(here)?;
+        let (index, way) = self.way.split_first().ok_or(de::Error::custom("here"))?;
         for _ in 0..index.parse().unwrap_or(0) {
             seq.next_element::<IgnoredAny>()?;
         }
-        seq.next_element_seed(Probe { way, ..self })?.ok_or_else(here)
+        seq.next_element_seed(Probe { way, ..self })?.ok_or(de::Error::custom("here"))
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let here = || de::Error::custom("here");
-        let (wanted, way) = self.way.split_first().ok_or_else(here)?;
+        let (wanted, way) = self.way.split_first().ok_or(de::Error::custom("here"))?;
         let mut left = if way.is_empty() { self.nth } else { 0 };
         while let Some(key) = map.next_key::<String>()? {
-            if *wanted != key || left > 0 {
-                left -= usize::from(*wanted == key);
-                map.next_value::<IgnoredAny>()?;
-            } else {
+            if *wanted == key && left == 0 {
                 return map.next_value_seed(Probe { way, ..self });
             }
+            left -= usize::from(*wanted == key);
+            map.next_value::<IgnoredAny>()?;
         }
-        Err(here())
+        Err(de::Error::custom("here"))
     }
 }

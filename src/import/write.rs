@@ -61,7 +61,7 @@ fn problems(table: &Table, source: &Source) -> anyhow::Result<Vec<Problem>> {
             "`sync_daemon` is one daemon that follows the role, and two run here; they stay as they are";
         return Ok(vec![problem(["ipvs", "sync_daemon"], why.to_owned())]);
     }
-    let read = match Config::try_from(&source.document()?) {
+    let read = match Config::of(source.document()?) {
         Ok(config) => config.services,
         Err(problems) => return Ok(problems),
     };

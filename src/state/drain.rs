@@ -4,8 +4,8 @@
 //! /var/lib/lvs-notify, which survives `apply`, a failover and a reboot, and changes the desired state of every role.
 //! Called by `lib` (the commands) and `basis`.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,17 +52,12 @@ impl Drain {
 
 /// Real servers that are drained by hand; none without the file.
 pub fn read(instance: &str) -> anyhow::Result<Vec<Drain>> {
-    let path = path_of(STATE, instance, "drains.json");
-    let list = read_json(&path)
-        .with_context(|| format!("reading the drained real servers from {}", path.display()))?;
+    let list = read_json(&path(instance)).context("reading which real servers are drained")?;
     Ok(list.unwrap_or_default())
 }
 
-/// Keeps the list over failover and reboot.
-fn keep(instance: &str, list: &[Drain]) -> anyhow::Result<()> {
-    let path = path_of(STATE, instance, "drains.json");
-    write_json(&path, &list, true)
-        .with_context(|| format!("keeping the drained real servers in {}", path.display()))
+fn path(instance: &str) -> PathBuf {
+    path_of(STATE, instance, "drains.json")
 }
 
 /// Gives drained servers weight 0 in a desired state.
@@ -86,38 +81,28 @@ pub fn begin(
     services: &[String],
     period: Option<Duration>,
 ) -> anyhow::Result<String> {
-    let mut keys = Vec::new();
-    for word in services {
-        keys.extend(services_called(word, config)?);
-    }
+    let keys: Result<Vec<_>, _> = services.iter().map(|word| services_called(word, config)).collect();
     let now = seconds_now();
     let drain = Drain {
         address,
         port,
-        services: Some(keys).filter(|list| !list.is_empty()),
+        services: Some(keys?.concat()).filter(|list| !list.is_empty()),
         until: period.map(|period| now.saturating_add(period.as_secs().max(1))),
     };
-    let mut meant = Vec::new();
-    // As one types them: with the address alone where there is no port.
-    let mut known = BTreeSet::new();
-    for (service, wanted) in &config.services {
-        for server in wanted.servers.keys() {
-            if drain.covers(service, server) {
-                meant.push(format!("{server} of {service}"));
-            }
-            known.insert(typed((server.address, Some(server.port).filter(|port| *port != 0))));
-        }
-    }
+    let services = config.services.iter();
+    let (meant, other): (Vec<_>, Vec<_>) = services
+        .flat_map(|(service, wanted)| wanted.servers.keys().map(move |server| (service, server)))
+        .partition(|(service, server)| drain.covers(service, server));
     if meant.is_empty() {
+        let known: Vec<_> = other.iter().map(|(_, server)| server.address.to_string()).collect();
         let (word, known) = (typed((address, port)), known.iter().map(String::as_str).collect::<Vec<_>>());
         bail!("no declared real server is `{word}`{}", did_you_mean(&word, &known));
     }
     let mut list = read(instance)?;
-    let same =
-        |known: &Drain| (known.address, known.port, &known.services) == (address, port, &drain.services);
-    list.retain(|known| known.holds(now) && !same(known));
+    list.retain(|known| known.holds(now) && Drain { until: drain.until, ..known.clone() } != drain);
     list.push(drain);
-    keep(instance, &list)?;
+    write_json(&path(instance), &list, true)?;
+    let meant: Vec<_> = meant.iter().map(|(service, server)| format!("{server} of {service}")).collect();
     Ok(format!("draining {}\n", meant.join(", ")))
 }
 
@@ -134,28 +119,25 @@ pub fn lift(instance: &str, server: Option<ServerWord>) -> anyhow::Result<String
         let word = server.map_or("--all".to_owned(), typed);
         bail!("nothing is drained that `{word}` could mean; drained are: {names}");
     }
-    keep(instance, &left)?;
+    write_json(&path(instance), &left, true)?;
     Ok(format!("undrained {} of {} entries\n", lifted.len(), lifted.len() + left.len()))
 }
 
-/// Services of the file by `VIP:PORT` (every protocol), `tcp/VIP:PORT` or `fwmark/MARK` (both families): as they are
-/// printed, but for the `/`.
+/// Services of the file by `VIP:PORT` (every protocol), `tcp/VIP:PORT` or `fwmark/MARK` (both families).
 fn services_called(text: &str, config: &Config) -> anyhow::Result<Vec<ServiceKey>> {
     let (kind, object) = text.split_once('/').unwrap_or(("", text));
-    let object =
-        object.parse().map_or_else(|_| object.to_owned(), |endpoint: SocketAddr| endpoint.to_string());
-    let matches = |key: &&ServiceKey| {
-        let name = key.to_string();
-        let (protocol, rest) = name.trim_end_matches(" ipv6").split_once(' ').unwrap_or_default();
-        rest == object && (kind.is_empty() || kind == protocol)
+    let endpoint = object.parse().ok();
+    let matches = |key: &&ServiceKey| match **key {
+        ServiceKey::Endpoint { address, port, protocol } => {
+            endpoint == Some(SocketAddr::new(address, port)) && ["", &protocol.to_string()].contains(&kind)
+        }
+        ServiceKey::Fwmark { mark, .. } => object == mark.to_string() && ["", "fwmark"].contains(&kind),
     };
     let keys: Vec<ServiceKey> = config.services.keys().filter(matches).copied().collect();
     if keys.is_empty() {
         let known: Vec<String> = config.services.keys().map(ToString::to_string).collect();
-        bail!(
-            "no declared service is `{text}` (write VIP:PORT, tcp/VIP:PORT or fwmark/MARK); there are: {}",
-            known.join(", ")
-        );
+        let forms = "VIP:PORT, tcp/VIP:PORT or fwmark/MARK";
+        bail!("no declared service is `{text}` (write {forms}); there are: {}", known.join(", "));
     }
     Ok(keys)
 }

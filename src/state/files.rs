@@ -8,7 +8,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 use nix::libc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -31,10 +31,9 @@ pub(super) fn path_of(directory: &str, instance: &str, ending: &str) -> PathBuf 
 fn open_own(path: &Path, options: &mut OpenOptions) -> anyhow::Result<File> {
     let file = options.mode(0o644).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
-    if !metadata.is_file() || metadata.nlink() > 1 {
-        bail!("{} is not a regular file of its own", path.display());
-    }
-    refuse_foreign_writers(&metadata, &path.display().to_string(), path)?;
+    let shown = path.display().to_string();
+    ensure!(metadata.is_file() && metadata.nlink() < 2, "{shown} is not a regular file of its own");
+    refuse_foreign_writers(&metadata, &shown, path)?;
     Ok(file)
 }
 
@@ -54,8 +53,9 @@ pub(super) fn read_own(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
 
 /// Replaces such a file, or makes it, and its directory when that is not there.
 pub(super) fn write_own(path: &Path, content: &[u8], mode: u32, durable: bool) -> anyhow::Result<()> {
-    own_directory(path.parent().unwrap_or(path))?;
-    replace(path, content, mode, durable)
+    own_directory(path.parent().unwrap_or(path))
+        .and_then(|()| replace(path, content, mode, durable))
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 /// What such a file holds as JSON; none when it is not there.
@@ -78,13 +78,10 @@ pub(super) fn own_directory(path: &Path) -> anyhow::Result<()> {
     let found = std::fs::symlink_metadata(path);
     let found = found.or_else(|missing| make(missing).and_then(|()| std::fs::symlink_metadata(path)));
     let metadata = found.with_context(|| format!("making the directory {}", path.display()))?;
-    if !metadata.is_dir() {
-        bail!("{} is not a directory", path.display());
-    }
-    if metadata.mode() & 0o1000 != 0 {
-        bail!("{} is a directory in which everybody may write", path.display());
-    }
-    refuse_foreign_writers(&metadata, &path.display().to_string(), path)
+    let shown = path.display().to_string();
+    ensure!(metadata.is_dir(), "{shown} is not a directory");
+    ensure!(metadata.mode() & 0o1000 == 0, "{shown} is a directory in which everybody may write");
+    refuse_foreign_writers(&metadata, &shown, path)
 }
 
 /// Replaces a file in one step: a reader finds the old content or the new one, and so does the next

@@ -5,13 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use super::files::{RUN, path_of, read_json, write_json};
 use crate::model::{Owned, Role};
 
-/// What the last run of an instance left behind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The role that was asked for last
@@ -65,6 +63,5 @@ pub fn others(instance: &str) -> BTreeMap<String, Record> {
 
 /// Writes the record of an instance. When that fails, the kernel's state is right all the same.
 pub fn save(instance: &str, record: &Record) -> anyhow::Result<()> {
-    let path = path_of(RUN, instance, "json");
-    write_json(&path, record, false).with_context(|| format!("writing the record {}", path.display()))
+    write_json(&path_of(RUN, instance, "json"), record, false)
 }

@@ -23,9 +23,7 @@ pub fn is_current(instance: &str, desired: &Desired) -> bool {
     let path = path(instance);
     match desired.persist {
         Persist::Leave => true,
-        Persist::Keep => {
-            std::fs::read(path).is_ok_and(|found| found == content(instance, desired).as_bytes())
-        }
+        Persist::Keep => std::fs::read_to_string(path).is_ok_and(|found| found == content(instance, desired)),
         Persist::Remove => path.symlink_metadata().is_err(),
     }
 }
@@ -43,20 +41,15 @@ pub fn apply(instance: &str, desired: &Desired) -> anyhow::Result<Option<String>
     }
     let sign = if path.exists() { '~' } else { '+' };
     // Minimal systems come without the directory; sysctl(8) reads it all the same.
-    std::fs::create_dir_all(DIRECTORY)
-        .map_err(anyhow::Error::from)
-        .and_then(|()| replace(&path, content(instance, desired).as_bytes(), 0o644, true))
-        .with_context(|| {
-            format!("keeping the ARP parameters in {name} (they are set, but a reboot would lose them)")
-        })?;
+    let made = std::fs::create_dir_all(DIRECTORY).map_err(anyhow::Error::from);
+    made.and_then(|()| replace(&path, content(instance, desired).as_bytes(), 0o644, true)).with_context(
+        || format!("keeping the ARP parameters in {name} (they are set, but a reboot would lose them)"),
+    )?;
     Ok(Some(format!("{sign} {name}")))
 }
 
 fn content(instance: &str, desired: &Desired) -> String {
-    let mut text =
-        format!("# Written by lvs-notify for {instance}; replaced when the desired-state file changes.\n");
-    for (parameter, value) in &desired.parameters {
-        text += &format!("{parameter} = {value}\n");
-    }
-    text
+    let lines = desired.parameters.iter().map(|(parameter, value)| format!("{parameter} = {value}\n"));
+    let origin = "replaced when the desired-state file changes";
+    format!("# Written by lvs-notify for {instance}; {origin}.\n{}", lines.collect::<String>())
 }
