@@ -20,7 +20,7 @@ use super::ipvs_wire::{
     NO_SCHEDULER, command, decode_daemon, decode_server, decode_service, decode_timeouts, put_daemon,
     put_server, put_service, put_timeouts,
 };
-use super::netlink::{Answer, Batch, Failure, Socket, Writer, generic, generic_attributes};
+use super::netlink::{Answer, Datagram, Failure, Socket, Writer, generic, generic_attributes};
 use crate::model::{
     DaemonState, Protocol, RealServer, ServerKey, Service, ServiceKey, SyncDaemon, Timeouts, service_flag,
 };
@@ -140,15 +140,17 @@ impl Ipvs {
 
     /// Carries out changes of IPVS, in order. Any other change is passed over as done.
     pub(super) fn apply(&mut self, changes: &[Change]) -> Vec<Result<()>> {
-        let sent: Vec<Vec<Request<'_>>> = changes.iter().map(requests).collect();
-        let mut batch = Batch::default();
-        sent.iter().flatten().for_each(|request| request.encode(&mut batch, self.family));
-        let mut ends = self.socket.batch(batch).into_iter();
-        let result = |requests: Vec<Request<'_>>| {
-            let ended = requests.into_iter().zip(ends.by_ref());
-            let failed = ended.filter_map(|(request, end)| Some((request, end.err()?)));
-            let failed: Vec<_> = failed.filter(|(request, failure)| !request.is_done(failure)).collect();
-            let Some((mut error, useless)) = change_error(&failed) else { return Ok(()) };
+        let mut failed = vec![Vec::new(); changes.len()];
+        let of = |(place, change)| requests(change).into_iter().map(move |request| (place, request));
+        let sent = changes.iter().enumerate().flat_map(of);
+        let encode = |(_, request): &(usize, Request<'_>), to: &mut Datagram| request.encode(to, self.family);
+        self.socket.batch(sent, encode, |(place, request), failure| {
+            if let Some(failed) = failed.get_mut(place).filter(|_| !request.is_done(&failure)) {
+                failed.push((request, failure));
+            }
+        });
+        let result = |failed: &Vec<_>| {
+            let Some((mut error, useless)) = change_error(failed) else { return Ok(()) };
             let mut away = |key| self.request(command::DEL_SERVICE, |to| put_service(to, key, None));
             // It would refuse every connection.
             if useless.is_some_and(|key| away(key).is_ok()) {
@@ -156,7 +158,7 @@ impl Ipvs {
             }
             Err(error)
         };
-        sent.into_iter().map(result).collect()
+        failed.iter().map(result).collect()
     }
 }
 
@@ -220,8 +222,8 @@ fn requests<'a>(change: &'a Change) -> Vec<Request<'a>> {
 }
 
 impl Request<'_> {
-    fn encode(&self, batch: &mut Batch, family: u16) {
-        batch.generic(family, self.command, |to| match self.body {
+    fn encode(&self, datagram: &mut Datagram, family: u16) {
+        datagram.generic(family, self.command, |to| match self.body {
             Body::Service(key, settings) => put_service(to, key, settings),
             Body::Server(service, key, settings) => {
                 put_service(to, service, None);
@@ -352,9 +354,9 @@ mod tests {
     #[test]
     fn a_new_service_gets_its_servers_last_first_and_its_scheduler_at_the_end() {
         let change = new_service();
-        let mut batch = Batch::default();
-        requests(&change).iter().for_each(|request| request.encode(&mut batch, 30));
-        let payloads: Vec<&[u8]> = batch.payloads().collect();
+        let mut datagram = Datagram::default();
+        requests(&change).iter().for_each(|request| request.encode(&mut datagram, 30));
+        let payloads: Vec<&[u8]> = datagram.payloads().collect();
         assert_eq!(payloads.len(), 5);
         let commands: Vec<u8> = requests(&change).iter().map(|request| request.command).collect();
         let new_dest = command::NEW_DEST;

@@ -84,12 +84,17 @@ pub(super) fn generic_attributes(payload: &[u8]) -> Answer<Attributes<'_>> {
 
 /// Requests one behind the other. The sequence number of each is its place: no answer outlives its exchange.
 #[derive(Default)]
-struct Datagram {
+pub(super) struct Datagram {
     bytes: Writer,
     count: u32,
 }
 
 impl Datagram {
+    /// Appends a request to a generic netlink family.
+    pub(super) fn generic(&mut self, family: u16, command: u8, fill: impl FnOnce(&mut Writer)) {
+        self.push(family, NlmF::empty(), &generic(command), fill);
+    }
+
     /// Appends a message: what follows its header, and attributes.
     fn push(&mut self, kind: impl Into<u16>, flags: NlmF, structure: &[u8], fill: impl FnOnce(&mut Writer)) {
         let start = self.bytes.0.len();
@@ -102,22 +107,6 @@ impl Datagram {
         let length = u32::try_from(self.bytes.0.len() - start).unwrap_or(u32::MAX);
         self.bytes.set(start, &length.to_ne_bytes());
         self.count += 1;
-    }
-}
-
-/// Requests that go together, in as few datagrams as is good.
-#[derive(Default)]
-pub(super) struct Batch(Vec<Datagram>);
-
-impl Batch {
-    /// Appends a request to a generic netlink family.
-    pub(super) fn generic(&mut self, family: u16, command: u8, fill: impl FnOnce(&mut Writer)) {
-        if self.0.last().is_none_or(|last| last.bytes.0.len() >= FULL) {
-            self.0.push(Datagram { bytes: Writer(Vec::with_capacity(FULL + 1024)), count: 0 });
-        }
-        if let Some(last) = self.0.last_mut() {
-            last.push(family, NlmF::empty(), &generic(command), fill);
-        }
     }
 }
 
@@ -181,22 +170,37 @@ impl Socket {
         Ok(found)
     }
 
-    /// Sends many requests, in order, in as few datagrams as is good. Returns the end of each.
+    /// Sends many requests, in order, in datagrams of a good size. Tells `failed` of each that has no good end.
     ///
     /// A refused message does not stop the next, and only errors are answered, besides what asks for an ACK
     /// (`af_netlink.c`, `netlink_rcv_skb`). That is an empty message behind the last: once its ACK is here, silence about
     /// a message is its success. Not the last message itself, because an operation that ends with EINTR is never
     /// answered at all: so it is when a sync daemon is stopped before its thread first ran (`kthread_stop`).
-    pub(super) fn batch(&mut self, batch: Batch) -> Vec<Answer<()>> {
-        let mut ends = Vec::new();
-        for mut datagram in batch.0 {
+    pub(super) fn batch<R>(
+        &mut self,
+        requests: impl Iterator<Item = R>,
+        encode: impl Fn(&R, &mut Datagram),
+        mut failed: impl FnMut(R, Failure),
+    ) {
+        let mut requests = requests.peekable();
+        // Used again for each datagram: fresh memory costs more than writing it.
+        let (mut datagram, mut sent) = (Datagram::default(), Vec::new());
+        while requests.peek().is_some() {
+            while let Some(request) = requests.next_if(|_| datagram.bytes.0.len() < FULL) {
+                encode(&request, &mut datagram);
+                sent.push(request);
+            }
             datagram.push(Nlmsg::Noop, NlmF::ACK, &[], |_| ());
             let mut answers: Vec<_> = (0..datagram.count).map(|_| None).collect();
             let whole = self.exchange(&datagram, &mut answers, |_, _| Ok(()));
-            answers.pop();
-            ends.extend(answers.into_iter().map(|answer| answer.unwrap_or_else(|| whole.clone())));
+            for (request, answer) in sent.drain(..).zip(answers) {
+                if let Err(failure) = answer.unwrap_or_else(|| whole.clone()) {
+                    failed(request, failure);
+                }
+            }
+            datagram.bytes.0.clear();
+            datagram.count = 0;
         }
-        ends
     }
 
     /// Sends a datagram and waits for the answer to its last message. `answers` takes those that come; a message without
@@ -390,11 +394,13 @@ impl Writer {
         kind: impl Into<u16>,
         value: [u8; LENGTH],
     ) -> &mut Self {
-        const PADDING: [u8; 3] = [0; 3];
+        const { assert!(LENGTH <= 16) }
         let length = u16::try_from(4 + LENGTH).unwrap_or(u16::MAX);
-        self.0.extend_from_slice([length.to_ne_bytes(), kind.into().to_ne_bytes()].as_flattened());
-        self.0.extend_from_slice(&value);
-        self.0.extend_from_slice(PADDING.get(..aligned(LENGTH) - LENGTH).unwrap_or_default());
+        let [[l0, l1], [k0, k1]] = [length.to_ne_bytes(), kind.into().to_ne_bytes()];
+        let mut padded = [[l0, l1, k0, k1], [0; 4], [0; 4], [0; 4], [0; 4]];
+        padded.as_flattened_mut().iter_mut().skip(4).zip(value).for_each(|(to, byte)| *to = byte);
+        // One look at the capacity, not three.
+        self.0.extend_from_slice(padded.as_flattened().get(..4 + aligned(LENGTH)).unwrap_or_default());
         self
     }
 
@@ -457,13 +463,10 @@ mod tests {
 
     use super::*;
 
-    impl Batch {
+    impl Datagram {
         /// What follows the header of each message.
         pub(in crate::kernel) fn payloads(&self) -> impl Iterator<Item = &[u8]> {
-            self.0
-                .iter()
-                .flat_map(|datagram| Replies(&datagram.bytes.0))
-                .filter_map(|message| Some(message.ok()?.payload))
+            Replies(&self.bytes.0).filter_map(|message| Some(message.ok()?.payload))
         }
     }
 
@@ -553,18 +556,19 @@ mod tests {
 
     #[test]
     fn a_batch_goes_into_as_few_datagrams_as_is_good() {
-        let mut batch = Batch::default();
-        for _ in 0..200 {
-            batch.generic(30, 1, |to| {
-                to.put(1u16, [0; 1000]);
-            });
-        }
-        assert_eq!(batch.0.iter().map(|datagram| datagram.count).collect::<Vec<_>>(), [64, 64, 64, 8]);
-        assert!(batch.0.iter().all(|datagram| datagram.bytes.0.len() < FULL + 1024));
-        let numbers: Vec<u32> =
-            Replies(&batch.0[3].bytes.0).map(|message| message.unwrap().sequence).collect();
-        assert_eq!(numbers, [0, 1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!(batch.payloads().count(), 200);
+        let mut socket = Socket::new(SockProtocol::NetlinkGeneric);
+        let place = |_: &usize, to: &mut Datagram| to.generic(30, 1, |to| _ = to.put_text(1u16, &"x".repeat(999)));
+        let sizes = std::cell::RefCell::new(Vec::new());
+        let count = |number: &usize, to: &mut Datagram| {
+            sizes.borrow_mut().push((to.count, to.bytes.0.len()));
+            place(number, to);
+        };
+        socket.batch(0..200, count, |_, _| ());
+        let sizes = sizes.into_inner();
+        let firsts: Vec<usize> = (0..200).filter(|index| sizes[*index] == (0, 0)).collect();
+        assert_eq!(firsts, [0, 64, 128, 192]);
+        assert!(sizes.iter().all(|(_, size)| *size < FULL));
+        assert_eq!(sizes[199].0, 7);
     }
 
     proptest! {
@@ -615,19 +619,19 @@ mod tests {
         assert!(!all.is_empty());
 
         // Every third is refused, in several datagrams; each refusal comes back to its own message.
-        let mut batch = Batch::default();
-        for index in 0..6000 {
-            let command = if index % 3 == 2 { UNKNOWN } else { CtrlCmd::Getfamily.into() };
-            batch.generic(GenlId::Ctrl.into(), command, |to| {
-                to.put_text(CtrlAttr::FamilyName, "nlctrl");
+        let command = |index| if index % 3 == 2 { UNKNOWN } else { CtrlCmd::Getfamily.into() };
+        let encode = |index: &usize, to: &mut Datagram| {
+            to.generic(GenlId::Ctrl.into(), command(*index), |to| {
+                _ = to.put_text(CtrlAttr::FamilyName, "nlctrl")
             });
-        }
-        let ends = socket.batch(batch);
-        assert_eq!(ends.len(), 6000);
-        for (index, end) in ends.iter().enumerate() {
-            let refused = end.as_ref().is_err_and(|failure| failure.is(&[Errno::EOPNOTSUPP]));
-            assert!(if index % 3 == 2 { refused } else { end.is_ok() }, "{index}: {end:?}");
-        }
+        };
+        let mut refused = Vec::new();
+        socket.batch(0..6000, encode, |index, failure| refused.push((index, failure)));
+        assert_eq!(refused.len(), 2000);
+        let expected = |(place, (index, failure)): (usize, &(usize, Failure))| {
+            *index == place * 3 + 2 && failure.is(&[Errno::EOPNOTSUPP])
+        };
+        assert!(refused.iter().enumerate().all(expected), "{refused:?}");
         // And the socket is as good as before.
         assert!(!family(&mut socket, "nlctrl").unwrap().is_empty());
     }
@@ -637,15 +641,13 @@ mod tests {
         let mut socket = Socket::new(SockProtocol::NetlinkGeneric);
         family(&mut socket, "nlctrl").unwrap();
         setsockopt(socket.socket.as_ref().unwrap(), RcvBuf, &2048).unwrap();
-        let mut batch = Batch::default();
-        for _ in 0..500 {
-            batch.generic(GenlId::Ctrl.into(), UNKNOWN, |_| ());
-        }
-        let ends = socket.batch(batch);
-        assert!(ends.len() == 500 && ends.iter().all(Result::is_err));
-        assert!(ends[0].as_ref().unwrap_err().is(&[Errno::EOPNOTSUPP]), "{:?}", ends[0]);
-        let last = &ends[499];
-        assert!(matches!(last, Err(Failure::Broken { errno: Some(Errno::ENOBUFS), .. })), "{last:?}");
+        let encode = |_: &usize, to: &mut Datagram| to.generic(GenlId::Ctrl.into(), UNKNOWN, |_| ());
+        let mut failed = Vec::new();
+        socket.batch(0..500, encode, |index, failure| failed.push((index, failure)));
+        assert!(failed.iter().map(|(index, _)| *index).eq(0..500));
+        assert!(failed[0].1.is(&[Errno::EOPNOTSUPP]), "{:?}", failed[0]);
+        let last = &failed[499].1;
+        assert!(matches!(last, Failure::Broken { errno: Some(Errno::ENOBUFS), .. }), "{last:?}");
         assert!(!family(&mut socket, "nlctrl").unwrap().is_empty());
     }
 }

@@ -4,6 +4,8 @@
 //! /run/lvs-notify, one file for each role that was asked for, whose name says when, and by which process. Creating one
 //! needs no lock, so a process that hangs cannot stop another one here. Called by `reconcile` and `lock`.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -103,7 +105,9 @@ const TICKS: u64 = 100;
 
 /// Start time of a process in clock ticks since boot.
 pub(super) fn start_of(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Some 300 bytes; without room for them they would be read in five pieces.
+    let mut stat = String::with_capacity(1024);
+    File::open(format!("/proc/{pid}/stat")).ok()?.take(1023).read_to_string(&mut stat).ok()?;
     // The name, in parentheses, may hold anything; field 22 is the 20th after it.
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
