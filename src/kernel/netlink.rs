@@ -178,17 +178,20 @@ impl Socket {
     /// answered at all: so it is when a sync daemon is stopped before its thread first ran (`kthread_stop`).
     pub(super) fn batch<R>(
         &mut self,
-        requests: impl Iterator<Item = R>,
-        encode: impl Fn(&R, &mut Datagram),
+        mut requests: impl Iterator<Item = R>,
+        mut encode: impl FnMut(&R, &mut Datagram),
         mut failed: impl FnMut(R, Failure),
     ) {
-        let mut requests = requests.peekable();
         // Used again for each datagram: fresh memory costs more than writing it.
         let (mut datagram, mut sent) = (Datagram::default(), Vec::new());
-        while requests.peek().is_some() {
-            while let Some(request) = requests.next_if(|_| datagram.bytes.0.len() < FULL) {
+        loop {
+            while datagram.bytes.0.len() < FULL {
+                let Some(request) = requests.next() else { break };
                 encode(&request, &mut datagram);
                 sent.push(request);
+            }
+            if sent.is_empty() {
+                return;
             }
             datagram.push(Nlmsg::Noop, NlmF::ACK, &[], |_| ());
             let mut answers: Vec<_> = (0..datagram.count).map(|_| None).collect();
@@ -557,7 +560,8 @@ mod tests {
     #[test]
     fn a_batch_goes_into_as_few_datagrams_as_is_good() {
         let mut socket = Socket::new(SockProtocol::NetlinkGeneric);
-        let place = |_: &usize, to: &mut Datagram| to.generic(30, 1, |to| _ = to.put_text(1u16, &"x".repeat(999)));
+        let place =
+            |_: &usize, to: &mut Datagram| to.generic(30, 1, |to| _ = to.put_text(1u16, &"x".repeat(999)));
         let sizes = std::cell::RefCell::new(Vec::new());
         let count = |number: &usize, to: &mut Datagram| {
             sizes.borrow_mut().push((to.count, to.bytes.0.len()));

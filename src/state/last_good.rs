@@ -4,9 +4,11 @@
 //! thirtieth of that. Without one, or with one that is not believed, the file is checked as ever. Called by `basis`, which
 //! falls back to the file, and by `reconcile`, which keeps both in /var/lib/lvs-notify.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::{Hash as _, Hasher as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+
+use rustc_hash::FxHasher;
 
 use super::files::{STATE, path_of, read_own, write_own};
 use crate::config::Config;
@@ -63,8 +65,7 @@ fn unpack(text: &str, packed: &[u8]) -> Option<Config> {
 
 /// Chance alone opens one seal in 2^64, and `files` opens nothing that others may write.
 fn sealed(program: &Program, text: &str, meaning: &[u8]) -> [u8; SEAL] {
-    // Not stable from one standard library to the next, which is another program then.
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = FxHasher::default();
     (program, text, meaning).hash(&mut hasher);
     hasher.finish().to_le_bytes()
 }
