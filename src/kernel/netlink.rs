@@ -183,7 +183,8 @@ impl Socket {
         mut failed: impl FnMut(R, Failure),
     ) {
         // Used again for each datagram: fresh memory costs more than writing it.
-        let (mut datagram, mut sent) = (Datagram::default(), Vec::new());
+        let bytes = Writer(Vec::with_capacity(FULL + 1024));
+        let (mut datagram, mut sent) = (Datagram { bytes, count: 0 }, Vec::new());
         loop {
             while datagram.bytes.0.len() < FULL {
                 let Some(request) = requests.next() else { break };
@@ -401,7 +402,8 @@ impl Writer {
         let length = u16::try_from(4 + LENGTH).unwrap_or(u16::MAX);
         let [[l0, l1], [k0, k1]] = [length.to_ne_bytes(), kind.into().to_ne_bytes()];
         let mut padded = [[l0, l1, k0, k1], [0; 4], [0; 4], [0; 4], [0; 4]];
-        padded.as_flattened_mut().iter_mut().skip(4).zip(value).for_each(|(to, byte)| *to = byte);
+        let place = padded.as_flattened_mut().get_mut(4..4 + LENGTH);
+        place.into_iter().for_each(|to| to.copy_from_slice(&value));
         // One look at the capacity, not three.
         self.0.extend_from_slice(padded.as_flattened().get(..4 + aligned(LENGTH)).unwrap_or_default());
         self
