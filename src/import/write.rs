@@ -11,7 +11,6 @@ use std::sync::Arc;
 use anyhow::bail;
 
 use super::table::{Table, vip_of};
-use crate::config::document::{Arp, ShortOr};
 use crate::config::source::{Problem, Source};
 use crate::config::{Config, WantedService};
 use crate::model::service_flag::ONE_PACKET;
@@ -272,12 +271,16 @@ fn mapping<'a>(keys: impl IntoIterator<Item = Key<'a>>) -> String {
 
 /// A scalar, in quotes where the reader of the file would take it for something else.
 fn scalar(text: &str) -> String {
-    // `arp` may be any word, as far as the file's shape goes.
-    let file = format!("{{version: 1, vips: [], virtual_services: [], arp: {text}}}");
-    let read = Source { name: String::new(), text: file }.document().ok().and_then(|document| document.arp);
-    match read {
-        Some(ShortOr(Arp { word: Some(read), .. })) if read == text && text.is_ascii() => read,
-        _ => clean_json(&serde_json::Value::from(text).to_string()),
+    // `arp` may be any word, as far as the file's shape goes; within braces and without.
+    let inside = format!("{{version: 1, vips: [], virtual_services: [], arp: {text}}}");
+    let alone = format!("version: 1\nvips: []\nvirtual_services: []\narp: {text}\n");
+    let is_read = |text: String| {
+        let document = Source { name: String::new(), text }.document().ok();
+        document.and_then(|document| document.arp?.0.word)
+    };
+    match text.is_ascii() && [inside, alone].map(is_read).iter().all(|read| read.as_deref() == Some(text)) {
+        true => text.to_owned(),
+        false => clean_json(&serde_json::Value::from(text).to_string()),
     }
 }
 
@@ -292,4 +295,19 @@ fn comment(text: &mut String, margin: &str, words: &str) {
         line = line + " " + word;
     }
     let _ = writeln!(text, "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scalar_is_plain_where_every_place_reads_it_so() {
+        for plain in ["rr", "eth0.100", "192.0.2.1:80", "a-b", "80"] {
+            assert_eq!(scalar(plain), plain);
+        }
+        for odd in ["-", "?", "a: b", "a, b", "}", "yes #", "~", "", "*"] {
+            assert_eq!(scalar(odd), format!("\"{odd}\""));
+        }
+    }
 }
