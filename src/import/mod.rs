@@ -19,6 +19,7 @@ use clap::ValueEnum;
 
 use crate::config::source::MAX_BYTES;
 use crate::ipvsadm;
+use crate::names::entries;
 use crate::text::shown;
 
 pub use crate::names::Hosts;
@@ -45,7 +46,7 @@ pub enum Origin {
 /// When the source cannot be read or, of `ipvsadm-save`, when a line is not understood.
 pub fn run(origin: Origin, file: Option<&Path>) -> anyhow::Result<String> {
     let (name, text) = if origin == Origin::Kernel { Default::default() } else { input(file)? };
-    write(&parse(origin, &name, &text, &Hosts::system())?)
+    write(&parse(origin, &name, &text, &Hosts::new(entries))?)
 }
 
 /// Reads a source: the text, or the kernel.
@@ -62,7 +63,7 @@ pub fn parse(origin: Origin, name: &str, text: &str, hosts: &Hosts) -> anyhow::R
             let (origin, notes) = (format!("ipvsadm-save text, {name}"), vec![lost.to_owned()]);
             Ok(Table { origin, services, notes, ..Table::default() })
         }
-        Origin::KeepalivedConf => Ok(keepalived::read(name, text, hosts)),
+        Origin::KeepalivedConf => Ok(keepalived::read(name, text)),
     }
 }
 
