@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::ensure;
+use anyhow::Context as _;
 
 use super::table::Table;
 use crate::config::WantedService;
@@ -24,10 +24,9 @@ const TIMEOUTS: Timeouts = Timeouts { tcp: 15 * 60, tcp_fin: 2 * 60, udp: 5 * 60
 /// When it has no IPVS, or cannot be read.
 pub fn read() -> anyhow::Result<Table> {
     let observed = Linux::default().observe(&scope()?)?;
-    ensure!(
-        observed.ipvs.is_some(),
-        "this kernel has no IPVS, so there is nothing to import; on the director itself, `modprobe ip_vs`, or use --from with a file"
-    );
+    observed.ipvs.as_ref().context(
+        "this kernel has no IPVS, so there is nothing to import; on the director itself, `modprobe ip_vs`, or use --from with a file",
+    )?;
     Ok(table(&observed))
 }
 

@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io::{Read, stdin};
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
 
 use crate::config::source::MAX_BYTES;
@@ -77,9 +77,7 @@ fn input(file: Option<&Path>) -> anyhow::Result<(String, String)> {
     };
     let mut bytes = Vec::new();
     reader.take(MAX_BYTES + 1).read_to_end(&mut bytes).with_context(|| format!("reading {name}"))?;
-    if bytes.len() as u64 > MAX_BYTES {
-        bail!("{name} has more than {MAX_BYTES} bytes; import it in parts");
-    }
+    ensure!(bytes.len() as u64 <= MAX_BYTES, "{name} has more than {MAX_BYTES} bytes; import it in parts");
     // Comments of old scripts are in any encoding; a name that matters is ASCII.
     Ok((shown(&name), String::from_utf8_lossy(&bytes).into_owned()))
 }

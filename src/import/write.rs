@@ -119,8 +119,8 @@ fn take_out(kept: &mut Table, tried: &Table, way: &[&str]) -> Option<Change> {
 fn document(table: &Table, refused: &str) -> String {
     let mut text = String::new();
     let origin = format!("Written by `lvs-notify import` from {}.", table.origin);
-    let lost = if refused.is_empty() { None } else { Some(LOST) };
     let notes = table.notes.iter().map(String::as_str);
+    let lost = (!refused.is_empty()).then_some(LOST);
     for words in [&*origin, NEXT].into_iter().chain(notes).chain(lost) {
         comment(&mut text, "#", words);
     }
