@@ -24,7 +24,7 @@ pub fn user(name: &str) -> Option<u32> {
 }
 
 /// What getent says of a key; where it is missing, or does not know the database, the file in /etc.
-fn entries(database: &str, key: &str) -> String {
+pub fn entries(database: &str, key: &str) -> String {
     match Command::new("getent").args([database, "--", key]).output() {
         // 2: there is no such key.
         Ok(output) if matches!(output.status.code(), Some(0 | 2)) => {
@@ -41,11 +41,7 @@ pub struct Hosts {
 }
 
 impl Hosts {
-    pub fn system() -> Self {
-        Self::new(entries)
-    }
-
-    /// Those of other answers than getent's: of the databases `ahosts` and `services`, whose key is `NAME/PROTOCOL`.
+    /// From answers such as getent's: of the databases `ahosts` and `services`, whose key is `NAME/PROTOCOL`.
     pub fn new(ask: fn(&str, &str) -> String) -> Self {
         Self { ask, known: RefCell::default() }
     }
@@ -103,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_host_has_an_address_of_each_family() {
-        let hosts = Hosts::system();
+        let hosts = Hosts::new(entries);
         assert!(
             hosts.address("localhost", false).or(hosts.address("localhost", true)).unwrap().is_loopback()
         );

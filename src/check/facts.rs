@@ -1,7 +1,7 @@
 //! What `check` looks at: files, and what it wants to know of this host and of what keepalived says.
 //!
-//! Owns the reading of the host: modules, users, programs, SELinux; interfaces and parameters through `kernel`. Changes
-//! nothing, loads no module, judges nothing. What cannot be read is absent. Called by `check`.
+//! Owns the reading of the host: modules, users, programs, parameters, SELinux; interfaces through `kernel`. Changes nothing,
+//! loads no module, judges nothing. What cannot be read is absent. Called by `check`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,8 +16,8 @@ use crate::keepalived_conf::meaning::Conf;
 use crate::kernel;
 use crate::names;
 
-/// Where keepalived may be installed.
-const KEEPALIVED: [&str; 3] = ["/usr/sbin/keepalived", "/usr/local/sbin/keepalived", "/usr/bin/keepalived"];
+/// Where keepalived may be installed, and timeout(1).
+const PATH: &str = "/usr/sbin:/usr/local/sbin:/usr/bin:/bin";
 
 /// A valid desired-state file.
 #[derive(Debug, Serialize)]
@@ -58,8 +58,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Reads what the rules over these files can need.
-    pub fn read(conf: Option<&Conf<'_>>, files: &[File]) -> Self {
+    pub fn read(conf: Option<&Conf<'_>>) -> Self {
         let mut users = BTreeSet::from(["keepalived_script"]);
         users.extend(conf.and_then(|conf| conf.script_user));
         let mut programs = BTreeSet::new();
@@ -73,7 +72,7 @@ impl Host {
         Self {
             interfaces,
             addresses,
-            parameters: parameters(files),
+            parameters: parameters(),
             modules: modules(),
             users: users.into_iter().filter_map(|name| Some((name.to_owned(), names::user(name)?))).collect(),
             programs: programs.into_iter().filter_map(fault).collect(),
@@ -98,18 +97,12 @@ impl Host {
     }
 }
 
-fn parameters(files: &[File]) -> BTreeMap<String, String> {
-    let fixed = ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv4/vs/backup_only"];
-    let own = files.iter().flat_map(|file| file.config.interfaces());
-    let each = own.chain(["all", "lo"].map(str::to_owned)).flat_map(|interface| {
-        let below = [("ipv4", "arp_ignore"), ("ipv6", "disable_ipv6")];
-        below.map(|(family, name)| format!("net/{family}/conf/{interface}/{name}"))
-    });
-    let read = |path: String| {
-        let value = kernel::read_parameter(&path.split('/').collect::<Vec<_>>()).ok()??;
-        Some((path, value))
-    };
-    fixed.map(str::to_owned).into_iter().chain(each).filter_map(read).collect()
+fn parameters() -> BTreeMap<String, String> {
+    let fixed = ["ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv4/vs/backup_only"];
+    let paths = fixed.iter().chain(&["ipv4/conf/*/arp_ignore", "ipv6/conf/*/disable_ipv6"]);
+    let found = paths.flat_map(|path| glob::glob(&format!("/proc/sys/net/{path}"))).flatten().flatten();
+    let name = |path: &Path| Some(path.strip_prefix("/proc/sys").ok()?.to_str()?.to_owned());
+    found.filter_map(|path| Some((name(&path)?, text(&path).trim().to_owned()))).collect()
 }
 
 fn text(path: impl AsRef<Path>) -> String {
@@ -156,11 +149,9 @@ fn fault(path: &str, secure: bool) -> Option<String> {
 /// to 2.3.4). Its exit status says less than its words: 2.1 ends with 0 whatever is wrong, and 2.2.7 ends itself by a
 /// signal when a script has another user than root. One that takes longer than five seconds is ended.
 pub fn keepalived_says(conf: &Path) -> Option<String> {
-    let program = KEEPALIVED.iter().find(|path| Path::new(path).exists())?;
     let mut asked = Command::new("timeout");
-    asked.args(["5", program, "--config-test", "-f"]).arg(conf).stdin(Stdio::null());
-    let said = asked.output().ok()?;
-    Some(String::from_utf8_lossy(&said.stderr).into_owned())
+    asked.args(["5", "keepalived", "--config-test", "-f"]).arg(conf).env("PATH", PATH).stdin(Stdio::null());
+    Some(String::from_utf8_lossy(&asked.output().ok()?.stderr).into_owned())
 }
 
 #[cfg(test)]
@@ -175,7 +166,7 @@ mod tests {
         let text = b"vrrp_instance V {\n notify_master /nosuch root\n notify_backup /etc/passwd nosuchuser\n notify /bin/sh\n}";
         let mut find = |path: &Path| vec![(path.to_owned(), Ok(text.to_vec()))];
         let tree = crate::keepalived_conf::parse(Path::new("/k"), "lb1", &mut find);
-        let host = Host::read(Some(&Conf::of(&tree)), &[]);
+        let host = Host::read(Some(&Conf::of(&tree)));
         assert_eq!(host.users.get("root"), Some(&0));
         assert!(!host.users.contains_key("nosuchuser"));
         let unusable = |path: &str, why: &str| (path.to_owned(), format!("{path} {why}"));

@@ -3,13 +3,12 @@
 //! Owns what one file alone cannot be wrong in (that is `config`'s, and refused there). Called by `check`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use super::facts::{File, Host, Input};
 use super::rules::{Findings, Rule};
-use crate::config::{Config, Vip};
-use crate::keepalived_conf::meaning::{self, Block, Conf, Service};
-use crate::model::{Family, Forward, ServiceKey};
+use crate::config::Vip;
+use crate::keepalived_conf::meaning::{self, Block, Conf};
+use crate::model::{Family, Forward, Service, ServiceKey, Timeouts};
 
 pub fn check(input: Input<'_>, found: &mut Findings) {
     for (index, file) in input.files.iter().enumerate() {
@@ -21,9 +20,8 @@ pub fn check(input: Input<'_>, found: &mut Findings) {
             check_reachable(file, vip, input, found);
         }
         if let Some(host) = input.host {
-            interfaces(host, file, found);
+            needs(host, file, found);
             real_servers(host, file, found);
-            modules(host, file, found);
             addresses(host, file, found);
         }
     }
@@ -42,7 +40,7 @@ pub fn check(input: Input<'_>, found: &mut Findings) {
             found.at(Rule::W34, last.at, format!("{} and {} drive {}", first.name, last.name, file.path));
         }
         for block in conf.blocks.iter().filter(drives) {
-            check_vip_placement(file, block, input.files, found);
+            check_vip_placement(file, block, found);
             check_tracking(file, block, conf, found);
         }
     }
@@ -57,36 +55,36 @@ pub fn check(input: Input<'_>, found: &mut Findings) {
 
 /// What two files both want.
 fn shared(file: &File, other: &File, found: &mut Findings) {
-    let others = claims(&other.config);
-    let differ = |(what, value): &(String, Option<String>)| {
-        others.get(what).is_some_and(|other| value.is_none() || value != other)
-    };
-    let mut both: Vec<String> =
-        claims(&file.config).into_iter().filter(differ).map(|(what, _)| what).collect();
-    if file.config.exclusive || other.config.exclusive {
-        both.push("the IPVS table, which is `exclusive` to one of them".to_owned());
-    }
-    for what in both {
+    let others = claims(other);
+    let differ = |(what, value): &(String, String)| others.get(what).is_some_and(|other| other != value);
+    let both = claims(file).into_iter().filter(differ).map(|(what, _)| what);
+    let exclusive = file.config.exclusive || other.config.exclusive;
+    let table = exclusive.then(|| "the IPVS table, which is `exclusive` to one of them".to_owned());
+    for what in both.chain(table) {
         found.of(Rule::E44, file, format!("{what}, also in {}", other.path));
     }
 }
 
-/// What a host has once, and the value that another file may want as well. A service on a VIP comes with the VIP.
-fn claims(config: &Config) -> BTreeMap<String, Option<String>> {
+/// What a host has once, with the value that the file wants, or the file's name where no two files can have the same. A
+/// service on a VIP comes with the VIP.
+fn claims(file: &File) -> BTreeMap<String, String> {
+    let config = &file.config;
     let owned = config.ownership();
     let vips = owned.vips.iter().map(|address| format!("VIP {address}"));
-    let marks = config.services.keys().filter(|key| matches!(key, ServiceKey::Fwmark { .. }));
+    let marks = owned.fwmarks.iter().map(|mark| format!("service fwmark {mark}"));
     let daemon = config.daemon.iter().map(|_| "the sync daemon".to_owned());
-    let whole = vips.chain(marks.map(|key| format!("service {key}"))).chain(daemon);
+    let whole = vips.chain(marks).chain(daemon).map(|what| (what, file.path.clone()));
     let parameters = config.ipvs_parameters.iter();
+    let parameters =
+        parameters.map(|(name, value)| (format!("net.ipv4.vs.{name}, with another value"), value.clone()));
     let arp = "net.ipv4.conf.all.arp_ignore and arp_announce, with other values";
-    let times = [config.timeouts.tcp, config.timeouts.tcp_fin, config.timeouts.udp];
-    let times = ["tcp", "tcp_fin", "udp"].into_iter().zip(times).filter(|(_, seconds)| *seconds > 0);
-    let valued = parameters
-        .map(|(name, value)| (format!("net.ipv4.vs.{name}, with another value"), value.clone()))
+    let Timeouts { tcp, tcp_fin, udp } = config.timeouts;
+    let times = [("tcp", tcp), ("tcp_fin", tcp_fin), ("udp", udp)].into_iter().filter(|(_, time)| *time > 0);
+    whole
+        .chain(parameters)
         .chain(config.arp.map(|values| (arp.to_owned(), format!("{} {}", values.ignore, values.announce))))
-        .chain(times.map(|(name, value)| (format!("the timeouts, with another {name}"), value.to_string())));
-    whole.map(|what| (what, None)).chain(valued.map(|(what, value)| (what, Some(value)))).collect()
+        .chain(times.map(|(name, time)| (format!("the timeouts, with another {name}"), time.to_string())))
+        .collect()
 }
 
 fn backup(file: &File, files: usize, found: &mut Findings) {
@@ -110,7 +108,10 @@ fn check_reachable(file: &File, vip: &Vip, input: Input<'_>, found: &mut Finding
     }
     let Some(host) = input.host else { return };
     let on_link = host.addresses.iter().find(|(interface, own, prefix)| {
-        interface != "lo" && *own != vip.address && in_network(vip.address, *own, *prefix)
+        let differ = meaning::number(vip.address) ^ meaning::number(*own);
+        // A host prefix has nobody else in it.
+        let host_bits = Family::of(*own).host_prefix().saturating_sub(*prefix);
+        interface != "lo" && *prefix > 0 && differ > 0 && differ >> host_bits == 0
     });
     let Some((interface, own, prefix)) = on_link else { return };
     let ignores = || file.config.arp.map_or_else(|| host.arp_ignore(interface), |arp| arp.ignore);
@@ -120,14 +121,8 @@ fn check_reachable(file: &File, vip: &Vip, input: Input<'_>, found: &mut Finding
     }
 }
 
-/// Whether an address lies in the network of another; a host prefix has nobody else in it.
-fn in_network(address: IpAddr, of: IpAddr, prefix: u8) -> bool {
-    let host = Family::of(of).host_prefix().saturating_sub(prefix);
-    let differ = meaning::number(address) ^ meaning::number(of);
-    prefix > 0 && differ >> host == 0
-}
-
-fn interfaces(host: &Host, file: &File, found: &mut Findings) {
+/// Interfaces and kernel modules.
+fn needs(host: &Host, file: &File, found: &mut Findings) {
     let daemon = file.config.daemon.iter().map(|daemon| daemon.interface.clone());
     for name in file.config.interfaces().into_iter().chain(daemon) {
         match host.interfaces.get(&name) {
@@ -135,6 +130,14 @@ fn interfaces(host: &Host, file: &File, found: &mut Findings) {
             Some(false) => found.of(Rule::W60, file, name),
             Some(true) => {}
         }
+    }
+    let Some(known) = &host.modules else { return };
+    let services = file.config.services.values().map(|service| &service.settings);
+    let both = |one: &Service| [format!("ip_vs_{}", one.scheduler), format!("ip_vs_pe_{}", one.engine)];
+    let needed: BTreeSet<String> = services.flat_map(both).filter(|name| name != "ip_vs_pe_").collect();
+    let missing: Vec<&str> = needed.difference(known).map(String::as_str).collect();
+    if !missing.is_empty() {
+        found.of(Rule::E51, file, missing.join(", "));
     }
 }
 
@@ -154,19 +157,6 @@ fn real_servers(host: &Host, file: &File, found: &mut Findings) {
                 found.of(Rule::E55, file, format!("{address} of {key}"));
             }
         }
-    }
-}
-
-fn modules(host: &Host, file: &File, found: &mut Findings) {
-    let Some(known) = &host.modules else { return };
-    let services = file.config.services.values().map(|service| &service.settings);
-    let engines = services.clone().filter(|service| !service.engine.is_empty());
-    let schedulers = services.map(|service| format!("ip_vs_{}", service.scheduler));
-    let mut needed: BTreeSet<String> = schedulers.collect();
-    needed.extend(engines.map(|service| format!("ip_vs_pe_{}", service.engine)));
-    let missing: Vec<&str> = needed.difference(known).map(String::as_str).collect();
-    if !missing.is_empty() {
-        found.of(Rule::E51, file, missing.join(", "));
     }
 }
 
@@ -194,9 +184,11 @@ fn addresses(host: &Host, file: &File, found: &mut Findings) {
 /// What keepalived manages as well: services and the sync daemon.
 fn managers(file: &File, conf: &Conf<'_>, found: &mut Findings) {
     let owned = file.config.ownership();
-    let managed = |service: &Service<'_>| match service {
-        Service::Addresses(range, _) => owned.vips.iter().any(|vip| range.contains(&meaning::number(*vip))),
-        Service::Mark(mark, _) => owned.fwmarks.contains(mark),
+    let managed = |service: &meaning::Service| match service {
+        meaning::Service::Addresses(range, _) => {
+            owned.vips.iter().any(|vip| range.contains(&meaning::number(*vip)))
+        }
+        meaning::Service::Mark(mark, _) => owned.fwmarks.contains(mark),
     };
     for server in &conf.servers {
         if owned.exclusive || server.services.iter().flatten().any(managed) {
@@ -215,22 +207,18 @@ fn managers(file: &File, conf: &Conf<'_>, found: &mut Findings) {
 /// A VIP that keepalived does not have at all is right: lvs-notify binds it. On `lo` it is right while it comes
 /// and goes with MASTER (the ARP parameters hide it until the services are there), and wrong when the
 /// file keeps it on the BACKUP (E08). On an interface it answers too early (W36).
-fn check_vip_placement(file: &File, block: &Block<'_>, files: &[File], found: &mut Findings) {
-    let has_vip = |file: &File, address| file.config.vips.iter().any(|vip| vip.address == address);
-    for vip in &block.vips {
+fn check_vip_placement(file: &File, block: &Block<'_>, found: &mut Findings) {
+    let owned = file.config.ownership().vips;
+    for vip in block.vips.iter().filter(|vip| owned.contains(&vip.address)) {
         let (address, on_lo) = (vip.address, vip.device == "lo");
         // A VIP without services has nothing that could refuse.
-        let mut served = file.config.services.keys().map(|key| match key {
+        let serves = |key: &ServiceKey| match key {
             ServiceKey::Endpoint { address: own, .. } => *own == address,
             ServiceKey::Fwmark { .. } => true,
-        });
-        if !has_vip(file, address) {
-            if on_lo && !files.iter().any(|file| has_vip(file, address)) {
-                found.at(Rule::W39, vip.at, address.to_string());
-            }
-        } else if on_lo && file.config.keep_vips {
+        };
+        if on_lo && file.config.keep_vips {
             found.at(Rule::E08, vip.at, format!("{address}, kept by {}", file.path));
-        } else if !on_lo && served.any(|served| served) {
+        } else if !on_lo && file.config.services.keys().any(serves) {
             found.at(Rule::W36, vip.at, format!("{address} on {}", vip.device));
         }
     }

@@ -5,12 +5,11 @@
 //! for every script where keepalived's treatment is wrong for all of them, and otherwise for those that call lvs-notify; a
 //! script that calls it from within is given the benefit of the doubt. Called by `check`.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::facts::{Host, Input};
 use super::rules::{Findings, Rule};
-use crate::keepalived_conf::meaning::{Block, Call, Conf, Notify};
+use crate::keepalived_conf::meaning::{Block, Call, Conf, Notify, is_method};
 use crate::model::Family;
 
 pub fn check(input: Input<'_>, found: &mut Findings) {
@@ -28,8 +27,7 @@ pub fn check(input: Input<'_>, found: &mut Findings) {
     }
     for block in &conf.blocks {
         for notify in &block.scripts {
-            script(notify, conf, input.host, found);
-            arguments(block, notify, found);
+            script(notify, block, input, found);
         }
         if block.scripts.iter().any(|notify| notify.call.is_some()) {
             roles(block, conf, found);
@@ -43,8 +41,9 @@ pub fn check(input: Input<'_>, found: &mut Findings) {
     }
 }
 
-/// One script: quoting, path, user, security.
-fn script(notify: &Notify<'_>, conf: &Conf<'_>, host: Option<&Host>, found: &mut Findings) {
+/// One script: quoting, path, arguments, user, security.
+fn script(notify: &Notify<'_>, block: &Block<'_>, input: Input<'_>, found: &mut Findings) {
+    let Input { conf: Some(conf), host, .. } = input else { return };
     let program = notify.argv.first().map_or("", String::as_str);
     if let Some(user) = &notify.user {
         // A user after the script is legal. It is a lost argument when nobody has that name, or when it
@@ -57,9 +56,8 @@ fn script(notify: &Notify<'_>, conf: &Conf<'_>, host: Option<&Host>, found: &mut
     if let Some(why) = host.and_then(|host| host.programs.get(program)) {
         found.at(Rule::E04, notify.at, why.as_str());
     }
-    if notify.call.is_none() {
-        return;
-    }
+    let Some(call) = &notify.call else { return };
+    arguments(call, block, notify, found);
     // As whom keepalived runs it; without any of these as root, but with enable_script_security as nobody.
     let uid = |user: &str| host.and_then(|host| host.users.get(user)).copied();
     let default = uid("keepalived_script").map(|_| "keepalived_script");
@@ -77,10 +75,7 @@ fn script(notify: &Notify<'_>, conf: &Conf<'_>, host: Option<&Host>, found: &mut
 }
 
 /// What lvs-notify is asked, against the keyword that asks.
-fn arguments(block: &Block<'_>, notify: &Notify<'_>, found: &mut Findings) {
-    // A lost argument is told as such.
-    let whole = |_: &&Call| notify.user.is_none() || notify.argv.len() > 1;
-    let Some(call) = notify.call.as_ref().filter(whole) else { return };
+fn arguments(call: &Call, block: &Block<'_>, notify: &Notify<'_>, found: &mut Findings) {
     let (keyword, command) = (notify.at.keyword(), call.command.as_str());
     let by_name = keyword != "notify" && block.members.is_none() && call.config.is_none();
     let other = call.instance.as_ref().filter(|name| by_name && **name != block.name);
@@ -159,7 +154,8 @@ fn virtual_servers(conf: &Conf<'_>, host: &Host, found: &mut Findings) {
     }
     for server in &conf.servers {
         for real in server.at.all("real_server") {
-            let method = server.method(real).map_or("", |line| line.value(1));
+            let mut lines = [server.at, real].into_iter().flat_map(|block| &block.children);
+            let method = lines.rfind(|line| is_method(line)).map_or("", |line| line.value(1));
             let address = real.value(1);
             let is_here = address.parse().is_ok_and(|address| host.has_address(address));
             if is_here && matches!(method, "DR" | "TUN") {
@@ -176,29 +172,25 @@ pub fn said(input: Input<'_>, found: &mut Findings) {
     // Of another host than this one.
     let foreign = ["exist", "default user", "user/group"];
     let here = |message: &str| input.host.is_some() || !foreign.iter().any(|word| message.contains(word));
-    let mut lines: BTreeMap<(&Path, usize), Vec<&str>> = BTreeMap::new();
     let told = text.lines().filter_map(|line| message_of(line, &conf.tree.files));
-    for (place, message) in told.filter(|(_, message)| here(message)) {
-        let messages = lines.entry(place).or_default();
-        if !messages.contains(&message) {
-            messages.push(message);
-        }
-    }
-    let follows =
-        |message: &&str| message.starts_with("Unknown keyword") || message.starts_with("Unexpected");
+    let mut told: Vec<_> = told.filter(|(_, message)| here(message)).collect();
+    // Stable: the first message of a line decides how bad it is.
+    told.sort_by_key(|(place, _)| *place);
     let mut damaged = None;
-    for ((file, line), messages) in lines {
-        if damaged == Some(file) && messages.iter().all(follows) {
+    for ((file, line), message) in told {
+        let follows = ["Unknown keyword", "Unexpected"].iter().any(|start| message.starts_with(start));
+        if damaged == Some(file) && follows {
             continue;
         }
-        if messages.iter().any(|message| message.starts_with("Unexpected '{'")) {
+        if message.starts_with("Unexpected '{'") {
             damaged = Some(file);
         }
-        let warns = messages.iter().all(|message| message.to_ascii_lowercase().starts_with("warning"));
-        let rule = if warns { Rule::W62 } else { Rule::E61 };
+        let warns = message.to_ascii_lowercase().starts_with("warning");
         let name = file.display().to_string();
-        if !found.0.iter().any(|told| told.file == name && told.line == Some(line)) {
-            found.add(rule, file, Some(line), messages.join("; "));
+        match found.0.iter_mut().find(|told| told.file == name && told.line == Some(line)) {
+            None => found.add(if warns { Rule::W62 } else { Rule::E61 }, file, Some(line), message),
+            Some(told) if ![Rule::E61, Rule::W62].contains(&told.rule) || told.what.contains(message) => {}
+            Some(told) => told.what += &format!("; {message}"),
         }
     }
 }

@@ -13,10 +13,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use serde::Serialize;
 
 use crate::config::Config;
 use crate::config::source::Source;
 use crate::instance;
+use crate::keepalived_conf::files::{find, id};
 use crate::keepalived_conf::{self, meaning::Conf};
 
 use facts::Host;
@@ -29,13 +31,15 @@ pub use rules::{Finding, Rule, Severity};
 const KEEPALIVED_CONF: &str = "/etc/keepalived/keepalived.conf";
 
 /// Everything that was checked, and what came of it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 pub struct Checked {
+    /// Of its JSON
+    pub version: u8,
     pub files: Vec<File>,
     /// What is wrong with the others, with their places
     pub invalid: Vec<String>,
-    /// Files of keepalived.conf that were read
-    pub conf: Vec<String>,
+    /// Its files that were read
+    pub keepalived_conf: Vec<String>,
     pub host: bool,
     pub findings: Vec<Finding>,
 }
@@ -66,7 +70,7 @@ pub fn run(
         std::fs::File::open(path)
             .with_context(|| format!("reading {} as keepalived.conf", path.display()))?;
     }
-    let mut checked = Checked { host, ..Checked::default() };
+    let mut checked = Checked { version: 1, host, ..Checked::default() };
     for path in &paths {
         match Source::read(path).and_then(|source| Ok(Config::parse(&source)?)) {
             Ok(config) => checked.files.push(File {
@@ -77,16 +81,17 @@ pub fn run(
             Err(error) => checked.invalid.push(format!("{error:#}")),
         }
     }
-    let tree = start.map(keepalived_conf::files::parse);
+    let tree = start.map(|path| keepalived_conf::parse(path, &id(), &mut find));
     let conf = tree.as_ref().map(Conf::of);
     checked.findings = findings(Input {
         files: &checked.files,
         complete: complete && checked.invalid.is_empty(),
         conf: conf.as_ref(),
         said: start.and_then(facts::keepalived_says).as_deref(),
-        host: host.then(|| Host::read(conf.as_ref(), &checked.files)).as_ref(),
+        host: host.then(|| Host::read(conf.as_ref())).as_ref(),
     });
-    checked.conf = tree.iter().flat_map(|tree| &tree.files).map(|path| path.display().to_string()).collect();
+    let read = tree.iter().flat_map(|tree| &tree.files);
+    checked.keepalived_conf = read.map(|path| path.display().to_string()).collect();
     Ok(checked)
 }
 

@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::str::FromStr;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Error, Result, anyhow};
 
 use super::table::Table;
 use crate::config::WantedService;
@@ -18,12 +18,11 @@ use crate::model::{
     AddressKey, DEFAULT_PERSISTENCE, DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey,
     Servers, Service, ServiceKey, SyncDaemon, Timeouts, Tunnel, service_flag,
 };
-use crate::names::Hosts;
 use crate::observed::ObservedAddress;
 use crate::text::shown;
 
 /// Reads a configuration with its includes. Never fails: what is not understood is told in the comments.
-pub fn read(name: &str, text: &str, hosts: &Hosts) -> Table {
+pub fn read(name: &str, text: &str) -> Table {
     let start = Path::new(name);
     let tree = keepalived_conf::parse(start, &files::id(), &mut |pattern| match pattern == start {
         true => vec![(start.to_owned(), Ok(text.as_bytes().to_vec()))],
@@ -56,7 +55,7 @@ pub fn read(name: &str, text: &str, hosts: &Hosts) -> Table {
         table.daemons.insert(DaemonState::Master, daemon);
     }
     for server in &conf.servers {
-        if let Err(why) = virtual_server(&mut table, server, hosts) {
+        if let Err(why) = virtual_server(&mut table, server) {
             table.notes.push(format!("{}: not written, {}", without(server.at), shown(&why.to_string())));
         }
     }
@@ -79,7 +78,7 @@ fn after<T: FromStr>(line: &Statement, word: &str, notes: &mut Vec<String>) -> O
 }
 
 /// Adds the services that a block stands for: one, or those of its group and its ranges.
-fn virtual_server(table: &mut Table, server: &VirtualServer<'_>, hosts: &Hosts) -> Result<()> {
+fn virtual_server(table: &mut Table, server: &VirtualServer<'_>) -> Result<()> {
     let mut protocol = Protocol::TCP;
     if let Some(line) = server.at.last("protocol") {
         let known = Protocol::WORDS.iter().find(|(word, _)| line.value(1).eq_ignore_ascii_case(word));
@@ -87,13 +86,12 @@ fn virtual_server(table: &mut Table, server: &VirtualServer<'_>, hosts: &Hosts) 
     }
     let mut keys = Vec::new();
     for service in &server.services {
-        match service.as_ref().map_err(|why| anyhow!("{why}"))? {
+        match *service.as_ref().map_err(|why| anyhow!("{why}"))? {
             meaning::Service::Mark(mark, family) => {
-                keys.push(ServiceKey::Fwmark { mark: *mark, family: family.unwrap_or(family_of(server.at)) });
+                keys.push(ServiceKey::Fwmark { mark, family: family.unwrap_or(family_of(server.at)) });
             }
-            meaning::Service::Addresses(range, port) => {
-                let port = if port.is_empty() { 0 } else { hosts.port(port, protocol)? };
-                let addresses = meaning::addresses(range).map_err(anyhow::Error::msg)?;
+            meaning::Service::Addresses(ref range, port) => {
+                let addresses = meaning::addresses(range).map_err(Error::msg)?;
                 keys.extend(addresses.map(|address| ServiceKey::Endpoint { address, port, protocol }));
             }
         }
@@ -105,7 +103,7 @@ fn virtual_server(table: &mut Table, server: &VirtualServer<'_>, hosts: &Hosts) 
             continue;
         }
         let mut lost = Vec::new();
-        table.services.insert(key, wanted(server.at, key, hosts, &mut lost)?);
+        table.services.insert(key, wanted(server.at, key, &mut lost)?);
         if !lost.is_empty() {
             table.remarks.insert(key, format!("No counterpart here: {}", lost.join("; ")));
         }
@@ -124,14 +122,12 @@ fn family_of(block: &Statement) -> Family {
 }
 
 /// What a block makes of one of its services, and what of it has no counterpart.
-fn wanted(
-    block: &Statement,
-    key: ServiceKey,
-    hosts: &Hosts,
-    lost: &mut Vec<String>,
-) -> Result<WantedService> {
+fn wanted(block: &Statement, key: ServiceKey, lost: &mut Vec<String>) -> Result<WantedService> {
     let (scheduler, netmask) = ("wlc".to_owned(), Service::full_netmask(key.family()));
-    let mut settings = Service { scheduler, flags: 0, timeout: 0, netmask, engine: String::new() };
+    // Either of them makes a service persistent.
+    let implied = block.last("persistence_granularity").or(block.last("persistence_engine"));
+    let timeout = implied.map_or(0, |_| DEFAULT_PERSISTENCE);
+    let mut settings = Service { scheduler, flags: 0, timeout, netmask, engine: String::new() };
     let (forward, tunnel) = (Forward::NAT, Tunnel::default());
     // What real servers have, unless they say otherwise.
     let mut usual = RealServer { forward, weight: 1, upper_threshold: 0, lower_threshold: 0, tunnel };
@@ -143,7 +139,7 @@ fn wanted(
             "lvs_sched" | "lb_algo" => value.clone_into(&mut settings.scheduler),
             "ops" => settings.flags |= service_flag::ONE_PACKET,
             "persistence_timeout" if value.is_empty() => settings.timeout = DEFAULT_PERSISTENCE,
-            "persistence_timeout" => settings.timeout = number(line)?,
+            "persistence_timeout" => settings.timeout = parsed(line, 1)?,
             "persistence_engine" => value.clone_into(&mut settings.engine),
             // A netmask, or for IPv6 a prefix length.
             "persistence_granularity" => match (key.family(), value.parse::<Ipv4Addr>(), value.parse()) {
@@ -158,17 +154,12 @@ fn wanted(
             },
         }
     }
-    // Either of them makes a service persistent.
-    let implied = block.last("persistence_granularity").is_some() || !settings.engine.is_empty();
-    if implied && block.last("persistence_timeout").is_none() {
-        settings.timeout = DEFAULT_PERSISTENCE;
-    }
     if settings.timeout > 0 {
         settings.flags |= service_flag::PERSISTENT;
     }
     let mut servers = Servers::new();
     for line in block.all("real_server") {
-        match real_server(line, usual, key, hosts, lost) {
+        match real_server(line, usual, key, lost) {
             Ok((server, settings)) => _ = servers.insert(server, settings),
             Err(why) => lost.push(format!("{} NOT WRITTEN, {why}", line.place())),
         }
@@ -180,27 +171,22 @@ fn real_server(
     block: &Statement,
     mut server: RealServer,
     service: ServiceKey,
-    hosts: &Hosts,
     lost: &mut Vec<String>,
 ) -> Result<(ServerKey, RealServer)> {
-    let address = hosts.address(block.value(1), block.value(1).contains(':'))?;
+    let address = parsed(block, 1)?;
     for line in &block.children {
         match line.keyword() {
             _ if sets_server(line, &mut server)? => {}
-            "uthreshold" => server.upper_threshold = number(line)?,
-            "lthreshold" => server.lower_threshold = number(line)?,
+            "uthreshold" => server.upper_threshold = parsed(line, 1)?,
+            "lthreshold" => server.lower_threshold = parsed(line, 1)?,
             _ => lost.push(format!("{} of {address}", without(line))),
         }
     }
-    let (service_port, protocol) = match service {
-        ServiceKey::Endpoint { port, protocol, .. } => (Some(port), protocol),
-        ServiceKey::Fwmark { .. } => (None, Protocol::TCP),
-    };
-    let port = match (service_port, block.value(2)) {
-        // As keepalived does: such a packet keeps its port.
-        (Some(port), _) if server.forward != Forward::NAT => port,
-        (port, "") => port.unwrap_or(0),
-        (_, text) => hosts.port(text, protocol)?,
+    let (unnamed, keeps_port) = (block.value(2).is_empty(), server.forward != Forward::NAT);
+    let port = match service {
+        ServiceKey::Endpoint { port, .. } if unnamed || keeps_port => port,
+        ServiceKey::Fwmark { .. } if unnamed => 0,
+        _ => parsed(block, 2)?,
     };
     Ok((Endpoint { address, port }, server))
 }
@@ -208,7 +194,7 @@ fn real_server(
 /// Whether a line sets what a `virtual_server` gives to its real servers, or one of them to itself.
 fn sets_server(line: &Statement, server: &mut RealServer) -> Result<bool> {
     match line.keyword() {
-        "weight" => server.weight = number(line)?,
+        "weight" => server.weight = parsed(line, 1)?,
         _ if meaning::is_method(line) => {
             (server.forward, server.tunnel) = meaning::method(line).with_context(|| not_understood(line))?;
         }
@@ -217,8 +203,9 @@ fn sets_server(line: &Statement, server: &mut RealServer) -> Result<bool> {
     Ok(true)
 }
 
-fn number(line: &Statement) -> Result<u32> {
-    line.value(1).parse().map_err(|_| anyhow!(not_understood(line)))
+/// A word of a line. keepalived looks up no names of hosts or ports.
+fn parsed<T: FromStr>(line: &Statement, index: usize) -> Result<T> {
+    line.value(index).parse().map_err(|_| anyhow!(not_understood(line)))
 }
 
 fn not_understood(line: &Statement) -> String {
@@ -227,5 +214,5 @@ fn not_understood(line: &Statement) -> String {
 
 /// A statement that has no counterpart, as it is told.
 fn without(line: &Statement) -> String {
-    format!("{} {}", line.place(), shown(&line.raw).trim_end_matches(['{', ' ']))
+    format!("{} {}", line.place(), shown(&line.raw))
 }

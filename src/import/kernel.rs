@@ -13,7 +13,7 @@ use crate::config::WantedService;
 use crate::config::parameters::IPVS_PARAMETERS;
 use crate::kernel::{Kernel as _, Linux};
 use crate::model::{Parameter, Timeouts};
-use crate::observed::{Observed, ObservedIpvs, Scope, ServerScope};
+use crate::observed::{Observed, Scope, ServerScope};
 
 /// `ip_vs_proto_tcp.c`, `ip_vs_proto_udp.c`
 const TIMEOUTS: Timeouts = Timeouts { tcp: 15 * 60, tcp_fin: 2 * 60, udp: 5 * 60 };
@@ -24,10 +24,10 @@ const TIMEOUTS: Timeouts = Timeouts { tcp: 15 * 60, tcp_fin: 2 * 60, udp: 5 * 60
 /// When it has no IPVS, or cannot be read.
 pub fn read() -> anyhow::Result<Table> {
     let observed = Linux::default().observe(&scope()?)?;
-    let ipvs = observed.ipvs.as_ref().context(
+    observed.ipvs.as_ref().context(
         "this kernel has no IPVS, so there is nothing to import; on the director itself, `modprobe ip_vs`, or use --from with a file",
     )?;
-    Ok(table(&observed, ipvs))
+    Ok(table(&observed))
 }
 
 /// What to look at: everything.
@@ -44,7 +44,8 @@ pub fn scope() -> anyhow::Result<Scope> {
 }
 
 /// What goes into a file. A parameter that was not observed is not told.
-pub fn table(observed: &Observed, ipvs: &ObservedIpvs) -> Table {
+pub fn table(observed: &Observed) -> Table {
+    let ipvs = observed.table();
     let services = ipvs.services.iter().map(|(key, found)| {
         (*key, WantedService { settings: found.settings.clone(), servers: found.servers.clone().into() })
     });

@@ -14,11 +14,12 @@ use std::fs::File;
 use std::io::{Read, stdin};
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, ensure};
 use clap::ValueEnum;
 
 use crate::config::source::MAX_BYTES;
 use crate::ipvsadm;
+use crate::names::entries;
 use crate::text::shown;
 
 pub use crate::names::Hosts;
@@ -45,7 +46,7 @@ pub enum Origin {
 /// When the source cannot be read or, of `ipvsadm-save`, when a line is not understood.
 pub fn run(origin: Origin, file: Option<&Path>) -> anyhow::Result<String> {
     let (name, text) = if origin == Origin::Kernel { Default::default() } else { input(file)? };
-    write(&parse(origin, &name, &text, &Hosts::system())?)
+    write(&parse(origin, &name, &text, &Hosts::new(entries))?)
 }
 
 /// Reads a source: the text, or the kernel.
@@ -62,7 +63,7 @@ pub fn parse(origin: Origin, name: &str, text: &str, hosts: &Hosts) -> anyhow::R
             let (origin, notes) = (format!("ipvsadm-save text, {name}"), vec![lost.to_owned()]);
             Ok(Table { origin, services, notes, ..Table::default() })
         }
-        Origin::KeepalivedConf => Ok(keepalived::read(name, text, hosts)),
+        Origin::KeepalivedConf => Ok(keepalived::read(name, text)),
     }
 }
 
@@ -76,9 +77,7 @@ fn input(file: Option<&Path>) -> anyhow::Result<(String, String)> {
     };
     let mut bytes = Vec::new();
     reader.take(MAX_BYTES + 1).read_to_end(&mut bytes).with_context(|| format!("reading {name}"))?;
-    if bytes.len() as u64 > MAX_BYTES {
-        bail!("{name} has more than {MAX_BYTES} bytes; import it in parts");
-    }
+    ensure!(bytes.len() as u64 <= MAX_BYTES, "{name} has more than {MAX_BYTES} bytes; import it in parts");
     // Comments of old scripts are in any encoding; a name that matters is ASCII.
     Ok((shown(&name), String::from_utf8_lossy(&bytes).into_owned()))
 }

@@ -58,9 +58,7 @@ pub fn run(words: &[OsString]) -> anyhow::Result<()> {
         .context("making private mount, IPC and host name namespaces")?;
     // keepalived's scripts start there, and nothing of the old mounts is left open.
     std::env::set_current_dir("/").context("entering /")?;
-    let sockets = std::fs::read_to_string("/proc/1/net/unix").unwrap_or_default();
     make_private()?;
-    hide_sockets(&sockets)?;
     // /var/lock leads there.
     std::fs::create_dir("/run/lock").context("making /run/lock")?;
     if !script.exists() {
@@ -87,6 +85,7 @@ pub fn run(words: &[OsString]) -> anyhow::Result<()> {
 /// Makes every mount read-only, and what would reach the machine or its daemons private. Of /proc, /proc/sys/net stays
 /// writable, which is the namespace's own.
 fn make_private() -> anyhow::Result<()> {
+    let sockets = std::fs::read_to_string("/proc/1/net/unix").unwrap_or_default();
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").context("reading /proc/self/mountinfo")?;
     mount("", "/", "", MsFlags::MS_REC | MsFlags::MS_PRIVATE)?;
     for line in mounts.lines() {
@@ -120,13 +119,9 @@ fn make_private() -> anyhow::Result<()> {
     {
         symlink(target, dev.join(name)).with_context(|| format!("making /dev/{name}"))?;
     }
-    Ok(())
-}
-
-/// Hides the sockets of daemons that are elsewhere than in /run, given as /proc/net/unix lists them: a read-only mount
-/// does not keep them from being connected to, and only those without a path are the network namespace's.
-fn hide_sockets(list: &str) -> anyhow::Result<()> {
-    for (_, path) in list.lines().filter_map(|line| line.split_once('/')) {
+    // Sockets of daemons that are elsewhere than in /run: a read-only mount does not keep them from being connected to, and
+    // only those without a path are the network namespace's.
+    for (_, path) in sockets.lines().filter_map(|line| line.split_once('/')) {
         let path = format!("/{path}");
         if std::fs::metadata(&path).is_ok_and(|found| found.file_type().is_socket()) {
             mount("/dev/null", &path, "", MsFlags::MS_BIND)?;

@@ -44,7 +44,7 @@ pub fn read(words: &[OsString], limit: Duration) -> anyhow::Result<(Table, Optio
     let mut after = kernel.observe(&kernel::scope()?)?;
     after.parameters.retain(|name, value| before.parameters.get(name) != Some(value));
     after.addresses.retain(|found| !before.addresses.contains(found));
-    let mut table = kernel::table(&after, &after.table());
+    let mut table = kernel::table(&after);
     table.notes.push(NOT_LOOKED_AT.to_owned());
     table.origin = format!("what {} made in private namespaces of this kernel", script.display());
     if let Some(problem) = &problem {

@@ -9,7 +9,6 @@ use crate::config::WantedService;
 use crate::model::{DaemonState, ServiceKey, SyncDaemon, Timeouts};
 use crate::observed::ObservedAddress;
 
-/// What a source says.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
     /// Where it comes from, for the first line of the file
@@ -32,14 +31,10 @@ pub struct Table {
 impl Table {
     /// The addresses of its services.
     pub(super) fn vips(&self) -> BTreeSet<IpAddr> {
-        self.services.keys().filter_map(vip_of).collect()
-    }
-}
-
-/// The address of a service; none of a mark.
-pub(super) fn vip_of(key: &ServiceKey) -> Option<IpAddr> {
-    match key {
-        ServiceKey::Endpoint { address, .. } => Some(*address),
-        ServiceKey::Fwmark { .. } => None,
+        let vip = |key: &ServiceKey| match key {
+            ServiceKey::Endpoint { address, .. } => Some(*address),
+            ServiceKey::Fwmark { .. } => None,
+        };
+        self.services.keys().filter_map(vip).collect()
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 
-use super::table::{Table, vip_of};
+use super::table::Table;
 use crate::config::source::{Problem, Source};
 use crate::config::{Config, WantedService};
 use crate::model::service_flag::ONE_PACKET;
@@ -22,6 +22,9 @@ use crate::text::{clean_json, shown};
 /// Comments are broken at about this many characters.
 const WIDTH: usize = 110;
 
+const NEXT: &str =
+    "`lvs-notify check FILE` validates it; `lvs-notify plan master -c FILE` shows what would change.";
+const LOST: &str = "Some things are not written: see the end of this file.";
 const NOT_WRITTEN: &str = "Not written, because a desired-state file refuses it. Where the service's VIP or mark is declared above, `plan` shows the removal of what is missing there.";
 
 /// A key, its value, and the value that need not be written.
@@ -94,8 +97,10 @@ fn take_out(kept: &mut Table, tried: &Table, way: &[&str]) -> Option<Change> {
         }
         ["virtual_services", _, ..] => *tried.services.keys().nth(number(1))?,
         ["vips", _, "address"] => {
-            let vip = vip();
-            *kept.services.keys().find(|key| vip_of(key) == vip)?
+            let vip = vip()?;
+            let on_it =
+                |key: &&ServiceKey| matches!(key, ServiceKey::Endpoint { address, .. } if *address == vip);
+            *kept.services.keys().find(on_it)?
         }
         ["vips", ..] | ["interface"] => {
             let vip = vip()?;
@@ -112,15 +117,11 @@ fn take_out(kept: &mut Table, tried: &Table, way: &[&str]) -> Option<Change> {
 /// The whole file.
 fn document(table: &Table, refused: &str) -> String {
     let mut text = String::new();
-    comment(&mut text, "#", &format!("Written by `lvs-notify import` from {}.", table.origin));
-    comment(
-        &mut text,
-        "#",
-        "`lvs-notify check FILE` validates it; `lvs-notify plan master -c FILE` shows what would change.",
-    );
-    table.notes.iter().for_each(|note| comment(&mut text, "#", note));
-    if !refused.is_empty() {
-        comment(&mut text, "#", "Some things are not written: see the end of this file.");
+    let origin = format!("Written by `lvs-notify import` from {}.", table.origin);
+    let notes = table.notes.iter().map(String::as_str);
+    let lost = (!refused.is_empty()).then_some(LOST);
+    for words in [&*origin, NEXT].into_iter().chain(notes).chain(lost) {
+        comment(&mut text, "#", words);
     }
     text += "version: 1\n";
     vips(&mut text, table);

@@ -11,17 +11,12 @@ use std::path::Path;
 use anyhow::ensure;
 use glob::MatchOptions;
 
-use super::{Found, Tree};
+use super::Found;
 
 /// Larger files are not read.
 const MAX_BYTES: u64 = 4 << 20;
 /// A pattern matches at most this many files.
 const MAX_FILES: usize = 1000;
-
-/// Reads the configuration that starts in `path`, as this host's keepalived does.
-pub fn parse(path: &Path) -> Tree {
-    super::parse(path, &id(), &mut find)
-}
 
 /// What `@` conditions compare with, without `keepalived -i`: the host's name up to its first dot.
 pub fn id() -> String {

@@ -65,13 +65,13 @@ pub struct Vip<'a> {
 /// A virtual_server, with what it balances: itself, or each line of its group.
 pub struct VirtualServer<'a> {
     pub at: &'a Statement,
-    pub services: Vec<Result<Service<'a>, String>>,
+    pub services: Vec<Result<Service, String>>,
 }
 
 /// `ADDRESS PORT` or `fwmark N`.
-pub enum Service<'a> {
-    /// Addresses as numbers, and a port's number or name; empty for every port
-    Addresses(RangeInclusive<u128>, &'a str),
+pub enum Service {
+    /// Addresses as numbers, and a port; 0 for every port
+    Addresses(RangeInclusive<u128>, u16),
     /// A mark, and its family where it is given
     Mark(u32, Option<Family>),
 }
@@ -160,7 +160,6 @@ impl<'a> Block<'a> {
 impl<'a> Notify<'a> {
     fn of(at: &'a Statement) -> Option<Self> {
         let (_, expected) = NOTIFY.iter().find(|(keyword, _)| *keyword == at.keyword())?;
-        // An open quote is told by the parser.
         let (argv, user) = script(at).unwrap_or_default();
         Some(Self { at, expected, call: Call::of(&argv), argv, user })
     }
@@ -209,40 +208,30 @@ impl<'a> Vip<'a> {
 
 impl<'a> VirtualServer<'a> {
     fn of(at: &'a Statement, tree: &'a Tree) -> Self {
-        let group = || tree.all("virtual_server_group").find(|group| group.value(1) == at.value(2));
-        let services = if at.value(1) != "group" {
-            vec![Service::of(at, 1)]
-        } else if let Some(group) = group() {
-            let service = |line| Service::of(line, 0).map_err(|why| format!("{}: {why}", line.place()));
-            group.children.iter().map(service).collect()
-        } else {
-            vec![Err(format!("there is no virtual_server_group {}", at.value(2)))]
+        let service =
+            |line: &Statement| Service::of(line, 0).map_err(|why| format!("{}: {why}", line.place()));
+        let services = match tree.all("virtual_server_group").find(|group| group.value(1) == at.value(2)) {
+            _ if at.value(1) != "group" => vec![Service::of(at, 1)],
+            Some(group) => group.children.iter().map(service).collect(),
+            None => vec![Err(format!("there is no virtual_server_group {}", at.value(2)))],
         };
         Self { at, services }
     }
-
-    /// The line that says how a real server of it is reached.
-    pub fn method<'b>(&'b self, real: &'b Statement) -> Option<&'b Statement> {
-        [self.at, real].into_iter().flat_map(|block| &block.children).rfind(|line| is_method(line))
-    }
 }
 
-impl<'a> Service<'a> {
+impl Service {
     /// From the words of a line after so many.
-    fn of(line: &'a Statement, skip: usize) -> Result<Self, String> {
+    fn of(line: &Statement, skip: usize) -> Result<Self, String> {
         let (first, second, third) = (line.value(skip), line.value(skip + 1), line.value(skip + 2));
-        match first {
-            "" => Err("it names no service".to_owned()),
-            "fwmark" => {
-                let mark = second.parse().map_err(|_| format!("`{second}` is not a firewall mark"))?;
-                let family = if third == "inet6" { Family::Ipv6 } else { Family::Ipv4 };
-                Ok(Self::Mark(mark, (!third.is_empty()).then_some(family)))
-            }
-            _ => {
-                let range = range(first).map(|range| Self::Addresses(range, second));
-                range.ok_or_else(|| format!("`{first}` is not an address or a range of addresses"))
-            }
+        if first == "fwmark" {
+            let mark = second.parse().map_err(|_| format!("`{second}` is not a firewall mark"))?;
+            let family = if third == "inet6" { Family::Ipv6 } else { Family::Ipv4 };
+            return Ok(Self::Mark(mark, (!third.is_empty()).then_some(family)));
         }
+        let range =
+            range(first).ok_or_else(|| format!("`{first}` is not an address or a range of addresses"))?;
+        let port = if second.is_empty() { Ok(0) } else { second.parse() };
+        Ok(Self::Addresses(range, port.map_err(|_| format!("`{second}` is not a port"))?))
     }
 }
 
@@ -254,12 +243,8 @@ pub fn is_method(line: &Statement) -> bool {
 /// `NAT`, `DR`, `TUN [type ipip|gue port N|gre] [nocsum|csum|remcsum]`.
 pub fn method(line: &Statement) -> Option<(Forward, Tunnel)> {
     let mut words = line.values();
-    let forward = match words.next()? {
-        "NAT" => Forward::NAT,
-        "DR" => Forward::DR,
-        "TUN" => Forward::TUN,
-        _ => return None,
-    };
+    let word = words.next()?;
+    let (_, forward) = Forward::WORDS.iter().find(|(known, _)| known.to_ascii_uppercase() == word)?;
     let mut tunnel = Tunnel::default();
     while let Some(word) = words.next() {
         let place = |names: [&str; 3], word: &str| names.iter().position(|known| *known == word);
@@ -269,7 +254,7 @@ pub fn method(line: &Statement) -> Option<(Forward, Tunnel)> {
             _ => tunnel.checksum = u16::try_from(place(Tunnel::CHECKSUMS, word)?).ok()?,
         }
     }
-    Some((forward, tunnel))
+    Some((*forward, tunnel))
 }
 
 /// One address or several, as numbers: `A`, `A-N`, `A-B` or `A/PREFIX`.

@@ -12,6 +12,7 @@ pub mod files;
 pub mod meaning;
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -161,23 +162,16 @@ impl Reader<'_> {
         for (path, content) in found {
             match content {
                 Ok(bytes) => {
-                    let before = (Rc::clone(&self.file), self.line);
-                    self.enter(Rc::from(path.as_path()), 0);
+                    let before = (mem::replace(&mut self.file, Rc::from(path.as_path())), self.line);
                     self.tree.files.push(path);
                     self.depth += 1;
                     self.lines(&String::from_utf8_lossy(&bytes));
                     self.depth -= 1;
-                    self.enter(before.0, before.1);
+                    (self.file, self.line) = before;
                 }
                 Err(why) => self.trouble(format!("{} is not read: {why}", path.display())),
             }
         }
-    }
-
-    fn enter(&mut self, file: Rc<Path>, line: usize) {
-        let directory = file.parent().unwrap_or(Path::new(""));
-        self.definitions.insert("_PWD".to_owned(), directory.to_string_lossy().into_owned());
-        (self.file, self.line) = (file, line);
     }
 
     fn lines(&mut self, text: &str) {
@@ -234,7 +228,10 @@ impl Reader<'_> {
         line.match_indices('$').find_map(|(at, _)| {
             let (before, reference) = line.split_at(at);
             let (name, after) = reference_name(reference.get(1..)?)?;
-            let value = self.definitions.get(name)?;
+            let value = match name {
+                "_PWD" => self.file.parent()?.to_string_lossy(),
+                _ => self.definitions.get(name)?.into(),
+            };
             (after.is_empty() || !value.contains('\n')).then(|| format!("{before}{value}{after}"))
         })
     }

@@ -148,7 +148,7 @@ fn ranges_of_addresses() {
         let tree = read(&format!("virtual_server {text} 80 {{\n}}\n"));
         let conf = Conf::of(&tree);
         match conf.servers[0].services[0].as_ref() {
-            Ok(Service::Addresses(range, "80")) => addresses(range).map(|list| list.count()).map_err(|_| 0),
+            Ok(Service::Addresses(range, 80)) => addresses(range).map(|list| list.count()).map_err(|_| 0),
             _ => Err(1),
         }
     };

@@ -29,7 +29,6 @@ use link::Addresses;
 pub use error::{Error, Result};
 pub use link::{Bound, interfaces, names};
 pub use neighbours::probe;
-pub use sysctl::read_parts as read_parameter;
 
 /// A kernel, as far as this program needs one.
 pub trait Kernel {

@@ -22,7 +22,7 @@ pub(super) fn read(parameter: &Parameter) -> Result<Option<String>> {
 }
 
 /// Reads the parameter with this name, given in parts; `None` when there is none.
-pub fn read_parts(parts: &[&str]) -> io::Result<Option<String>> {
+pub(super) fn read_parts(parts: &[&str]) -> io::Result<Option<String>> {
     match path(parts).and_then(fs::read_to_string) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         value => Ok(Some(value?.trim().to_owned())),

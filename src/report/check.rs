@@ -37,10 +37,10 @@ pub fn text(checked: &Checked) -> String {
         let (vips, services) = (file.config.vips.len(), file.config.services.len());
         let _ = writeln!(text, "{}: valid; VIPs: {vips}, services: {services}", shown(&file.path));
     }
-    let mut looked: Vec<String> = checked.conf.iter().map(|path| shown(path)).collect();
+    let mut looked: Vec<String> = checked.keepalived_conf.iter().map(|path| shown(path)).collect();
     looked.extend(checked.host.then(|| "this host".to_owned()));
     let conf = "keepalived.conf (--keepalived-conf FILE)";
-    let parts = [(checked.host, "this host (--host)"), (!checked.conf.is_empty(), conf)];
+    let parts = [(checked.host, "this host (--host)"), (!checked.keepalived_conf.is_empty(), conf)];
     let left = parts.into_iter().filter(|(looked, _)| !looked).map(|(_, part)| part.to_owned()).collect();
     for (head, list) in [("Also checked", looked), ("Not checked", left)] {
         if !list.is_empty() {
@@ -65,12 +65,5 @@ pub fn text(checked: &Checked) -> String {
 
 /// For programs.
 pub fn as_json(checked: &Checked) -> String {
-    super::json(&serde_json::json!({
-        "version": 1,
-        "files": checked.files,
-        "invalid": checked.invalid,
-        "keepalived_conf": checked.conf,
-        "host": checked.host,
-        "findings": checked.findings,
-    }))
+    super::json(checked)
 }

@@ -324,11 +324,6 @@ fn cases() -> Vec<(Rule, World, World)> {
         (Rule::E37, world().conf("notify_backup", "notify_deleted"), world()),
         (Rule::E38, world().block("include /etc/keepalived/conf.d/none\n"), world()),
         (
-            Rule::W39,
-            world().conf(VIP, &format!("{VIP}192.0.2.110/32 dev lo\n")),
-            world().conf(VIP, &format!("{VIP}192.0.2.110/32 dev eth0\n")),
-        ),
-        (
             Rule::W40,
             world().conf("interface eth0", "interface eth1"),
             world().conf("interface eth0", "interface eth1").conf("        eth1\n", "        eth0\n"),
