@@ -16,6 +16,9 @@ use serde::{Deserialize, Serialize};
 /// overflows silently beyond (`ip_vs_ctl.c`).
 pub const MAX_SECONDS: u32 = 31 * 24 * 3600;
 
+/// The scheduler of a service without one, since Linux 4.2 (`ip_vs_ctl.c`, `ip_vs_add_service`).
+pub const NO_SCHEDULER: &str = "none";
+
 /// Persistence without a timeout: `IP_VS_PERSISTENT_TIMEOUT` of `linux/ip_vs.h`.
 pub const DEFAULT_PERSISTENCE: u32 = 360;
 
@@ -89,7 +92,6 @@ impl Protocol {
     pub const TCP: Self = Self(6);
     pub const UDP: Self = Self(17);
     pub const SCTP: Self = Self(132);
-    /// What files may name.
     pub const WORDS: [(&'static str, Self); 3] =
         [("tcp", Self::TCP), ("udp", Self::UDP), ("sctp", Self::SCTP)];
 }
@@ -206,7 +208,6 @@ impl Service {
         self.flags & service_flag::PERSISTENT != 0
     }
 
-    /// The scheduler flags by the names ipvsadm gives them for this scheduler.
     pub fn scheduler_flags(&self) -> Vec<&'static str> {
         let bits = [service_flag::SCHED1, service_flag::SCHED2, service_flag::SCHED3].into_iter();
         // A name of its own stands before the number.
@@ -224,7 +225,6 @@ impl Service {
         SCHEDULER_FLAGS.into_iter().filter(move |flag| own(flag.1)).map(|(name, _, bit)| (name, bit))
     }
 
-    /// The persistence granularity as ipvsadm writes it: dotted mask or prefix length.
     pub fn netmask_text(&self, family: Family) -> String {
         match family {
             Family::Ipv4 => std::net::Ipv4Addr::from(self.netmask).to_string(),
@@ -273,7 +273,6 @@ impl Forward {
     pub const TUN: Self = Self(2);
     /// Direct routing: packets go out unchanged to the real server's link address.
     pub const DR: Self = Self(3);
-    /// What files may name.
     pub const WORDS: [(&'static str, Self); 3] = [("nat", Self::NAT), ("dr", Self::DR), ("tun", Self::TUN)];
 }
 
@@ -338,14 +337,11 @@ impl RealServer {
         let mut words = self.forward.to_string();
         if self.forward == Forward::TUN {
             words += &format!("/{}", self.tunnel.kind_name());
-            if self.tunnel.port != 0 {
-                words += &format!(":{}", self.tunnel.port);
-            }
+            words.extend((self.tunnel.port != 0).then(|| format!(":{}", self.tunnel.port)));
         }
         words
     }
 
-    /// The fields in which `self` and `new` differ: name, old, new.
     pub fn differences(&self, new: &Self) -> Vec<(&'static str, String, String)> {
         differences([self, new].map(|server| {
             [
@@ -367,7 +363,6 @@ pub struct Timeouts {
     pub udp: u32,
 }
 
-/// Which half of the connection synchronisation a daemon does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DaemonState {
@@ -479,12 +474,10 @@ pub struct Ownership {
 }
 
 impl Ownership {
-    /// The same, and what earlier runs made.
     pub fn with_record(&self, owned: &Owned) -> Self {
         Self { recorded: &self.recorded | &owned.services, ..self.clone() }
     }
 
-    /// Whether a service may be changed or removed.
     pub fn owns(&self, key: &ServiceKey) -> bool {
         self.exclusive
             || self.recorded.contains(key)
@@ -516,8 +509,8 @@ pub mod pairs {
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub fn serialize<K: Serialize, V: Serialize, S: Serializer>(
-        map: &BTreeMap<K, V>,
+    pub fn serialize<S: Serializer>(
+        map: &BTreeMap<impl Serialize, impl Serialize>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(map)
@@ -525,12 +518,11 @@ pub mod pairs {
 
     pub fn deserialize<'de, K, V, M, D>(deserializer: D) -> Result<M, D::Error>
     where
-        K: Ord + Deserialize<'de>,
-        V: Deserialize<'de>,
+        K: Ord,
+        (K, V): Deserialize<'de>,
         M: From<BTreeMap<K, V>>,
         D: Deserializer<'de>,
     {
-        let list: Vec<(K, V)> = Vec::deserialize(deserializer)?;
-        Ok(BTreeMap::from_iter(list).into())
+        Ok(BTreeMap::from_iter(Vec::deserialize(deserializer)?).into())
     }
 }

@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use crate::desired::Desired;
 use crate::model::{
-    AddressKey, DaemonState, Family, Owned, Parameter, RealServer, ServerKey, Servers, Service, ServiceKey,
-    SyncDaemon, Timeouts, pairs,
+    AddressKey, DaemonState, Family, NO_SCHEDULER, Owned, Parameter, RealServer, ServerKey, Servers, Service,
+    ServiceKey, SyncDaemon, Timeouts, pairs,
 };
 use crate::observed::{Counters, Observed};
 
@@ -154,7 +154,7 @@ impl Plan {
     }
 
     /// What carrying it out asks of IPVS; nothing when IPVS stays as it is.
-    pub fn needs(&self) -> Option<Needs> {
+    pub fn needs(&self) -> Option<Needs<'_>> {
         let parameter =
             |change: &Change| matches!(change, Change::Parameter { parameter: Parameter::Ipvs(_), .. });
         if !self.changes().any(|change| change.is_ipvs() || parameter(change)) {
@@ -163,20 +163,16 @@ impl Plan {
         let mut needs = Needs::default();
         for change in self.changes() {
             if let Change::Service { new: Some(new), .. } = change {
-                needs.schedulers.insert(new.scheduler.clone());
-                needs.engines.extend(Some(new.engine.clone()).filter(|engine| !engine.is_empty()));
+                needs.insert((&new.scheduler, ""));
+                needs.extend(Some((NO_SCHEDULER, &*new.engine)).filter(|(_, engine)| !engine.is_empty()));
             }
         }
         Some(needs)
     }
 }
 
-/// What the services of a file ask of the kernel.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Needs {
-    pub schedulers: BTreeSet<String>,
-    pub engines: BTreeSet<String>,
-}
+/// What services ask of the kernel: schedulers, each without an engine, and persistence engines, each with `none`.
+pub type Needs<'a> = BTreeSet<(&'a str, &'a str)>;
 
 fn parameter_changes(wanted: &BTreeMap<Parameter, String>, observed: &Observed) -> Vec<Change> {
     let change = |(parameter, new): (&Parameter, &String)| Change::Parameter {
