@@ -27,7 +27,6 @@ const REMEDY: &str = "nothing was written: only what `ipvsadm -S` writes is read
 const PROTOCOLS: [(Protocol, &str); 3] =
     [(Protocol::TCP, "-t"), (Protocol::UDP, "-u"), (Protocol::SCTP, "--sctp-service")];
 
-/// Forwarding methods.
 const METHODS: [(Forward, &str); 3] = [(Forward::DR, "-g"), (Forward::TUN, "-i"), (Forward::NAT, "-m")];
 
 impl ServiceKey {
@@ -119,12 +118,10 @@ struct Line<'a> {
 
 impl Line<'_> {
     fn add_to(mut self, services: &mut BTreeMap<ServiceKey, WantedService>) -> anyhow::Result<()> {
-        let is_service = self.words.next_if_eq(&"-A").is_some();
-        if !is_service && self.words.next_if_eq(&"-a").is_none() {
-            return Err(self.other_than("-A or -a"));
-        }
+        let command = self.words.next_if(|word| ["-A", "-a"].contains(word));
+        let command = command.ok_or_else(|| self.other_than("-A or -a"))?;
         let key = self.service_key()?;
-        if is_service {
+        if command == "-A" {
             let settings = self.service(key.family())?;
             if services.insert(key, WantedService { settings, servers: Arc::default() }).is_some() {
                 bail!("the service {key} is there already");

@@ -232,31 +232,18 @@ impl Service {
         }
     }
 
-    /// The fields in which `self` and `new` differ: name, old, new.
-    pub fn differences(&self, new: &Self, family: Family) -> Vec<(&'static str, String, String)> {
-        let persistence = |service: &Self| match service.is_persistent() {
-            true => format!("{}s", service.timeout),
-            false => "off".to_owned(),
-        };
-        differences([self, new].map(|service| {
-            [
-                ("scheduler", service.scheduler.clone()),
-                ("scheduler_flags", service.scheduler_flags().join(",")),
-                ("persistence", persistence(service)),
-                ("netmask", service.netmask_text(family)),
-                ("engine", service.engine.clone()),
-                ("one_packet", (service.flags & service_flag::ONE_PACKET != 0).to_string()),
-            ]
-        }))
+    /// The settings by name, as a change shows them.
+    pub fn fields(&self, family: Family) -> Vec<(&'static str, String)> {
+        let persistence = if self.is_persistent() { format!("{}s", self.timeout) } else { "off".to_owned() };
+        vec![
+            ("scheduler", self.scheduler.clone()),
+            ("scheduler_flags", self.scheduler_flags().join(",")),
+            ("persistence", persistence),
+            ("netmask", self.netmask_text(family)),
+            ("engine", self.engine.clone()),
+            ("one_packet", (self.flags & service_flag::ONE_PACKET != 0).to_string()),
+        ]
     }
-}
-
-fn differences<const N: usize>(
-    [old, new]: [[(&'static str, String); N]; 2],
-) -> Vec<(&'static str, String, String)> {
-    let shown = |text: String| if text.is_empty() { "-".to_owned() } else { text };
-    let pairs = old.into_iter().zip(new).filter(|(old, new)| old != new);
-    pairs.map(|((name, old), (_, new))| (name, shown(old), shown(new))).collect()
 }
 
 /// How packets reach a real server (`linux/ip_vs.h`, `IP_VS_CONN_F_FWD_MASK`). Files may name
@@ -342,16 +329,14 @@ impl RealServer {
         words
     }
 
-    pub fn differences(&self, new: &Self) -> Vec<(&'static str, String, String)> {
-        differences([self, new].map(|server| {
-            [
-                ("forward", server.forwarding()),
-                ("checksum", server.tunnel.checksum_name().to_owned()),
-                ("weight", server.weight.to_string()),
-                ("upper_threshold", server.upper_threshold.to_string()),
-                ("lower_threshold", server.lower_threshold.to_string()),
-            ]
-        }))
+    pub fn fields(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("forward", self.forwarding()),
+            ("checksum", self.tunnel.checksum_name().to_owned()),
+            ("weight", self.weight.to_string()),
+            ("upper_threshold", self.upper_threshold.to_string()),
+            ("lower_threshold", self.lower_threshold.to_string()),
+        ]
     }
 }
 
@@ -361,6 +346,20 @@ pub struct Timeouts {
     pub tcp: u32,
     pub tcp_fin: u32,
     pub udp: u32,
+}
+
+impl Timeouts {
+    /// These, and of those that are there what these keep.
+    pub fn over(self, there: Self) -> Self {
+        let one = |wanted: u32, there| if wanted == 0 { there } else { wanted };
+        let (tcp, tcp_fin) = (one(self.tcp, there.tcp), one(self.tcp_fin, there.tcp_fin));
+        Self { tcp, tcp_fin, udp: one(self.udp, there.udp) }
+    }
+
+    pub fn fields(&self) -> Vec<(&'static str, String)> {
+        let seconds = |(name, value)| (name, format!("{value}s"));
+        [("tcp", self.tcp), ("tcp_fin", self.tcp_fin), ("udp", self.udp)].map(seconds).into()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

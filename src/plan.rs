@@ -128,8 +128,9 @@ impl Plan {
                     changes.extend(daemon_changes(desired, observed, owned));
                 }
                 changes.extend(service_changes(desired, observed, owned));
-                let (old, new) = (observed.table().timeouts, desired.timeouts);
-                if !timeout_differences(old, new).is_empty() {
+                let old = observed.table().timeouts;
+                let new = desired.timeouts.over(old);
+                if old != new {
                     changes.push(Change::Timeouts { old, new });
                 }
                 changes
@@ -181,15 +182,6 @@ fn parameter_changes(wanted: &BTreeMap<Parameter, String>, observed: &Observed) 
         new: new.clone(),
     };
     wanted.iter().filter(|(parameter, new)| observed.differs(parameter, new)).map(change).collect()
-}
-
-/// Name, old and new value in seconds; 0 keeps what is there.
-fn timeout_differences(old: Timeouts, new: Timeouts) -> Vec<(&'static str, String, String)> {
-    [("tcp", old.tcp, new.tcp), ("tcp_fin", old.tcp_fin, new.tcp_fin), ("udp", old.udp, new.udp)]
-        .into_iter()
-        .filter(|(_, old, new)| *new != 0 && new != old)
-        .map(|(name, old, new)| (name, format!("{old}s"), format!("{new}s")))
-        .collect()
 }
 
 fn daemon_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec<Change> {
@@ -353,25 +345,26 @@ fn server_command(letter: char, service: &ServiceKey, key: &ServerKey, new: Opti
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let differences = match self {
+        let fields = match self {
             Self::Service { key, old: None, new: Some(new), servers, .. } => {
                 let (count, plural) = (servers.len(), if servers.len() == 1 { "" } else { "s" });
                 return write!(f, "service {key} {}, {count} real server{plural}", new.scheduler);
             }
             Self::Service { key, old, new, .. } => {
                 write!(f, "service {key}")?;
-                old.as_ref().zip(new.as_ref()).map(|(old, new)| old.differences(new, key.family()))
+                let family = key.family();
+                old.as_ref().zip(new.as_ref()).map(|(old, new)| (old.fields(family), new.fields(family)))
             }
             Self::Server { service, key, old, new, .. } => {
                 write!(f, "real server {key} of {service}")?;
                 if let (None, Some(new)) = (old, new) {
                     return write!(f, ": {}, weight {}", new.forwarding(), new.weight);
                 }
-                old.zip(*new).map(|(old, new)| old.differences(&new))
+                old.zip(*new).map(|(old, new)| (old.fields(), new.fields()))
             }
             Self::Timeouts { old, new } => {
                 write!(f, "IPVS timeouts")?;
-                Some(timeout_differences(*old, *new))
+                Some((old.fields(), new.fields()))
             }
             Self::Daemon { state, old, new } => {
                 let daemon = new.as_ref().or(old.as_ref());
@@ -386,8 +379,12 @@ impl fmt::Display for Change {
                 return write!(f, "{address}/{prefix} on {interface}");
             }
         };
-        for (place, (name, old, new)) in differences.into_iter().flatten().enumerate() {
-            write!(f, "{} {name} {old} -> {new}", if place == 0 { ':' } else { ',' })?;
+        let (old, new) = fields.unwrap_or_default();
+        let shown = |text: String| if text.is_empty() { "-".to_owned() } else { text };
+        let differing = old.into_iter().zip(new).filter(|(old, new)| old != new);
+        for (place, ((name, old), (_, new))) in differing.enumerate() {
+            let mark = if place == 0 { ':' } else { ',' };
+            write!(f, "{mark} {name} {} -> {}", shown(old), shown(new))?;
         }
         Ok(())
     }

@@ -77,9 +77,6 @@ pub fn outcome(outcome: &Outcome) -> String {
         (None, _) => figures(&outcome.run),
     };
     lines.push((Level::Info, role + &sum));
-    if outcome.done.len() > LOGGED {
-        log::info!("{} changes, of which the log names the first {LOGGED}", outcome.run.changes);
-    }
     lines.iter().for_each(|(level, line)| log::log!(*level, "{line}"));
     lines.into_iter().map(|(_, line)| line + "\n").collect()
 }

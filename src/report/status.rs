@@ -60,12 +60,11 @@ fn verdict(status: &Status) -> String {
     if status.file_problem.is_some() {
         text += ", the desired-state file is INVALID";
     }
-    let problems = status.vips.iter().filter(|vip| vip.problem.is_some());
-    let problems: Vec<_> = problems.map(|vip| vip.address).collect();
-    text + &match problems.as_slice() {
-        [] => String::new(),
-        [vip] => format!(", {vip}: PROBLEM"),
-        [vip, more @ ..] => format!(", {vip} and {} more: PROBLEM", more.len()),
+    let mut problems = status.vips.iter().filter(|vip| vip.problem.is_some()).map(|vip| vip.address);
+    text + &match (problems.next(), problems.count()) {
+        (None, _) => String::new(),
+        (Some(vip), 0) => format!(", {vip}: PROBLEM"),
+        (Some(vip), more) => format!(", {vip} and {more} more: PROBLEM"),
     }
 }
 
@@ -80,16 +79,10 @@ fn scaled(number: u64, least: u64, units: [(u64, &str); 4]) -> String {
     format!("{}{unit}", number / size)
 }
 
-/// At most this many are listed; the services' table marks each at its place.
-const MAX_DIFFERENCES: usize = 20;
-
 fn differences(status: &Status) -> String {
     let Status { instance, differences, .. } = status;
-    let listed = differences.iter().take(MAX_DIFFERENCES);
-    let mut lines: String = listed.map(|found| format!("  {} {}\n", found.sign, found.text)).collect();
-    if let more @ 1.. = differences.len().saturating_sub(MAX_DIFFERENCES) {
-        lines += &format!("  … and {more} more (`lvs-notify plan {instance}`)\n");
-    }
+    let differences = differences.iter().map(|found| format!("  {} {}\n", found.sign, found.text));
+    let mut lines: String = differences.collect();
     if !status.persisted {
         lines += &format!("  ~ {} is not current\n", sysctl_d::path(instance).display());
     }
