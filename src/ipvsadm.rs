@@ -27,7 +27,6 @@ const REMEDY: &str = "nothing was written: only what `ipvsadm -S` writes is read
 const PROTOCOLS: [(Protocol, &str); 3] =
     [(Protocol::TCP, "-t"), (Protocol::UDP, "-u"), (Protocol::SCTP, "--sctp-service")];
 
-/// Forwarding methods.
 const METHODS: [(Forward, &str); 3] = [(Forward::DR, "-g"), (Forward::TUN, "-i"), (Forward::NAT, "-m")];
 
 impl ServiceKey {
@@ -51,20 +50,13 @@ impl Service {
         let mut words = format!("-s {}", self.scheduler);
         if self.is_persistent() {
             words += &format!(" -p {}", self.timeout);
-            if self.netmask != Self::full_netmask(family) {
-                words += &format!(" -M {}", self.netmask_text(family));
-            }
+            let masked = self.netmask != Self::full_netmask(family);
+            words.extend(masked.then(|| format!(" -M {}", self.netmask_text(family))));
         }
-        if !self.engine.is_empty() {
-            words += &format!(" --pe {}", self.engine);
-        }
-        if self.flags & service_flag::ONE_PACKET != 0 {
-            words += " -o";
-        }
+        words.extend((!self.engine.is_empty()).then(|| format!(" --pe {}", self.engine)));
+        words.extend((self.flags & service_flag::ONE_PACKET != 0).then_some(" -o"));
         let flags = self.scheduler_flags();
-        if !flags.is_empty() {
-            words += &format!(" -b {}", flags.join(","));
-        }
+        words.extend((!flags.is_empty()).then(|| format!(" -b {}", flags.join(","))));
         words
     }
 }
@@ -74,17 +66,12 @@ impl RealServer {
     pub fn ipvsadm(&self) -> String {
         let method = METHODS.iter().find(|(forward, _)| *forward == self.forward);
         let mut words = format!("{} -w {}", method.map_or("(other)", |(_, option)| option), self.weight);
-        if self.upper_threshold != 0 || self.lower_threshold != 0 {
-            words += &format!(" -x {} -y {}", self.upper_threshold, self.lower_threshold);
-        }
+        let (upper, lower, tunnel) = (self.upper_threshold, self.lower_threshold, &self.tunnel);
+        words.extend((upper != 0 || lower != 0).then(|| format!(" -x {upper} -y {lower}")));
         if self.forward == Forward::TUN {
-            words += &format!(" --tun-type {}", self.tunnel.kind_name());
-            if self.tunnel.kind == 1 {
-                words += &format!(" --tun-port {}", self.tunnel.port);
-            }
-            if self.tunnel.kind != 0 {
-                words += &format!(" --tun-{}", self.tunnel.checksum_name());
-            }
+            words += &format!(" --tun-type {}", tunnel.kind_name());
+            words.extend((tunnel.kind == Tunnel::GUE).then(|| format!(" --tun-port {}", tunnel.port)));
+            words.extend((tunnel.kind != Tunnel::IPIP).then(|| format!(" --tun-{}", tunnel.checksum_name())));
         }
         words
     }
@@ -131,12 +118,10 @@ struct Line<'a> {
 
 impl Line<'_> {
     fn add_to(mut self, services: &mut BTreeMap<ServiceKey, WantedService>) -> anyhow::Result<()> {
-        let is_service = self.words.next_if_eq(&"-A").is_some();
-        if !is_service && self.words.next_if_eq(&"-a").is_none() {
-            return Err(self.other_than("-A or -a"));
-        }
+        let command = self.words.next_if(|word| ["-A", "-a"].contains(word));
+        let command = command.ok_or_else(|| self.other_than("-A or -a"))?;
         let key = self.service_key()?;
-        if is_service {
+        if command == "-A" {
             let settings = self.service(key.family())?;
             if services.insert(key, WantedService { settings, servers: Arc::default() }).is_some() {
                 bail!("the service {key} is there already");
@@ -229,8 +214,8 @@ impl Line<'_> {
         let mut tunnel = Tunnel::default();
         if let Some(text) = self.option::<String>("--tun-type")? {
             let kind = Tunnel::KINDS.iter().position(|kind| *kind == text);
-            let kind = kind.with_context(|| format!("`{}` is not a tunnel type", shown(&text)))?;
-            tunnel.kind = kind.try_into()?;
+            tunnel.kind =
+                kind.with_context(|| format!("`{}` is not a tunnel type", shown(&text)))?.try_into()?;
         }
         tunnel.port = self.option("--tun-port")?.unwrap_or(0);
         let checksum = |name: &&str| self.words.next_if(|word| *word == format!("--tun-{name}")).is_some();

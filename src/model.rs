@@ -16,6 +16,9 @@ use serde::{Deserialize, Serialize};
 /// overflows silently beyond (`ip_vs_ctl.c`).
 pub const MAX_SECONDS: u32 = 31 * 24 * 3600;
 
+/// The scheduler of a service without one, since Linux 4.2 (`ip_vs_ctl.c`, `ip_vs_add_service`).
+pub const NO_SCHEDULER: &str = "none";
+
 /// Persistence without a timeout: `IP_VS_PERSISTENT_TIMEOUT` of `linux/ip_vs.h`.
 pub const DEFAULT_PERSISTENCE: u32 = 360;
 
@@ -89,7 +92,6 @@ impl Protocol {
     pub const TCP: Self = Self(6);
     pub const UDP: Self = Self(17);
     pub const SCTP: Self = Self(132);
-    /// What files may name.
     pub const WORDS: [(&'static str, Self); 3] =
         [("tcp", Self::TCP), ("udp", Self::UDP), ("sctp", Self::SCTP)];
 }
@@ -206,7 +208,6 @@ impl Service {
         self.flags & service_flag::PERSISTENT != 0
     }
 
-    /// The scheduler flags by the names ipvsadm gives them for this scheduler.
     pub fn scheduler_flags(&self) -> Vec<&'static str> {
         let bits = [service_flag::SCHED1, service_flag::SCHED2, service_flag::SCHED3].into_iter();
         // A name of its own stands before the number.
@@ -224,7 +225,6 @@ impl Service {
         SCHEDULER_FLAGS.into_iter().filter(move |flag| own(flag.1)).map(|(name, _, bit)| (name, bit))
     }
 
-    /// The persistence granularity as ipvsadm writes it: dotted mask or prefix length.
     pub fn netmask_text(&self, family: Family) -> String {
         match family {
             Family::Ipv4 => std::net::Ipv4Addr::from(self.netmask).to_string(),
@@ -232,31 +232,18 @@ impl Service {
         }
     }
 
-    /// The fields in which `self` and `new` differ: name, old, new.
-    pub fn differences(&self, new: &Self, family: Family) -> Vec<(&'static str, String, String)> {
-        let persistence = |service: &Self| match service.is_persistent() {
-            true => format!("{}s", service.timeout),
-            false => "off".to_owned(),
-        };
-        differences([self, new].map(|service| {
-            [
-                ("scheduler", service.scheduler.clone()),
-                ("scheduler_flags", service.scheduler_flags().join(",")),
-                ("persistence", persistence(service)),
-                ("netmask", service.netmask_text(family)),
-                ("engine", service.engine.clone()),
-                ("one_packet", (service.flags & service_flag::ONE_PACKET != 0).to_string()),
-            ]
-        }))
+    /// The settings by name, as a change shows them.
+    pub fn fields(&self, family: Family) -> Vec<(&'static str, String)> {
+        let persistence = if self.is_persistent() { format!("{}s", self.timeout) } else { "off".to_owned() };
+        vec![
+            ("scheduler", self.scheduler.clone()),
+            ("scheduler_flags", self.scheduler_flags().join(",")),
+            ("persistence", persistence),
+            ("netmask", self.netmask_text(family)),
+            ("engine", self.engine.clone()),
+            ("one_packet", (self.flags & service_flag::ONE_PACKET != 0).to_string()),
+        ]
     }
-}
-
-fn differences<const N: usize>(
-    [old, new]: [[(&'static str, String); N]; 2],
-) -> Vec<(&'static str, String, String)> {
-    let shown = |text: String| if text.is_empty() { "-".to_owned() } else { text };
-    let pairs = old.into_iter().zip(new).filter(|(old, new)| old != new);
-    pairs.map(|((name, old), (_, new))| (name, shown(old), shown(new))).collect()
 }
 
 /// How packets reach a real server (`linux/ip_vs.h`, `IP_VS_CONN_F_FWD_MASK`). Files may name
@@ -273,7 +260,6 @@ impl Forward {
     pub const TUN: Self = Self(2);
     /// Direct routing: packets go out unchanged to the real server's link address.
     pub const DR: Self = Self(3);
-    /// What files may name.
     pub const WORDS: [(&'static str, Self); 3] = [("nat", Self::NAT), ("dr", Self::DR), ("tun", Self::TUN)];
 }
 
@@ -338,24 +324,19 @@ impl RealServer {
         let mut words = self.forward.to_string();
         if self.forward == Forward::TUN {
             words += &format!("/{}", self.tunnel.kind_name());
-            if self.tunnel.port != 0 {
-                words += &format!(":{}", self.tunnel.port);
-            }
+            words.extend((self.tunnel.port != 0).then(|| format!(":{}", self.tunnel.port)));
         }
         words
     }
 
-    /// The fields in which `self` and `new` differ: name, old, new.
-    pub fn differences(&self, new: &Self) -> Vec<(&'static str, String, String)> {
-        differences([self, new].map(|server| {
-            [
-                ("forward", server.forwarding()),
-                ("checksum", server.tunnel.checksum_name().to_owned()),
-                ("weight", server.weight.to_string()),
-                ("upper_threshold", server.upper_threshold.to_string()),
-                ("lower_threshold", server.lower_threshold.to_string()),
-            ]
-        }))
+    pub fn fields(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("forward", self.forwarding()),
+            ("checksum", self.tunnel.checksum_name().to_owned()),
+            ("weight", self.weight.to_string()),
+            ("upper_threshold", self.upper_threshold.to_string()),
+            ("lower_threshold", self.lower_threshold.to_string()),
+        ]
     }
 }
 
@@ -367,7 +348,20 @@ pub struct Timeouts {
     pub udp: u32,
 }
 
-/// Which half of the connection synchronisation a daemon does.
+impl Timeouts {
+    /// These, and of those that are there what these keep.
+    pub fn over(self, there: Self) -> Self {
+        let one = |wanted: u32, there| if wanted == 0 { there } else { wanted };
+        let (tcp, tcp_fin) = (one(self.tcp, there.tcp), one(self.tcp_fin, there.tcp_fin));
+        Self { tcp, tcp_fin, udp: one(self.udp, there.udp) }
+    }
+
+    pub fn fields(&self) -> Vec<(&'static str, String)> {
+        let seconds = |(name, value)| (name, format!("{value}s"));
+        [("tcp", self.tcp), ("tcp_fin", self.tcp_fin), ("udp", self.udp)].map(seconds).into()
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DaemonState {
@@ -479,12 +473,10 @@ pub struct Ownership {
 }
 
 impl Ownership {
-    /// The same, and what earlier runs made.
     pub fn with_record(&self, owned: &Owned) -> Self {
         Self { recorded: &self.recorded | &owned.services, ..self.clone() }
     }
 
-    /// Whether a service may be changed or removed.
     pub fn owns(&self, key: &ServiceKey) -> bool {
         self.exclusive
             || self.recorded.contains(key)
@@ -516,8 +508,8 @@ pub mod pairs {
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub fn serialize<K: Serialize, V: Serialize, S: Serializer>(
-        map: &BTreeMap<K, V>,
+    pub fn serialize<S: Serializer>(
+        map: &BTreeMap<impl Serialize, impl Serialize>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(map)
@@ -525,12 +517,11 @@ pub mod pairs {
 
     pub fn deserialize<'de, K, V, M, D>(deserializer: D) -> Result<M, D::Error>
     where
-        K: Ord + Deserialize<'de>,
-        V: Deserialize<'de>,
+        K: Ord,
+        (K, V): Deserialize<'de>,
         M: From<BTreeMap<K, V>>,
         D: Deserializer<'de>,
     {
-        let list: Vec<(K, V)> = Vec::deserialize(deserializer)?;
-        Ok(BTreeMap::from_iter(list).into())
+        Ok(BTreeMap::from_iter(Vec::deserialize(deserializer)?).into())
     }
 }

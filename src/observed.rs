@@ -140,24 +140,15 @@ pub struct Rates {
     pub bytes_out: u64,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What is read.
+#[derive(Clone, Debug)]
 pub struct Scope {
     /// Interfaces whose addresses and links matter.
     pub interfaces: BTreeSet<String>,
     pub parameters: BTreeSet<Parameter>,
-    /// Services whose real servers matter; every service itself is always read.
-    pub servers: ServerScope,
-}
-
-/// Services whose real servers are read: each costs a request of its own.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum ServerScope {
-    /// Of every service
-    #[default]
-    All,
-    Owned(Ownership),
-    /// IPVS is not read at all: [`Observed::ipvs`] stays empty.
-    Nothing,
+    /// Services whose real servers matter, which cost a request each; every service itself is read. Without it IPVS
+    /// is not read at all: [`Observed::ipvs`] stays empty.
+    pub servers: Option<Ownership>,
 }
 
 impl Scope {
@@ -168,6 +159,6 @@ impl Scope {
         let originals = desired.restore.then_some(&owned.originals).into_iter().flatten();
         let parameters = desired.parameters.iter().chain(&desired.ipvs_parameters).chain(originals);
         let parameters = parameters.map(|(parameter, _)| parameter.clone()).collect();
-        Self { interfaces, parameters, servers: ServerScope::Owned(desired.ownership.with_record(owned)) }
+        Self { interfaces, parameters, servers: Some(desired.ownership.with_record(owned)) }
     }
 }

@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use crate::desired::Desired;
 use crate::model::{
-    AddressKey, DaemonState, Family, Owned, Parameter, RealServer, ServerKey, Servers, Service, ServiceKey,
-    SyncDaemon, Timeouts, pairs,
+    AddressKey, DaemonState, Family, NO_SCHEDULER, Owned, Parameter, RealServer, ServerKey, Servers, Service,
+    ServiceKey, SyncDaemon, Timeouts, pairs,
 };
 use crate::observed::{Counters, Observed};
 
@@ -128,8 +128,9 @@ impl Plan {
                     changes.extend(daemon_changes(desired, observed, owned));
                 }
                 changes.extend(service_changes(desired, observed, owned));
-                let (old, new) = (observed.table().timeouts, desired.timeouts);
-                if !timeout_differences(old, new).is_empty() {
+                let old = observed.table().timeouts;
+                let new = desired.timeouts.over(old);
+                if old != new {
                     changes.push(Change::Timeouts { old, new });
                 }
                 changes
@@ -154,7 +155,7 @@ impl Plan {
     }
 
     /// What carrying it out asks of IPVS; nothing when IPVS stays as it is.
-    pub fn needs(&self) -> Option<Needs> {
+    pub fn needs(&self) -> Option<Needs<'_>> {
         let parameter =
             |change: &Change| matches!(change, Change::Parameter { parameter: Parameter::Ipvs(_), .. });
         if !self.changes().any(|change| change.is_ipvs() || parameter(change)) {
@@ -163,20 +164,16 @@ impl Plan {
         let mut needs = Needs::default();
         for change in self.changes() {
             if let Change::Service { new: Some(new), .. } = change {
-                needs.schedulers.insert(new.scheduler.clone());
-                needs.engines.extend(Some(new.engine.clone()).filter(|engine| !engine.is_empty()));
+                needs.insert((&new.scheduler, ""));
+                needs.extend(Some((NO_SCHEDULER, &*new.engine)).filter(|(_, engine)| !engine.is_empty()));
             }
         }
         Some(needs)
     }
 }
 
-/// What the services of a file ask of the kernel.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Needs {
-    pub schedulers: BTreeSet<String>,
-    pub engines: BTreeSet<String>,
-}
+/// What services ask of the kernel: schedulers, each without an engine, and persistence engines, each with `none`.
+pub type Needs<'a> = BTreeSet<(&'a str, &'a str)>;
 
 fn parameter_changes(wanted: &BTreeMap<Parameter, String>, observed: &Observed) -> Vec<Change> {
     let change = |(parameter, new): (&Parameter, &String)| Change::Parameter {
@@ -185,15 +182,6 @@ fn parameter_changes(wanted: &BTreeMap<Parameter, String>, observed: &Observed) 
         new: new.clone(),
     };
     wanted.iter().filter(|(parameter, new)| observed.differs(parameter, new)).map(change).collect()
-}
-
-/// Name, old and new value in seconds; 0 keeps what is there.
-fn timeout_differences(old: Timeouts, new: Timeouts) -> Vec<(&'static str, String, String)> {
-    [("tcp", old.tcp, new.tcp), ("tcp_fin", old.tcp_fin, new.tcp_fin), ("udp", old.udp, new.udp)]
-        .into_iter()
-        .filter(|(_, old, new)| *new != 0 && new != old)
-        .map(|(name, old, new)| (name, format!("{old}s"), format!("{new}s")))
-        .collect()
 }
 
 fn daemon_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec<Change> {
@@ -357,25 +345,26 @@ fn server_command(letter: char, service: &ServiceKey, key: &ServerKey, new: Opti
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let differences = match self {
+        let fields = match self {
             Self::Service { key, old: None, new: Some(new), servers, .. } => {
                 let (count, plural) = (servers.len(), if servers.len() == 1 { "" } else { "s" });
                 return write!(f, "service {key} {}, {count} real server{plural}", new.scheduler);
             }
             Self::Service { key, old, new, .. } => {
                 write!(f, "service {key}")?;
-                old.as_ref().zip(new.as_ref()).map(|(old, new)| old.differences(new, key.family()))
+                let family = key.family();
+                old.as_ref().zip(new.as_ref()).map(|(old, new)| (old.fields(family), new.fields(family)))
             }
             Self::Server { service, key, old, new, .. } => {
                 write!(f, "real server {key} of {service}")?;
                 if let (None, Some(new)) = (old, new) {
                     return write!(f, ": {}, weight {}", new.forwarding(), new.weight);
                 }
-                old.zip(*new).map(|(old, new)| old.differences(&new))
+                old.zip(*new).map(|(old, new)| (old.fields(), new.fields()))
             }
             Self::Timeouts { old, new } => {
                 write!(f, "IPVS timeouts")?;
-                Some(timeout_differences(*old, *new))
+                Some((old.fields(), new.fields()))
             }
             Self::Daemon { state, old, new } => {
                 let daemon = new.as_ref().or(old.as_ref());
@@ -390,8 +379,12 @@ impl fmt::Display for Change {
                 return write!(f, "{address}/{prefix} on {interface}");
             }
         };
-        for (place, (name, old, new)) in differences.into_iter().flatten().enumerate() {
-            write!(f, "{} {name} {old} -> {new}", if place == 0 { ':' } else { ',' })?;
+        let (old, new) = fields.unwrap_or_default();
+        let shown = |text: String| if text.is_empty() { "-".to_owned() } else { text };
+        let differing = old.into_iter().zip(new).filter(|(old, new)| old != new);
+        for (place, ((name, old), (_, new))) in differing.enumerate() {
+            let mark = if place == 0 { ':' } else { ',' };
+            write!(f, "{mark} {name} {} -> {}", shown(old), shown(new))?;
         }
         Ok(())
     }

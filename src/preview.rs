@@ -15,8 +15,8 @@ use crate::config::source::Source;
 use crate::desired::Desired;
 use crate::instance::Instance;
 use crate::kernel::Kernel;
-use crate::model::{Owned, Parameter, Role, ServiceKey};
-use crate::observed::{Observed, ServerScope};
+use crate::model::{Owned, Ownership, Parameter, Role, ServiceKey};
+use crate::observed::Observed;
 use crate::plan::Plan;
 use crate::state::record::{self, Record};
 
@@ -41,7 +41,7 @@ impl Preview {
         if let Some(error) = &goal.problem {
             log::warn!("{error:#}");
         }
-        goal.scope.servers = ServerScope::All;
+        goal.scope.servers = Some(Ownership { exclusive: true, ..Ownership::default() });
         // With `arp: off` nothing is wanted of it, and it decides who answers all the same.
         let places = goal.scope.interfaces.iter().cloned().chain(["all".to_owned()]);
         goal.scope.parameters.extend(places.map(Parameter::ArpIgnore));

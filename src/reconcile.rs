@@ -14,7 +14,7 @@ use crate::desired::Desired;
 use crate::instance::Instance;
 use crate::kernel::{self, Kernel};
 use crate::model::{AddressKey, Owned, RealServer, Role, ServiceKey};
-use crate::observed::{Observed, ObservedService, Scope, ServerScope};
+use crate::observed::{Observed, ObservedService, Scope};
 use crate::plan::{Change, Phase, Plan, Step};
 use crate::state::lock::{self, Lock, LockOutcome, LockRequest};
 use crate::state::record::{self, LastRun, Record};
@@ -184,7 +184,7 @@ impl<'a> Run<'a> {
         match self.kernel.observe(&goal.scope) {
             Err(error) if !goal.desired.active => {
                 self.outcome.troubles.push(error.to_string());
-                let without = Scope { servers: ServerScope::Nothing, ..goal.scope.clone() };
+                let without = Scope { servers: None, ..goal.scope.clone() };
                 Ok(self.kernel.observe(&without)?)
             }
             observed => Ok(observed?),

@@ -40,6 +40,11 @@ pub fn clean_json(text: &str) -> String {
     replaced(text, |c, out| _ = write!(out, "\\u{:04x}", u32::from(c)))
 }
 
+/// A number with its word, which takes an `s` for several.
+pub fn counted(count: usize, word: &str) -> String {
+    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
+}
+
 /// The end of a message about a wrong word: the nearest right one, when one has it as a part or is alike.
 pub fn did_you_mean(word: &str, choices: &[&str]) -> String {
     let word = word.to_ascii_lowercase();

@@ -12,8 +12,8 @@ use super::table::Table;
 use crate::config::WantedService;
 use crate::config::parameters::IPVS_PARAMETERS;
 use crate::kernel::{Kernel as _, Linux};
-use crate::model::{Parameter, Timeouts};
-use crate::observed::{Observed, Scope, ServerScope};
+use crate::model::{Ownership, Parameter, Timeouts};
+use crate::observed::{Observed, Scope};
 
 /// `ip_vs_proto_tcp.c`, `ip_vs_proto_udp.c`
 const TIMEOUTS: Timeouts = Timeouts { tcp: 15 * 60, tcp_fin: 2 * 60, udp: 5 * 60 };
@@ -40,7 +40,8 @@ pub fn scope() -> anyhow::Result<Scope> {
     let arp =
         arp.flat_map(|name| [Parameter::ArpIgnore(name.to_owned()), Parameter::ArpAnnounce(name.to_owned())]);
     let ipvs = IPVS_PARAMETERS.iter().map(|(name, _)| Parameter::Ipvs((*name).to_owned()));
-    Ok(Scope { parameters: ipvs.chain(arp).collect(), interfaces, servers: ServerScope::All })
+    let servers = Some(Ownership { exclusive: true, ..Ownership::default() });
+    Ok(Scope { parameters: ipvs.chain(arp).collect(), interfaces, servers })
 }
 
 /// What goes into a file. A parameter that was not observed is not told.

@@ -12,10 +12,8 @@ use super::netlink::Failure;
 /// A failed kernel operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    /// As in `adding real server`.
+    /// As in `adding real server 192.0.2.11:80 of tcp 192.0.2.1:80`.
     pub operation: String,
-    /// As in `192.0.2.11:80 of tcp 192.0.2.1:80`; empty when there is but one.
-    pub object: String,
     /// `None` when it was not the kernel that refused.
     pub errno: Option<Errno>,
     /// The kernel's own text, or what the number means for this operation.
@@ -27,10 +25,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let space = if self.object.is_empty() { "" } else { " " };
         let errno = self.errno.map_or(String::new(), |errno| format!(" ({errno:?})"));
         let remedy = self.remedy.as_ref().map_or(String::new(), |remedy| format!("; {remedy}"));
-        write!(f, "{}{space}{}: {}{errno}{remedy}", self.operation, self.object, self.detail)
+        write!(f, "{}: {}{errno}{remedy}", self.operation, self.detail)
     }
 }
 
@@ -153,10 +150,10 @@ impl Error {
 
     /// An error that is not the kernel's: there is no number, only what went wrong and what helps.
     pub(super) fn own(operation: Operation, object: impl fmt::Display, detail: &str, remedy: &str) -> Self {
-        let (operation, object) = (operation.words().to_owned(), object.to_string());
-        let interface = object.rsplit_once(" on ").map_or("INTERFACE", |(_, interface)| interface);
+        let operation = format!("{} {object}", operation.words()).trim_end().to_owned();
+        let interface = operation.rsplit_once(" on ").map_or("INTERFACE", |(_, interface)| interface);
         let remedy = Some(remedy.replace("INTERFACE", interface)).filter(|remedy| !remedy.is_empty());
-        Self { operation, object, errno: None, detail: detail.to_owned(), remedy }
+        Self { operation, errno: None, detail: detail.to_owned(), remedy }
     }
 
     /// A failed netlink exchange.

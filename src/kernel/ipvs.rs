@@ -17,14 +17,14 @@ use nix::sys::socket::SockProtocol;
 use super::error::{Error, Operation, Result};
 use super::ipvs_sockopt::Table;
 use super::ipvs_wire::{
-    NO_SCHEDULER, command, decode_daemon, decode_server, decode_service, decode_timeouts, put_daemon,
-    put_server, put_service, put_timeouts,
+    command, decode_daemon, decode_server, decode_service, decode_timeouts, put_daemon, put_server,
+    put_service, put_timeouts,
 };
 use super::netlink::{Answer, Datagram, Failure, Socket, Writer, generic, generic_attributes};
 use crate::model::{
-    DaemonState, Protocol, RealServer, ServerKey, Service, ServiceKey, SyncDaemon, Timeouts, service_flag,
+    NO_SCHEDULER, Ownership, Protocol, RealServer, ServerKey, Service, ServiceKey, service_flag,
 };
-use crate::observed::{Counters, ObservedIpvs, ObservedService, ServerScope};
+use crate::observed::{Counters, ObservedIpvs, ObservedService};
 use crate::plan::{Change, Needs};
 
 /// Runs modprobe as the kernel itself would (`kmod.c`, `call_modprobe`), and as ipvsadm does; a disk that hangs holds
@@ -73,15 +73,15 @@ impl Ipvs {
         Ok(Self { socket, family })
     }
 
-    /// Reads every service, the real servers of those in `scope`, the timeouts and the sync daemons.
-    pub(super) fn observe(&mut self, scope: &ServerScope) -> Result<ObservedIpvs> {
+    /// Reads every service, the real servers of those in `whose`, the timeouts and the sync daemons.
+    pub(super) fn observe(&mut self, whose: &Ownership) -> Result<ObservedIpvs> {
         let services = self.dump(command::GET_SERVICE, "the virtual services", |_| (), decode_service)?;
         let mut observed = ObservedIpvs::default();
         let table = if services.is_empty() { None } else { Table::open() };
         // The dump's cursor is a position, so that a change between two of its datagrams can show an entry
         // twice: the map keeps one.
         for (key, settings) in services {
-            let asked = !matches!(scope, ServerScope::Owned(ownership) if !ownership.owns(&key));
+            let asked = whose.owns(&key);
             let list = match table.as_ref().filter(|_| asked).and_then(|table| table.servers(&key)) {
                 // Of a service that is gone meanwhile this is an empty list, not an error.
                 None if asked => self.servers(&key)?,
@@ -121,10 +121,8 @@ impl Ipvs {
 
     /// Looks for what the services need, and loads the modules for it.
     pub(super) fn prepare(&mut self, needs: &Needs) -> Vec<Error> {
-        let schedulers = needs.schedulers.iter().map(|name| (name.as_str(), ""));
-        let engines = needs.engines.iter().map(|name| (NO_SCHEDULER, name.as_str()));
         let mut errors = Vec::new();
-        for (scheduler, engine) in schedulers.chain(engines) {
+        for (scheduler, engine) in needs {
             match self.request(command::NEW_SERVICE, |to| put_probe(to, scheduler, engine)) {
                 // A kernel that takes this prefix has what was asked for; undone at once.
                 Ok(_) => _ = self.request(command::DEL_SERVICE, |to| put_service(to, &PROBE, None)),
@@ -167,80 +165,67 @@ impl Ipvs {
 struct Request<'a> {
     command: u8,
     operation: Operation,
-    body: Body<'a>,
-}
-
-/// What a message is about; without settings it is the object's key alone.
-#[derive(Clone, Copy, Debug)]
-enum Body<'a> {
-    /// With the scheduler to send
-    Service(&'a ServiceKey, Option<(&'a Service, &'a str)>),
-    Server(&'a ServiceKey, &'a ServerKey, Option<&'a RealServer>),
-    Timeouts(Timeouts),
-    Daemon(DaemonState, &'a SyncDaemon),
+    change: &'a Change,
+    /// The real server of a new service that it is about
+    server: Option<(&'a ServerKey, &'a RealServer)>,
 }
 
 /// The messages that carry out a change, in their order.
-fn requests<'a>(change: &'a Change) -> Vec<Request<'a>> {
+fn requests(change: &Change) -> Vec<Request<'_>> {
     use Operation as Op;
     use command::{DEL_DAEMON, DEL_DEST, DEL_SERVICE, NEW_DAEMON, NEW_DEST, NEW_SERVICE, SET_CONFIG};
     use command::{SET_DEST, SET_SERVICE};
-    let request = |command, operation, body| Request { command, operation, body };
-    let whole = |key, new: &'a Service| Body::Service(key, Some((new, &new.scheduler)));
+    let request = |command, operation| Request { command, operation, change, server: None };
     vec![match change {
         // First without a scheduler, which then builds its tables once: for mh a factor of forty, and no client meets half
         // a service. SET_SERVICE from `none` waits for no RCU grace period (ip_vs_ctl.c, ip_vs_edit_service). It replaces
         // everything, so everything is in it.
-        Change::Service { key, old: None, new: Some(new), servers, .. } => {
+        Change::Service { old: None, new: Some(_), servers, .. } => {
             // The kernel puts each at the head of its list (ip_vs_ctl.c, ip_vs_add_dest), and sh and mh go by
             // the list's order: descending here is ascending there, on every director.
-            let body = |(server, settings)| Body::Server(key, server, Some(settings));
-            let servers = servers.iter().rev().map(|server| request(NEW_DEST, Op::AddServer, body(server)));
-            let empty = Body::Service(key, Some((new, NO_SCHEDULER)));
-            let list = [request(NEW_SERVICE, Op::AddService, empty)].into_iter().chain(servers);
-            return list.chain([request(SET_SERVICE, Op::AddService, whole(key, new))]).collect();
+            let add = |server| Request { server: Some(server), ..request(NEW_DEST, Op::AddServer) };
+            let list = [request(NEW_SERVICE, Op::AddService)].into_iter();
+            let list = list.chain(servers.iter().rev().map(add));
+            return list.chain([request(SET_SERVICE, Op::AddService)]).collect();
         }
-        Change::Service { key, new: Some(new), .. } => request(SET_SERVICE, Op::SetService, whole(key, new)),
-        Change::Service { key, .. } => request(DEL_SERVICE, Op::DeleteService, Body::Service(key, None)),
-        Change::Server { service, key, old, new, .. } => {
-            let (command, operation) = match (old, new) {
-                (None, _) => (NEW_DEST, Op::AddServer),
-                (_, Some(_)) => (SET_DEST, Op::SetServer),
-                (_, None) => (DEL_DEST, Op::DeleteServer),
-            };
-            request(command, operation, Body::Server(service, key, new.as_ref()))
-        }
-        Change::Timeouts { new, .. } => request(SET_CONFIG, Op::SetTimeouts, Body::Timeouts(*new)),
-        Change::Daemon { state, new: Some(new), .. } => {
-            request(NEW_DAEMON, Op::StartDaemon, Body::Daemon(*state, new))
-        }
-        Change::Daemon { state, old: Some(old), .. } => {
-            request(DEL_DAEMON, Op::StopDaemon, Body::Daemon(*state, old))
-        }
-        Change::Daemon { .. } | Change::Parameter { .. } | Change::Address { .. } => return Vec::new(),
+        Change::Service { new: Some(_), .. } => request(SET_SERVICE, Op::SetService),
+        Change::Service { .. } => request(DEL_SERVICE, Op::DeleteService),
+        Change::Server { old: None, .. } => request(NEW_DEST, Op::AddServer),
+        Change::Server { new: Some(_), .. } => request(SET_DEST, Op::SetServer),
+        Change::Server { .. } => request(DEL_DEST, Op::DeleteServer),
+        Change::Timeouts { .. } => request(SET_CONFIG, Op::SetTimeouts),
+        Change::Daemon { new: Some(_), .. } => request(NEW_DAEMON, Op::StartDaemon),
+        Change::Daemon { .. } => request(DEL_DAEMON, Op::StopDaemon),
+        Change::Parameter { .. } | Change::Address { .. } => return Vec::new(),
     }]
 }
 
 impl Request<'_> {
     fn encode(&self, datagram: &mut Datagram, family: u16) {
-        datagram.generic(family, self.command, |to| match self.body {
-            Body::Service(key, settings) => put_service(to, key, settings),
-            Body::Server(service, key, settings) => {
-                put_service(to, service, None);
-                put_server(to, key, settings);
+        datagram.generic(family, self.command, |to| match (self.change, self.server) {
+            (Change::Service { key, .. }, Some((server, new))) => put_server(to, key, server, Some(new)),
+            (Change::Service { key, new, .. }, None) => {
+                let empty = (self.command == command::NEW_SERVICE).then_some(NO_SCHEDULER);
+                put_service(to, key, new.as_ref().map(|new| (new, empty.unwrap_or(&new.scheduler))));
             }
-            Body::Timeouts(timeouts) => put_timeouts(to, timeouts),
-            Body::Daemon(state, daemon) => put_daemon(to, state, daemon),
+            (Change::Server { service, key, new, .. }, _) => put_server(to, service, key, new.as_ref()),
+            (Change::Timeouts { new, .. }, _) => put_timeouts(to, *new),
+            (Change::Daemon { state, new, .. }, _) => put_daemon(to, *state, new.as_ref()),
+            (Change::Parameter { .. } | Change::Address { .. }, _) => {}
         });
     }
 
     /// What it is about, for its error.
     fn object(&self) -> String {
-        match self.body {
-            Body::Service(key, _) => key.to_string(),
-            Body::Server(service, key, _) => format!("{key} of {service}"),
-            Body::Timeouts(_) => String::new(),
-            Body::Daemon(state, daemon) => format!("{state} on {}", daemon.interface),
+        match (self.change, self.server) {
+            (Change::Service { key, .. }, Some((server, _))) => format!("{server} of {key}"),
+            (Change::Service { key, .. }, None) => key.to_string(),
+            (Change::Server { service, key, .. }, _) => format!("{key} of {service}"),
+            (Change::Daemon { state, old, new }, _) => {
+                let interface = new.as_ref().or(old.as_ref()).map(|daemon| &*daemon.interface);
+                format!("{state} on {}", interface.unwrap_or_default())
+            }
+            _ => String::new(),
         }
     }
 
@@ -256,16 +241,17 @@ impl Request<'_> {
 /// its scheduler after we had made it.
 fn change_error<'a>(failed: &[(Request<'a>, Failure)]) -> Option<(Error, Option<&'a ServiceKey>)> {
     let first = failed.first()?;
-    let schedules = |request: &Request<'_>| {
-        (request.command, request.operation) == (command::SET_SERVICE, Operation::AddService)
-    };
     // Of a service that somebody else made only that is told. Else, why nothing works matters more than which server
     // failed first.
     let created = first.0.command != command::NEW_SERVICE;
-    let unscheduled = failed.iter().find(|(request, _)| created && schedules(request));
+    let unscheduled = failed.iter().find(|(request, _)| {
+        created && (request.command, request.operation) == (command::SET_SERVICE, Operation::AddService)
+    });
     let (request, failure) = unscheduled.unwrap_or(first);
     let error = Error::netlink(request.operation, request.object(), failure);
-    let Body::Service(key, Some((new, _))) = request.body else { return Some((error, None)) };
+    let (Change::Service { key, new: Some(new), .. }, None) = (request.change, request.server) else {
+        return Some((error, None));
+    };
     let useless = unscheduled.is_some() && matches!(failure, Failure::Refused { .. });
     Some((name_modules(error, &new.scheduler, &new.engine), useless.then_some(key)))
 }
@@ -312,7 +298,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::model::{Endpoint, Family, Forward, Servers, Tunnel};
+    use crate::model::{DaemonState, Endpoint, Family, Forward, Servers, SyncDaemon, Timeouts, Tunnel};
 
     fn vip() -> ServiceKey {
         ServiceKey::Endpoint {
@@ -412,10 +398,7 @@ mod tests {
     fn a_failed_server_is_named_and_the_rest_stands() {
         let (error, goes) = failed([None, refused(Errno::EINVAL), None, refused(Errno::ERANGE), None]);
         assert!(!goes);
-        assert_eq!(
-            (error.operation.as_str(), error.object.as_str()),
-            ("adding real server", "192.0.2.13:80 of tcp 192.0.2.1:80")
-        );
+        assert_eq!(error.operation, "adding real server 192.0.2.13:80 of tcp 192.0.2.1:80");
     }
 
     #[test]
@@ -450,8 +433,8 @@ mod tests {
     #[test]
     fn what_is_gone_is_done() {
         let is_done = |operation, errno| {
-            let (command, body) = (command::DEL_DEST, Body::Timeouts(Timeouts::default()));
-            Request { command, operation, body }.is_done(&refused(errno).unwrap())
+            let (command, change) = (command::DEL_DEST, &new_service());
+            Request { command, operation, change, server: None }.is_done(&refused(errno).unwrap())
         };
         assert!(is_done(Operation::DeleteServer, Errno::ENOENT));
         assert!(is_done(Operation::DeleteServer, Errno::ESRCH));

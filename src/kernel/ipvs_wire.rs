@@ -17,8 +17,6 @@ use crate::observed::{Counters, Rates};
 
 /// The forwarding method among a real server's flags, `IP_VS_CONN_F_FWD_MASK`.
 pub(super) const FORWARD_MASK: u32 = 0x7;
-/// The scheduler of a service without one, since Linux 4.2 (`ip_vs_ctl.c`, `ip_vs_add_service`).
-pub(super) const NO_SCHEDULER: &str = "none";
 
 /// Modules of numbers of one kind.
 macro_rules! numbers {
@@ -110,17 +108,13 @@ pub(super) fn put_service(to: &mut Writer, key: &ServiceKey, settings: Option<(&
             ServiceKey::Fwmark { mark, .. } => to.put(service::FWMARK, mark.to_ne_bytes()),
         };
         let Some((settings, scheduler)) = settings else { return };
-        let netmask = match (key.family(), settings.is_persistent()) {
-            (family, false) => Service::full_netmask(family).to_ne_bytes(),
-            (Family::Ipv4, true) => settings.netmask.to_be_bytes(),
-            (Family::Ipv6, true) => settings.netmask.to_ne_bytes(),
-        };
+        let netmask = if key.family() == Family::Ipv4 { settings.netmask.to_be() } else { settings.netmask };
         // Every flag is meant: new = (old & ~mask) | (flags & mask).
         let [f0, f1, f2, f3] = (settings.flags & !service_flag::HASHED).to_ne_bytes();
         to.put_text(service::SCHEDULER, scheduler)
             .put(service::FLAGS, [f0, f1, f2, f3, 0xff, 0xff, 0xff, 0xff])
             .put(service::TIMEOUT, settings.timeout.to_ne_bytes())
-            .put(service::NETMASK, netmask);
+            .put(service::NETMASK, netmask.to_ne_bytes());
         // Left out of SET_SERVICE, the engine is taken away (ip_vs_edit_service); empty, it is not found.
         if !settings.engine.is_empty() {
             to.put_text(service::ENGINE, &settings.engine);
@@ -128,8 +122,9 @@ pub(super) fn put_service(to: &mut Writer, key: &ServiceKey, settings: Option<(&
     });
 }
 
-/// A real server: its key alone, or all of it.
-pub(super) fn put_server(to: &mut Writer, key: &ServerKey, settings: Option<&RealServer>) {
+/// A real server of a service: its key alone, or all of it.
+pub(super) fn put_server(to: &mut Writer, of: &ServiceKey, key: &ServerKey, settings: Option<&RealServer>) {
+    put_service(to, of, None);
     to.nest(top::DEST, |to| {
         to.put(dest::FAMILY, family_number(Family::of(key.address)))
             .put(dest::ADDRESS, address_bytes(key.address))
@@ -153,12 +148,13 @@ pub(super) fn put_timeouts(to: &mut Writer, timeouts: Timeouts) {
         .put(top::TIMEOUT_UDP, timeouts.udp.to_ne_bytes());
 }
 
-/// A daemon. To stop one the kernel looks at the state alone.
-pub(super) fn put_daemon(to: &mut Writer, state: DaemonState, settings: &SyncDaemon) {
+/// A daemon: all of it, or the state alone, with which the kernel stops it.
+pub(super) fn put_daemon(to: &mut Writer, state: DaemonState, settings: Option<&SyncDaemon>) {
     let state: u32 = if state == DaemonState::Master { 1 } else { 2 };
     to.nest(top::DAEMON, |to| {
-        to.put(daemon::STATE, state.to_ne_bytes())
-            .put_text(daemon::INTERFACE, &settings.interface)
+        to.put(daemon::STATE, state.to_ne_bytes());
+        let Some(settings) = settings else { return };
+        to.put_text(daemon::INTERFACE, &settings.interface)
             .put(daemon::ID, u32::from(settings.id).to_ne_bytes());
         for (kind, value) in [(daemon::MAX_LEN, settings.max_len), (daemon::PORT, settings.port)] {
             value.map(|value| to.put(kind, value.to_ne_bytes()));
@@ -201,11 +197,10 @@ pub(super) fn decode_service(payload: &[u8]) -> Answer<Option<(ServiceKey, Servi
             ServiceKey::Endpoint { address, port, protocol: Protocol(found.need(service::PROTOCOL)?) }
         }
     };
-    let scheduler: String = found.or_default(service::SCHEDULER)?;
     let [f0, f1, f2, f3, ..]: [u8; 8] = found.need(service::FLAGS)?;
     let netmask = found.need(service::NETMASK)?;
     let mut settings = Service {
-        scheduler: if scheduler.is_empty() { NO_SCHEDULER.to_owned() } else { scheduler },
+        scheduler: found.need(service::SCHEDULER)?,
         flags: u32::from_ne_bytes([f0, f1, f2, f3]) & !service_flag::HASHED,
         timeout: found.need(service::TIMEOUT)?,
         netmask: if family == Family::Ipv4 { u32::from_be(netmask) } else { netmask },
@@ -366,7 +361,7 @@ mod tests {
 
         #[test]
         fn a_server_is_read_as_it_was_written((key, settings) in any_server()) {
-            let payload = reply(|to| put_server(to, &key, Some(&settings)));
+            let payload = reply(|to| put_server(to, &vip(), &key, Some(&settings)));
             prop_assert_eq!(
                 decode_server(&payload, Family::of(key.address)),
                 Ok(Some((key, settings, Counters::default())))
@@ -375,7 +370,7 @@ mod tests {
 
         #[test]
         fn a_daemon_is_read_as_it_was_written((state, settings) in any_daemon()) {
-            let payload = reply(|to| put_daemon(to, state, &settings));
+            let payload = reply(|to| put_daemon(to, state, Some(&settings)));
             prop_assert_eq!(decode_daemon(&payload), Ok(Some((state, settings))));
         }
 
@@ -394,8 +389,8 @@ mod tests {
         ) {
             let replies = [
                 reply(|to| put_service(to, &key, Some((&settings, &settings.scheduler)))),
-                reply(|to| put_server(to, &server, Some(&server_settings))),
-                reply(|to| put_daemon(to, state, &daemon)),
+                reply(|to| put_server(to, &key, &server, Some(&server_settings))),
+                reply(|to| put_daemon(to, state, Some(&daemon))),
             ];
             for mut reply in replies {
                 for length in 0..reply.len() {

@@ -17,7 +17,7 @@ use crate::model::{
     DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Servers, Service, ServiceKey,
     SyncDaemon, Timeouts, Tunnel, service_flag,
 };
-use crate::observed::{ObservedIpvs, Scope, ServerScope};
+use crate::observed::{ObservedIpvs, Scope};
 use crate::plan::{Change, Needs};
 
 /// Runs a test with a kernel that has IPVS and an interface, 192.0.2.254 and 2001:db8::fe, with real servers behind.
@@ -63,7 +63,12 @@ fn real(forward: Forward, weight: u32) -> RealServer {
 }
 
 fn table(kernel: &mut Linux) -> ObservedIpvs {
-    kernel.observe(&Scope::default()).unwrap().ipvs.unwrap()
+    table_of(kernel, Ownership { exclusive: true, ..Ownership::default() })
+}
+
+fn table_of(kernel: &mut Linux, ours: Ownership) -> ObservedIpvs {
+    let scope = Scope { interfaces: [].into(), parameters: [].into(), servers: Some(ours) };
+    kernel.observe(&scope).unwrap().ipvs.unwrap()
 }
 
 fn add(key: ServiceKey, new: &Service, servers: &Servers) -> Change {
@@ -255,17 +260,17 @@ fn refusals_are_told_where_they_belong() {
 #[ignore = "needs root and a kernel with IPVS: run tests/run"]
 fn looking_for_schedulers_finds_them_and_changes_nothing() {
     with_ipvs(|kernel| {
-        let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect();
-        let needs = Needs { schedulers: names(&["rr", "mh", "none"]), engines: names(&["sip"]) };
+        let needs = Needs::from([("rr", ""), ("mh", ""), ("none", ""), ("none", "sip")]);
         assert_eq!(kernel.prepare(&needs), []);
-        let needs = Needs { schedulers: names(&["nosuch", "rr"]), engines: names(&["h323"]) };
+        // In the order of names: "none" comes before "nosuch".
+        let needs = Needs::from([("nosuch", ""), ("rr", ""), ("none", "h323")]);
         let errors: Vec<String> = kernel.prepare(&needs).iter().map(ToString::to_string).collect();
         assert_eq!(errors.len(), 2, "{errors:?}");
         assert!(
-            errors[0].contains("this kernel has no scheduler `nosuch` (ENOENT); `modprobe ip_vs_nosuch`"),
+            errors[1].contains("this kernel has no scheduler `nosuch` (ENOENT); `modprobe ip_vs_nosuch`"),
             "{errors:?}"
         );
-        assert!(errors[1].contains("`modprobe ip_vs_pe_h323`"), "{errors:?}");
+        assert!(errors[0].contains("`modprobe ip_vs_pe_h323`"), "{errors:?}");
         assert!(table(kernel).services.is_empty());
     });
 }
@@ -364,8 +369,7 @@ fn a_large_table_goes_in_and_comes_back() {
         }
 
         let ours = Ownership { vips: ["192.0.2.2".parse().unwrap()].into(), ..Ownership::default() };
-        let scope = Scope { servers: ServerScope::Owned(ours), ..Scope::default() };
-        let foreign = kernel.observe(&scope).unwrap().ipvs.unwrap();
+        let foreign = table_of(kernel, ours);
         assert_eq!(foreign.services.len(), 501);
         assert!(foreign.services.values().all(|service| service.servers.is_empty()));
 

@@ -20,7 +20,7 @@ mod sysctl;
 use nix::errno::Errno;
 
 use crate::model::AddressKey;
-use crate::observed::{Observed, Scope, ServerScope};
+use crate::observed::{Observed, Scope};
 use crate::plan::{Change, Needs};
 
 use ipvs::Ipvs;
@@ -82,10 +82,10 @@ impl Kernel for Linux {
             (observed.interfaces, observed.addresses) = self.addresses.observe(&scope.interfaces)?;
         }
         // Before the parameters: those of IPVS exist only once its module is loaded.
-        if scope.servers != ServerScope::Nothing {
+        if let Some(whose) = &scope.servers {
             observed.ipvs = match self.ipvs() {
                 Err(error) if error.errno == Some(Errno::ENOENT) => None,
-                ipvs => Some(ipvs?.observe(&scope.servers)?),
+                ipvs => Some(ipvs?.observe(whose)?),
             };
         }
         for parameter in &scope.parameters {
@@ -168,7 +168,7 @@ mod tests {
             let scope = Scope {
                 interfaces: [lo()].into(),
                 parameters: [parameter.clone(), Parameter::ArpIgnore("nosuch0".to_owned())].into(),
-                servers: ServerScope::Nothing,
+                servers: None,
             };
             let observed = kernel.observe(&scope).unwrap();
             assert_eq!(observed.parameters, [(parameter.clone(), "2".to_owned())].into());

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use crate::check::{Checked, Finding, Severity};
-use crate::text::shown;
+use crate::text::{counted, shown};
 
 use super::Exit;
 
@@ -17,7 +17,6 @@ pub fn exit(checked: &Checked) -> Exit {
     }
 }
 
-/// For people.
 pub fn text(checked: &Checked) -> String {
     let mut text = String::new();
     for invalid in &checked.invalid {
@@ -57,10 +56,9 @@ pub fn text(checked: &Checked) -> String {
         (count(Severity::Warning), "warning"),
         (count(Severity::Info), "hint"),
     ];
-    let counted = counts.into_iter().filter(|(count, word)| *count > 0 || *word != "invalid file");
-    let numbered =
-        counted.map(|(count, word)| format!("{count} {word}{}", if count == 1 { "" } else { "s" }));
-    text + &format!("Found: {}\n", numbered.collect::<Vec<_>>().join(", "))
+    let counts = counts.into_iter().filter(|(count, word)| *count > 0 || *word != "invalid file");
+    let counts: Vec<String> = counts.map(|(count, word)| counted(count, word)).collect();
+    text + &format!("Found: {}\n", counts.join(", "))
 }
 
 /// For programs.

@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::model::Role;
 use crate::reconcile::Outcome;
 use crate::state::record::LastRun;
-use crate::text::{clean, clean_json};
+use crate::text::{clean, clean_json, counted};
 
 /// As help and manual have them.
 pub const EXIT_STATUS: &str = "\
@@ -59,14 +59,10 @@ pub fn outcome(outcome: &Outcome) -> String {
     let fallback = outcome.fallback.iter();
     let mut lines: Vec<(Level, String)> =
         fallback.map(|why| error(format!("the desired-state file is not usable, {used}:\n{why}"))).collect();
-    let mut made = 0;
-    lines.extend(outcome.done.iter().map(|(change, failure)| match failure {
+    lines.extend(outcome.done.iter().enumerate().map(|(place, (change, failure))| match failure {
         Some(failure) => error(format!("failed: {failure}")),
-        None => {
-            made += 1;
-            let level = if made > LOGGED { Level::Debug } else { Level::Info };
-            (level, format!("{} {change}", change.sign()))
-        }
+        None if place < LOGGED => (Level::Info, format!("{} {change}", change.sign())),
+        None => (Level::Debug, format!("{} {change}", change.sign())),
     }));
     lines.extend(outcome.persisted.iter().map(|file| (Level::Info, file.clone())));
     let refuses = "its services could not be made, so it would refuse every client";
@@ -81,9 +77,6 @@ pub fn outcome(outcome: &Outcome) -> String {
         (None, _) => figures(&outcome.run),
     };
     lines.push((Level::Info, role + &sum));
-    if made > LOGGED {
-        log::info!("{} changes, of which the log names the first {LOGGED}", outcome.run.changes);
-    }
     lines.iter().for_each(|(level, line)| log::log!(*level, "{line}"));
     lines.into_iter().map(|(_, line)| line + "\n").collect()
 }
@@ -91,8 +84,7 @@ pub fn outcome(outcome: &Outcome) -> String {
 fn figures(run: &LastRun) -> String {
     let changes = match (run.changes, run.failed) {
         (0, 0) => "in sync, no change".to_owned(),
-        (1, 0) => "1 change".to_owned(),
-        (changes, 0) => format!("{changes} changes"),
+        (changes, 0) => counted(changes, "change"),
         (changes, failed) => format!("{changes} changes, {failed} failed"),
     };
     let announced = run.announced.map(|after| format!(", VIP announced after {after:.1} ms"));

@@ -5,7 +5,8 @@
 use serde_json::{Value, json};
 
 use crate::model::Role;
-use crate::plan::{Change, Phase, Plan, Step};
+use crate::plan::{Change, Phase, Plan};
+use crate::text::counted;
 
 /// A plan as text: one line a change, and below it the equivalent commands.
 pub fn text(instance: &str, role: Role, plan: &Plan) -> String {
@@ -20,13 +21,12 @@ pub fn text(instance: &str, role: Role, plan: &Plan) -> String {
         };
         text.extend(change.commands().iter().map(|command| format!("      {command}\n")));
     }
-    let count = plan.changes().count();
-    text + &format!("{instance} {role}: {count} difference{}\n", if count == 1 { "" } else { "s" })
+    text + &format!("{instance} {role}: {}\n", counted(plan.changes().count(), "difference"))
 }
 
-/// A plan as JSON.
 pub fn as_json(instance: &str, role: Role, plan: &Plan) -> String {
-    let row = |phase: Phase, change: &Change| {
+    let changes = plan.steps.iter().flat_map(|step| step.changes.iter().map(|change| (step.phase, change)));
+    let row = |(phase, change): (Phase, &Change)| {
         json!({
             "phase": phase,
             "sign": change.sign(),
@@ -36,7 +36,6 @@ pub fn as_json(instance: &str, role: Role, plan: &Plan) -> String {
             "change": change,
         })
     };
-    let rows = |step: &Step| step.changes.iter().map(|change| row(step.phase, change)).collect::<Vec<_>>();
-    let changes: Vec<Value> = plan.steps.iter().flat_map(rows).collect();
+    let changes: Vec<Value> = changes.map(row).collect();
     super::json(&json!({ "version": 1, "instance": instance, "role": role, "changes": changes }))
 }

@@ -10,6 +10,7 @@ use crate::observed::Counters;
 use crate::state::stamp::seconds_now;
 use crate::state::sysctl_d;
 use crate::status::{Server, Status, VirtualService};
+use crate::text::counted;
 
 pub fn exit(status: &Status) -> Exit {
     match (&status.file_problem, status.healthy) {
@@ -51,8 +52,7 @@ fn verdict(status: &Status) -> String {
     };
     text += &match status.count() {
         0 => ", in sync".to_owned(),
-        1 => ", OUT OF SYNC, 1 difference".to_owned(),
-        count => format!(", OUT OF SYNC, {count} differences"),
+        count => format!(", OUT OF SYNC, {}", counted(count, "difference")),
     };
     if !status.complete && status.count() > 0 {
         text += ", the last run did not end";
@@ -60,12 +60,11 @@ fn verdict(status: &Status) -> String {
     if status.file_problem.is_some() {
         text += ", the desired-state file is INVALID";
     }
-    let problems = status.vips.iter().filter(|vip| vip.problem.is_some());
-    let problems: Vec<_> = problems.map(|vip| vip.address).collect();
-    text + &match problems.as_slice() {
-        [] => String::new(),
-        [vip] => format!(", {vip}: PROBLEM"),
-        [vip, more @ ..] => format!(", {vip} and {} more: PROBLEM", more.len()),
+    let mut problems = status.vips.iter().filter(|vip| vip.problem.is_some()).map(|vip| vip.address);
+    text + &match (problems.next(), problems.count()) {
+        (None, _) => String::new(),
+        (Some(vip), 0) => format!(", {vip}: PROBLEM"),
+        (Some(vip), more) => format!(", {vip} and {more} more: PROBLEM"),
     }
 }
 
@@ -147,15 +146,13 @@ fn services(status: &Status) -> String {
     } else if status.services.is_empty() && status.role != Role::Master {
         text += &format!("\nServices: none while {}\n", status.role);
     }
+    let own = status.services.iter().map(|service| ((0, "Services".to_owned()), service));
+    let foreign = status.foreign_services.iter().map(|service| match &service.instance {
+        Some(name) => ((1, format!("Services of {name}")), service),
+        None => ((2, "Foreign services (never touched)".to_owned()), service),
+    });
     let mut tables: BTreeMap<(u8, String), Vec<&VirtualService>> = BTreeMap::new();
-    for service in &status.services {
-        tables.entry((0, "Services".to_owned())).or_default().push(service);
-    }
-    for service in &status.foreign_services {
-        let unowned = || (2, "Foreign services (never touched)".to_owned());
-        let title = service.instance.as_ref().map_or_else(unowned, |name| (1, format!("Services of {name}")));
-        tables.entry(title).or_default().push(service);
-    }
+    own.chain(foreign).for_each(|(title, service)| tables.entry(title).or_default().push(service));
     text.extend(tables.into_iter().map(|((_, title), services)| table(&title, &services)));
     text
 }

@@ -141,8 +141,7 @@ fn runs_say_what_they_said() {
         ..Outcome::default()
     };
     let refused = Error {
-        operation: "adding address".into(),
-        object: "192.0.2.100 on lo".into(),
+        operation: "adding address 192.0.2.100 on lo".into(),
         errno: Some(Errno::EPERM),
         detail: "not permitted".into(),
         remedy: Some("run as root or with CAP_NET_ADMIN".into()),

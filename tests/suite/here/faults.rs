@@ -60,8 +60,7 @@ struct Failing {
 
 fn refusal(what: &str, errno: Errno) -> Error {
     Error {
-        operation: "trying".into(),
-        object: what.into(),
+        operation: format!("trying {what}"),
         errno: Some(errno),
         detail: "told to fail".into(),
         remedy: None,
