@@ -15,7 +15,6 @@ use crate::state::record::{self, Record};
 use crate::state::stamp::seconds_now;
 use crate::state::{drain, last_good};
 
-/// Where the desired state comes from.
 #[derive(Clone, Debug)]
 pub struct Basis {
     /// The instance's file, or what is wrong with it
@@ -46,7 +45,6 @@ impl Basis {
         }
     }
 
-    /// What is wrong with the instance's file.
     pub fn problem(&self) -> Option<&str> {
         self.file.as_ref().err().map(String::as_str)
     }
@@ -96,7 +94,6 @@ impl Goal {
         Ok(Self { desired, owned, scope, problem: drained.err() })
     }
 
-    /// What differs from it.
     pub fn plan(&self, observed: &Observed) -> Plan {
         Plan::between(&self.desired, observed, &self.owned)
     }

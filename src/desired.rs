@@ -40,11 +40,9 @@ pub struct Desired {
 /// What becomes of the parameters' file in /etc/sysctl.d.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Persist {
-    /// Not ours to touch
     #[default]
     Leave,
     Keep,
-    /// It goes, if it is there
     Remove,
 }
 
@@ -95,7 +93,6 @@ impl Desired {
         desired.daemon = config.daemon.clone().map(|daemon| (state, daemon));
         desired
     }
-    /// Where VIPs stand for clients while MASTER.
     pub fn client_side(&self) -> impl Iterator<Item = &AddressKey> {
         self.addresses.keys().chain(&self.off).filter(|key| !key.is_on_lo())
     }

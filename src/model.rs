@@ -39,7 +39,6 @@ pub enum Role {
 }
 
 impl Role {
-    /// The word as it is typed on the command line.
     pub fn command(self) -> String {
         self.to_string().to_lowercase()
     }
@@ -54,14 +53,12 @@ impl fmt::Display for Role {
 impl FromStr for Role {
     type Err = ();
 
-    /// Reads a role in any case.
     fn from_str(text: &str) -> Result<Self, ()> {
         let word = text.to_ascii_uppercase();
         Self::deserialize(word.into_deserializer()).map_err(|_: serde::de::value::Error| ())
     }
 }
 
-/// Address family of a service or an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(inline, description = ""))]
 #[serde(rename_all = "lowercase")]
@@ -232,7 +229,6 @@ impl Service {
         }
     }
 
-    /// The settings by name, as a change shows them.
     pub fn fields(&self, family: Family) -> Vec<(&'static str, String)> {
         let persistence = if self.is_persistent() { format!("{}s", self.timeout) } else { "off".to_owned() };
         vec![
@@ -319,7 +315,6 @@ pub struct RealServer {
 pub type Servers = BTreeMap<ServerKey, RealServer>;
 
 impl RealServer {
-    /// The forwarding method as tables show it, with the way of wrapping: `nat`, `tun/ipip`, `tun/gue:6080`.
     pub fn forwarding(&self) -> String {
         let mut words = self.forward.to_string();
         if self.forward == Forward::TUN {

@@ -20,10 +20,8 @@ use crate::model::{
 pub struct Observed {
     /// Addresses on lo and on the client-side interfaces; one can be there with several prefix lengths.
     pub addresses: Vec<ObservedAddress>,
-    /// Interfaces that were asked for and exist, and whether they are up.
     #[serde(default)]
     pub interfaces: BTreeMap<String, Interface>,
-    /// Parameters that were asked for and exist.
     #[serde(with = "pairs")]
     pub parameters: BTreeMap<Parameter, String>,
     /// IPVS, or `None` when the kernel has none loaded.
@@ -31,7 +29,6 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// The IPVS state; an empty one when the kernel has none.
     pub fn table(&self) -> Cow<'_, ObservedIpvs> {
         self.ipvs.as_ref().map_or_else(Cow::default, Cow::Borrowed)
     }
@@ -77,7 +74,6 @@ impl ObservedAddress {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedIpvs {
-    /// Every service of the table, ours and others'.
     #[serde(with = "pairs")]
     pub services: BTreeMap<ServiceKey, ObservedService>,
     pub timeouts: Timeouts,
@@ -140,7 +136,6 @@ pub struct Rates {
     pub bytes_out: u64,
 }
 
-/// What is read.
 #[derive(Clone, Debug)]
 pub struct Scope {
     /// Interfaces whose addresses and links matter.
@@ -152,7 +147,6 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// What a plan for `desired` looks at.
     pub fn of(desired: &Desired, owned: &Owned) -> Self {
         let addresses = desired.client_side().chain(&owned.addresses);
         let interfaces = addresses.map(|key| key.interface.clone()).chain(["lo".to_owned()]).collect();

@@ -95,10 +95,8 @@ pub struct Step {
     pub changes: Vec<Change>,
 }
 
-/// The ordered difference between a wanted and an observed state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Phases with something to do
     pub steps: Vec<Step>,
 }
 
@@ -249,7 +247,6 @@ fn service_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec
     changes
 }
 
-/// What is to be done on lo, or on the client-side interfaces.
 fn address_changes(on_lo: bool, desired: &Desired, observed: &Observed, owned: &Owned) -> Vec<Change> {
     let found = || observed.addresses.iter().filter(|found| found.key.is_on_lo() == on_lo);
     let mut changes = Vec::new();
@@ -286,12 +283,10 @@ impl Change {
         }
     }
 
-    /// Whether it goes to IPVS over netlink.
     pub fn is_ipvs(&self) -> bool {
         !matches!(self, Self::Parameter { .. } | Self::Address { .. })
     }
 
-    /// Open connections that this change may cost.
     pub fn connections(&self) -> u64 {
         match self {
             Self::Service { connections, .. } | Self::Server { connections, .. } => *connections,

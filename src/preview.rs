@@ -27,7 +27,6 @@ pub struct Preview {
     pub desired: Desired,
     pub record: Option<Record>,
     pub basis: Basis,
-    /// Services that other instances of this host have made
     pub others: BTreeMap<ServiceKey, String>,
 }
 

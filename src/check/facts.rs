@@ -19,7 +19,6 @@ use crate::names;
 /// Where keepalived may be installed, and timeout(1).
 const PATH: &str = "/usr/sbin:/usr/local/sbin:/usr/bin:/bin";
 
-/// A valid desired-state file.
 #[derive(Debug, Serialize)]
 pub struct File {
     #[serde(rename = "file")]
@@ -91,7 +90,6 @@ impl Host {
         value("all").max(value(interface))
     }
 
-    /// Whether an address is one of this host's own.
     pub fn has_address(&self, address: IpAddr) -> bool {
         address.is_loopback() || self.addresses.iter().any(|(_, own, _)| *own == address)
     }

@@ -121,7 +121,6 @@ fn check_reachable(file: &File, vip: &Vip, input: Input<'_>, found: &mut Finding
     }
 }
 
-/// Interfaces and kernel modules.
 fn needs(host: &Host, file: &File, found: &mut Findings) {
     let daemon = file.config.daemon.iter().map(|daemon| daemon.interface.clone());
     for name in file.config.interfaces().into_iter().chain(daemon) {

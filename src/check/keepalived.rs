@@ -123,7 +123,6 @@ fn roles(block: &Block<'_>, conf: &Conf<'_>, found: &mut Findings) {
     }
 }
 
-/// An instance's own settings.
 fn vrrp(block: &Block<'_>, found: &mut Findings) {
     let at = block.at;
     let drops = if block.is_on("strict_mode", "vrrp_strict") {

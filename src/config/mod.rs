@@ -40,7 +40,6 @@ pub struct Config {
     pub services: BTreeMap<ServiceKey, WantedService>,
 }
 
-/// A virtual address and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vip {
     pub address: IpAddr,

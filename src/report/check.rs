@@ -61,7 +61,6 @@ pub fn text(checked: &Checked) -> String {
     text + &format!("Found: {}\n", counts.join(", "))
 }
 
-/// For programs.
 pub fn as_json(checked: &Checked) -> String {
     super::json(checked)
 }
