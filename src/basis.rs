@@ -4,11 +4,16 @@
 //! the same for `reconcile`, which works towards it, and for `preview`, which only looks. Leaves reading a file to
 //! `config`, its meaning to `desired`, what is kept to `state`.
 
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
 use crate::config::Config;
 use crate::config::source::{Invalid, Source};
 use crate::desired::Desired;
 use crate::instance::Instance;
-use crate::model::{Owned, Role};
+use crate::kernel;
+use crate::model::{AddressKey, Owned, Role};
 use crate::observed::{Observed, Scope};
 use crate::plan::Plan;
 use crate::state::record::{self, Record};
@@ -24,6 +29,15 @@ pub struct Basis {
     pub config: Option<Config>,
     /// The meaning came from the compiled copy
     pub compiled: bool,
+    pub version: Option<Version>,
+}
+
+/// What changes with a file's content: its device, number, size, and the time of its last change.
+pub type Version = ([u64; 3], [i64; 2]);
+
+fn version(path: &Path) -> Option<Version> {
+    let file = std::fs::metadata(path).ok()?;
+    Some(([file.dev(), file.ino(), file.size()], [file.ctime(), file.ctime_nsec()]))
 }
 
 impl Basis {
@@ -36,17 +50,51 @@ impl Basis {
             let config = kept.map_or_else(|| Config::parse(&source), Ok)?;
             Ok((source, config, compiled))
         };
+        let version = version(&instance.path);
         match read(&instance.path) {
-            Ok((source, config, compiled)) => Self { file: Ok(source), config: Some(config), compiled },
+            Ok((source, config, compiled)) => {
+                Self { file: Ok(source), config: Some(config), compiled, version }
+            }
             Err(error) => {
                 let config = read(&last_good::path(&instance.name)).ok().map(|(_, config, _)| config);
-                Self { file: Err(format!("{error:#}")), config, compiled: false }
+                Self { file: Err(format!("{error:#}")), config, compiled: false, version }
             }
         }
     }
 
+    /// The last good copy, when the kernel refuses what the file says.
+    pub fn fall_back(&mut self, instance: &Instance, why: &str) -> bool {
+        let Ok(Source { text, .. }) = &self.file else { return false };
+        let path = last_good::path(&instance.name);
+        let kept = Source::read(&path).ok().filter(|kept| kept.text != *text);
+        let Some(config) = kept.and_then(|kept| Config::parse(&kept).ok()) else { return false };
+        (self.file, self.config) =
+            (Err(format!("this kernel refuses {}: {why}", instance.path.display())), Some(config));
+        true
+    }
+
     pub fn problem(&self) -> Option<&str> {
         self.file.as_ref().err().map(String::as_str)
+    }
+
+    /// Whether the file is still the one that was read.
+    pub fn is_current(&self, instance: &Instance) -> bool {
+        self.version == version(&instance.path)
+    }
+
+    /// Puts the links' own names in place of alternative ones, which addresses and parameters do not go by; tells whether
+    /// there were any.
+    pub fn use_own_names(&mut self, observed: &Observed) -> bool {
+        let Some(config) = &mut self.config else { return false };
+        let (mut renamed, daemon) = (false, config.daemon.iter_mut().map(|daemon| &mut daemon.interface));
+        for name in config.vips.iter_mut().filter_map(|vip| vip.interface.as_mut()).chain(daemon) {
+            let own = observed.interfaces.get(name).map_or(name.clone(), |link| link.name.clone());
+            renamed |= own != *name;
+            *name = own;
+        }
+        // The compiled copy is of the text, whatever the links are called today.
+        self.compiled |= renamed;
+        renamed
     }
 
     /// The state wanted in a role; none for a MASTER that has no file to go by: then nothing may be touched.
@@ -69,6 +117,7 @@ fn desired_from_record(owned: &Owned) -> Desired {
 /// What is wanted of an instance, and what of the kernel that concerns.
 #[derive(Debug)]
 pub struct Goal {
+    name: String,
     pub desired: Desired,
     /// What earlier runs made, and the values found before that come back
     pub owned: Owned,
@@ -78,23 +127,65 @@ pub struct Goal {
 }
 
 impl Goal {
-    /// What is wanted in a role, after what a record says.
-    pub fn of(name: &str, basis: &Basis, role: Role, record: Option<&Record>) -> Result<Self, Invalid> {
+    /// What is wanted in a role, after what a record says; or, when it `drains`, before that.
+    pub fn of(
+        name: &str,
+        basis: &Basis,
+        role: Role,
+        record: Option<&Record>,
+        drains: bool,
+    ) -> Result<Self, Invalid> {
         let mut owned = record.map(|record| record.owned.clone()).unwrap_or_default();
-        let mut desired = basis.desired(role, &owned)?;
+        let drains = drains && role == Role::Backup;
+        let mut desired = match basis.config.as_ref().filter(|config| drains && !config.drain.is_zero()) {
+            Some(config) => Desired::draining(config),
+            None => basis.desired(role, &owned)?,
+        };
         let drained = drain::read(name).map(|list| drain::apply(&list, &mut desired, seconds_now()));
+        if basis.config.as_ref().and_then(|config| config.arp).is_some_and(|arp| arp.restore) {
+            owned.originals.append(&mut record::originals());
+        }
         if desired.restore {
             // What another instance wants set stays set; the last one to leave restores it.
             let others = record::others(name);
-            owned
-                .originals
-                .retain(|name, _| !others.values().any(|other| other.owned.parameters.contains(name)));
+            let wanted = |name: &_| others.values().any(|other| other.owned.parameters.contains(name));
+            owned.originals.retain(|name, _| !wanted(name));
         }
-        let scope = Scope::of(&desired, &owned);
-        Ok(Self { desired, owned, scope, problem: drained.err() })
+        let mut scope = Scope::of(&desired, &owned);
+        if !desired.active {
+            scope.expected.extend(basis.config.iter().flat_map(|config| config.services.keys()));
+        }
+        Ok(Self { name: name.to_owned(), desired, owned, scope, problem: drained.err() })
     }
 
+    /// Who leaves finds what it has put on a link that is called otherwise by now; tells whether there is any.
+    pub fn follow(&mut self, observed: &Observed) -> bool {
+        // Another link can have the name by now.
+        let is_it = |name, index| observed.interfaces.get(name).is_some_and(|link| link.index == index);
+        let links =
+            self.owned.links.iter().filter(|(name, index)| !self.desired.active && !is_it(*name, **index));
+        let renamed: BTreeMap<_, _> =
+            links.filter_map(|(name, index)| Some((name.clone(), kernel::name_of(*index)?))).collect();
+        let now = |key: &AddressKey| {
+            let interface = renamed.get(&key.interface)?.clone();
+            Some(AddressKey { interface, address: key.address })
+        };
+        let moved: Vec<AddressKey> = self.owned.addresses.iter().filter_map(now).collect();
+        let follows = !moved.is_empty();
+        self.owned.addresses.extend(moved);
+        if follows {
+            self.scope.interfaces = Scope::of(&self.desired, &self.owned).interfaces;
+        }
+        follows
+    }
+
+    /// What differs from it, but for what another instance of this host has by now.
     pub fn plan(&self, observed: &Observed) -> Plan {
-        Plan::between(&self.desired, observed, &self.owned)
+        let plan = Plan::between(&self.desired, observed, &self.owned);
+        if !plan.changes().any(|change| change.sign() == '-') {
+            return plan;
+        }
+        let others: Vec<Owned> = record::others(&self.name).into_values().map(|other| other.owned).collect();
+        plan.without(&others)
     }
 }

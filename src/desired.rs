@@ -4,6 +4,7 @@
 //! result with what the kernel has.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Config, WantedService};
@@ -26,10 +27,8 @@ pub struct Desired {
     pub ownership: Ownership,
     pub timeouts: Timeouts,
     pub daemon: Option<(DaemonState, SyncDaemon)>,
-    /// Addresses to announce once they stand, how often, and how far apart
+    /// Addresses to announce once they stand
     pub announce: BTreeSet<AddressKey>,
-    pub announce_count: u32,
-    pub announce_interval: Duration,
     pub persist: Persist,
     /// How long connections may live on between the VIP's leaving the interface and the rest
     pub drain: Duration,
@@ -50,14 +49,8 @@ impl Desired {
     /// The state wanted in a role (placement: the table of the manual).
     pub fn for_role(config: &Config, role: Role) -> Self {
         let active = role == Role::Master;
-        let mut desired = Self {
-            active,
-            timeouts: config.timeouts,
-            announce_count: config.announce.0,
-            announce_interval: config.announce.1,
-            ownership: config.ownership(),
-            ..Self::default()
-        };
+        let mut desired =
+            Self { active, timeouts: config.timeouts, ownership: config.ownership(), ..Self::default() };
         for vip in &config.vips {
             let mut place = |key: AddressKey, label: &Option<String>, stands| match stands {
                 true => _ = desired.addresses.insert(key, label.clone()),
@@ -67,22 +60,22 @@ impl Desired {
             if let Some(interface) = &vip.interface {
                 let key = AddressKey { interface: interface.clone(), address: vip.address };
                 place(key.clone(), &None, active);
-                if active && config.announce.0 > 0 {
+                if active && !config.announce.is_empty() {
                     desired.announce.insert(key);
                 }
             }
         }
+        desired.persist = Persist::Remove;
         if let Some(arp) = config.arp {
             desired.restore = arp.restore && !active && !config.keep_vips;
-            desired.persist = if arp.persist && !desired.restore { Persist::Keep } else { Persist::Remove };
+            if arp.persist && !desired.restore {
+                desired.persist = Persist::Keep;
+            }
             let names = config.interfaces().into_iter().chain(["all".to_owned(), "lo".to_owned()]);
             for name in names.filter(|_| !desired.restore) {
                 desired.parameters.insert(Parameter::ArpIgnore(name.clone()), arp.ignore.to_string());
                 desired.parameters.insert(Parameter::ArpAnnounce(name), arp.announce.to_string());
             }
-        }
-        if role == Role::Backup {
-            desired.drain = config.drain;
         }
         if active || config.keep_services {
             desired.services = config.services.clone();
@@ -93,6 +86,21 @@ impl Desired {
         desired.daemon = config.daemon.clone().map(|daemon| (state, daemon));
         desired
     }
+
+    /// On the way from MASTER, while connections are waited for: clients no longer find the VIPs, and those who are here
+    /// are served on, because the VIPs stay on lo and the services get no new connections.
+    pub fn draining(config: &Config) -> Self {
+        let mut desired = Self::for_role(config, Role::Master);
+        (desired.active, desired.drain) = (false, config.drain);
+        desired.announce.clear();
+        let (stay, leave) = desired.addresses.into_iter().partition(|(key, _)| key.is_on_lo());
+        (desired.addresses, desired.off) = (stay, BTreeMap::into_keys(leave).collect());
+        for wanted in desired.services.values_mut() {
+            Arc::make_mut(&mut wanted.servers).values_mut().for_each(|server| server.weight = 0);
+        }
+        desired
+    }
+
     pub fn client_side(&self) -> impl Iterator<Item = &AddressKey> {
         self.addresses.keys().chain(&self.off).filter(|key| !key.is_on_lo())
     }

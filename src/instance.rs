@@ -41,14 +41,15 @@ pub fn find(config: Option<&Path>, name: Option<&str>) -> Result<Instance, Unkno
     let impossible = |name: &&str| {
         name.is_empty() || name.starts_with('.') || name.chars().any(|c| c == '/' || c.is_control())
     };
-    if let Some(name) = name.filter(impossible) {
+    let stem = config.map(|path| path.file_stem().unwrap_or_default().to_string_lossy());
+    let called = name.or(stem.as_deref());
+    if let Some(name) = called.filter(impossible) {
         return Err(Unknown(format!("`{}` cannot be an instance's name", name.escape_default())));
     }
-    if let Some(path) = config {
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    if let (Some(path), Some(name)) = (config, called) {
         // The working directory is left before the file is read.
         let path = std::path::absolute(path).unwrap_or(path.to_owned());
-        return Ok(Instance { name: name.unwrap_or(&stem).to_owned(), path });
+        return Ok(Instance { name: name.to_owned(), path });
     }
     // A file that is missing today had its run before: the last good copy or the record serves.
     let serves = |Instance { name, path }: &Instance| {

@@ -8,6 +8,7 @@
 //! Owns the flow from a command line to an exit status. The library is no stable interface: it exists for the binary and
 //! its tests.
 
+pub mod announcer;
 pub mod basis;
 pub mod check;
 pub mod cli;
@@ -47,7 +48,9 @@ use model::Role;
 use preview::Preview;
 use reconcile::Request;
 use report::{Exit, json, print_raw, print_text};
-use state::{drain, lock, record, sysctl_d};
+use state::lock::Claim;
+use state::stamp::Stamp;
+use state::{drain, record, sysctl_d};
 use status::Status;
 
 pub fn main() -> ExitCode {
@@ -64,6 +67,7 @@ pub fn main() -> ExitCode {
             Exit::Usage
         }
     };
+    process::end();
     ExitCode::from(exit as u8)
 }
 
@@ -98,6 +102,10 @@ fn run(cli: Cli, started: Instant) -> Result<Exit> {
         Command::Backup(args) => take(Some(Role::Backup), args),
         Command::Fault(args) => take(Some(Role::Fault), args),
         Command::Stop(args) => take(Some(Role::Stop), args),
+        Command::Apply(RoleArgs { instance, .. }) if announcer::is_one() => {
+            process::drop_privileges_and_cwd();
+            announcer::repeat(&mut Linux::default(), &find(instance.as_deref())?).map(|()| Exit::Done)
+        }
         Command::Apply(args) => take(None, args),
         Command::Notify { kind, name, state, .. } => match state.parse() {
             Ok(role) => carry_out(find(Some(&name))?, Some(role), "notify", started),
@@ -149,10 +157,10 @@ fn carry_out(instance: Instance, role: Option<Role>, command: &str, started: Ins
     process::block_signals();
     process::log_for(&instance.name);
     process::drop_privileges_and_cwd();
-    let request = Request { instance, role, command: command.to_owned(), started };
-    let outcome = reconcile::run(&mut Linux::default(), &request, |outcome| {
-        print_text(&report::outcome(outcome));
-    })?;
+    let request =
+        Request { instance, role, command: command.to_owned(), started, announcer: announcer::start };
+    let outcome = reconcile::run(&mut Linux::default(), &request)?;
+    print_text(&report::outcome(&outcome));
     Ok(report::exit_of(&outcome))
 }
 
@@ -164,7 +172,13 @@ fn edit_drains(
 ) -> Result<Exit> {
     process::log_for(&instance.name);
     // Two who change the list at once would lose one's change.
-    let lock = lock::hold(&instance.name)?;
+    let claim = Claim {
+        stamp: &Stamp::own()?,
+        instance: &instance.name,
+        patience: Duration::from_secs(5),
+        overrules: false,
+    };
+    let lock = claim.wait(|| false)?;
     let text = edit(&instance.name)?;
     drop(lock);
     log::info!("{}", text.trim_end());

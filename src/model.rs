@@ -384,16 +384,17 @@ pub struct SyncDaemon {
 }
 
 impl SyncDaemon {
-    /// Whether a running daemon is this one, as far as this one says.
+    /// Whether a running daemon is this one. What is not said is the kernel's default, but for `max_len`, whose default
+    /// follows the MTU.
     pub fn matches(&self, running: &Self) -> bool {
-        let told = Self {
-            max_len: self.max_len.or(running.max_len),
-            group: self.group.or(running.group),
-            port: self.port.or(running.port),
-            ttl: self.ttl.or(running.ttl),
-            ..self.clone()
+        let whole = |daemon: &Self| Self {
+            max_len: daemon.max_len.filter(|_| self.max_len.is_some()),
+            group: daemon.group.or(Some(IpAddr::from([224, 0, 0, 81]))),
+            port: daemon.port.or(Some(8848)),
+            ttl: daemon.ttl.or(Some(1)),
+            ..daemon.clone()
         };
-        told == *running
+        whole(self) == whole(running)
     }
 }
 
@@ -492,6 +493,11 @@ pub struct Owned {
     pub parameters: BTreeSet<Parameter>,
     /// A sync daemon was declared
     pub daemon: bool,
+    /// Indices of the links by the names that they had
+    pub links: BTreeMap<String, u32>,
+    /// VIPs with a wrong prefix that were taken off lo. One that is back is put there by somebody who would put it back
+    /// for ever.
+    pub taken: BTreeSet<(AddressKey, u8)>,
     /// Values that parameters had before they were first set
     #[serde(with = "pairs")]
     pub originals: BTreeMap<Parameter, String>,

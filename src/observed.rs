@@ -33,12 +33,20 @@ impl Observed {
         self.ipvs.as_ref().map_or_else(Cow::default, Cow::Borrowed)
     }
 
+    /// Whether it is the only address of its family on its link.
+    pub fn is_only(&self, address: &ObservedAddress) -> bool {
+        let others = self.addresses.iter().filter(|other| *other != address && !other.is_of_the_link());
+        let same = |key: &AddressKey| (key.interface.clone(), key.address.is_ipv4());
+        !others.map(|other| same(&other.key)).any(|other| other == same(&address.key))
+    }
+
     /// Whether a parameter has to be set for this value; the kernel separates several numbers with a tab.
     pub fn differs(&self, parameter: &Parameter, wanted: &str) -> bool {
         match self.parameters.get(parameter) {
             Some(found) => !found.split_whitespace().eq(wanted.split_whitespace()),
-            // Of an interface that is gone there is nothing to set; those of IPVS come with it.
-            None => matches!(parameter, Parameter::Ipvs(_)),
+            // Of an interface that is gone there is nothing to set; those of IPVS come with it, as far as this kernel has
+            // them.
+            None => matches!(parameter, Parameter::Ipvs(_)) && self.ipvs.is_none(),
         }
     }
 }
@@ -46,6 +54,11 @@ impl Observed {
 /// What a link is, as far as announcing on it goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
+    #[serde(default)]
+    pub index: u32,
+    /// Its own name, where it was asked for by an alternative one
+    #[serde(default)]
+    pub name: String,
     pub up: bool,
     /// IFF_LOWER_UP: the link has a carrier
     pub carrier: bool,
@@ -63,6 +76,16 @@ pub struct ObservedAddress {
 impl ObservedAddress {
     pub fn is_host(&self) -> bool {
         self.prefix == Family::of(self.key.address).host_prefix()
+    }
+
+    /// Whether it is another IPv4 address of the same subnet on the same link.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        let network = |found: &Self| match found.key.address {
+            IpAddr::V4(address) => Some(u64::from(address.to_bits()) >> 32_u8.saturating_sub(found.prefix)),
+            IpAddr::V6(_) => None,
+        };
+        let place = |found: &Self| Some((found.key.interface.clone(), found.prefix, network(found)?));
+        self != other && place(self).is_some_and(|own| Some(own) == place(other))
     }
 
     /// Whether it is the link's own, which the kernel makes by itself.
@@ -136,7 +159,7 @@ pub struct Rates {
     pub bytes_out: u64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Scope {
     /// Interfaces whose addresses and links matter.
     pub interfaces: BTreeSet<String>,
@@ -144,15 +167,21 @@ pub struct Scope {
     /// Services whose real servers matter, which cost a request each; every service itself is read. Without it IPVS
     /// is not read at all: [`Observed::ipvs`] stays empty.
     pub servers: Option<Ownership>,
+    /// Services that there may be, which are looked for when a list lacks them
+    pub expected: Vec<ServiceKey>,
 }
 
 impl Scope {
     pub fn of(desired: &Desired, owned: &Owned) -> Self {
         let addresses = desired.client_side().chain(&owned.addresses);
-        let interfaces = addresses.map(|key| key.interface.clone()).chain(["lo".to_owned()]).collect();
+        let daemon = desired.daemon.iter().map(|(_, daemon)| daemon.interface.clone());
+        let names = addresses.map(|key| key.interface.clone());
+        let interfaces = names.chain(daemon).chain(["lo".to_owned()]).collect();
         let originals = desired.restore.then_some(&owned.originals).into_iter().flatten();
         let parameters = desired.parameters.iter().chain(&desired.ipvs_parameters).chain(originals);
         let parameters = parameters.map(|(parameter, _)| parameter.clone()).collect();
-        Self { interfaces, parameters, servers: Some(desired.ownership.with_record(owned)) }
+        let servers = Some(desired.ownership.with_record(owned));
+        let expected = desired.services.keys().chain(&owned.services).copied().collect();
+        Self { interfaces, parameters, servers, expected }
     }
 }

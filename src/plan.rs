@@ -14,7 +14,7 @@ use crate::model::{
     AddressKey, DaemonState, Family, NO_SCHEDULER, Owned, Parameter, RealServer, ServerKey, Servers, Service,
     ServiceKey, SyncDaemon, Timeouts, pairs,
 };
-use crate::observed::{Counters, Observed};
+use crate::observed::{Counters, Observed, ObservedAddress};
 
 /// One change of the kernel's state: an object as it is found and as it is wanted. What has no `old` comes, what has no
 /// `new` goes.
@@ -148,6 +148,20 @@ impl Plan {
         self.steps.is_empty()
     }
 
+    /// The same plan, but what other instances have made stays.
+    pub fn without(mut self, others: &[Owned]) -> Self {
+        let theirs = |change: &Change| match change {
+            Change::Address { key, new: None, .. } => {
+                others.iter().any(|owned| owned.addresses.contains(key))
+            }
+            Change::Service { key, new: None, .. } => others.iter().any(|owned| owned.services.contains(key)),
+            _ => false,
+        };
+        self.steps.iter_mut().for_each(|step| step.changes.retain(|change| !theirs(change)));
+        self.steps.retain(|step| !step.changes.is_empty());
+        self
+    }
+
     pub fn changes(&self) -> impl Iterator<Item = &Change> {
         self.steps.iter().flat_map(|step| &step.changes)
     }
@@ -188,7 +202,10 @@ fn daemon_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec<
         return changes;
     }
     for (state, old) in &observed.table().daemons {
-        let runs = wanted.take_if(|(wanted, new)| wanted == state && new.matches(old)).is_some();
+        // One whose link was made anew sends nothing: its thread keeps the old link's index (ip_vs_sync.c).
+        let index = observed.interfaces.get(&old.interface).map(|link| link.index);
+        let sends = owned.links.get(&old.interface).is_none_or(|known| Some(*known) == index);
+        let runs = sends && wanted.take_if(|(wanted, new)| wanted == state && new.matches(old)).is_some();
         if !runs {
             changes.push(Change::Daemon { state: *state, old: Some(old.clone()), new: None });
         }
@@ -257,15 +274,20 @@ fn address_changes(on_lo: bool, desired: &Desired, observed: &Observed, owned: &
             changes.push(Change::Address { key: key.clone(), old: None, new, label: label.clone() });
         }
     }
-    for found in found() {
-        let goes = match (desired.addresses.contains_key(&found.key), found.is_host()) {
-            (true, host) => on_lo && !host,
-            (false, true) => desired.off.contains(&found.key) || owned.addresses.contains(&found.key),
-            (false, false) => on_lo && desired.off.contains(&found.key),
-        };
-        if goes {
-            let old = Some(found.prefix);
-            changes.push(Change::Address { key: found.key.clone(), old, new: None, label: None });
+    let goes = |found: &ObservedAddress| match (desired.addresses.contains_key(&found.key), found.is_host()) {
+        (true, host) => on_lo && !host && !owned.taken.contains(&(found.key.clone(), found.prefix)),
+        (false, true) if owned.addresses.contains(&found.key) => true,
+        // Nobody but the host itself has put the only address there.
+        (false, host) => desired.off.contains(&found.key) && (on_lo || host && !observed.is_only(found)),
+    };
+    let (leaving, staying): (Vec<_>, Vec<_>) = found().partition(|found| goes(found));
+    for found in leaving {
+        let old = Some(found.prefix);
+        changes.push(Change::Address { key: found.key.clone(), old, new: None, label: None });
+        // The kernel takes away with an address what is in its subnet (devinet.c, __inet_del_ifa), unless it promotes it.
+        for lost in staying.iter().filter(|lost| !found.is_host() && lost.is_beside(found)) {
+            let (key, label) = (lost.key.clone(), lost.label.clone());
+            changes.push(Change::Address { key, old: None, new: Some(lost.prefix), label });
         }
     }
     changes

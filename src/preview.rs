@@ -35,20 +35,25 @@ impl Preview {
     pub fn of(kernel: &mut dyn Kernel, instance: &Instance, role: Option<Role>) -> anyhow::Result<Self> {
         let record = record::read(&instance.name);
         let role = role.or(record.as_ref().map(|record| record.role)).unwrap_or(Role::Backup);
-        let basis = Basis::read(instance);
-        let mut goal = Goal::of(&instance.name, &basis, role, record.as_ref())?;
+        let mut basis = Basis::read(instance);
+        let (goal, observed) = loop {
+            let mut goal = Goal::of(&instance.name, &basis, role, record.as_ref(), false)?;
+            goal.scope.servers = Some(Ownership { exclusive: true, ..Ownership::default() });
+            // With `arp: off` nothing is wanted of it, and it decides who answers all the same.
+            let places = goal.scope.interfaces.iter().cloned().chain(["all".to_owned()]);
+            goal.scope.parameters.extend(places.map(Parameter::ArpIgnore));
+            let observed = kernel.observe(&goal.scope)?;
+            if !basis.use_own_names(&observed) {
+                break (goal, observed);
+            }
+        };
         if let Some(error) = &goal.problem {
             log::warn!("{error:#}");
         }
-        goal.scope.servers = Some(Ownership { exclusive: true, ..Ownership::default() });
-        // With `arp: off` nothing is wanted of it, and it decides who answers all the same.
-        let places = goal.scope.interfaces.iter().cloned().chain(["all".to_owned()]);
-        goal.scope.parameters.extend(places.map(Parameter::ArpIgnore));
         let mut others = BTreeMap::new();
         for (name, record) in record::others(&instance.name) {
             others.extend(record.owned.services.into_iter().map(|key| (key, name.clone())));
         }
-        let observed = kernel.observe(&goal.scope)?;
         let plan = goal.plan(&observed);
         Ok(Self { role, plan, observed, desired: goal.desired, record, basis, others })
     }

@@ -5,6 +5,10 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use caps::{CapSet, Capability, CapsHashSet};
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -63,6 +67,39 @@ pub fn log_for(instance: &str) {
     let _ = PREFIX.set(format!("{}: ", clean(instance)));
 }
 
+/// Lines on their way to syslog. syslog(3) waits for a daemon that does not read: a thread waits in its place, and nothing
+/// else does.
+static SYSLOG: OnceLock<Option<SyncSender<(Severity, String)>>> = OnceLock::new();
+/// How many of them have not got out.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
+/// What is logged beyond these is lost, when the daemon reads none of them.
+const MOST_WAITING: usize = 4096;
+/// How long the end of the process is put off while no line gets out.
+const LOG_PATIENCE: Duration = Duration::from_millis(500);
+
+fn open_syslog() -> Option<SyncSender<(Severity, String)>> {
+    let (lines, taken): (_, Receiver<(Severity, String)>) = sync_channel(MOST_WAITING);
+    let hand_over = move || {
+        for (severity, line) in taken {
+            let _ = syslog(Priority::new(severity, Facility::LOG_DAEMON), &line);
+            WAITING.fetch_sub(1, SeqCst);
+        }
+    };
+    thread::Builder::new().spawn(hand_over).ok().map(|_| lines)
+}
+
+/// Waits until the lines of the log are out, as long as the daemon takes some.
+pub fn end() {
+    let (mut waiting, mut since) = (usize::MAX, Instant::now());
+    while since.elapsed() < LOG_PATIENCE {
+        match WAITING.load(SeqCst) {
+            0 => return,
+            now if now < waiting => (waiting, since) = (now, Instant::now()),
+            _ => thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
 /// To the terminal, when there is one, or to syslog.
 struct Messages;
 
@@ -86,7 +123,12 @@ impl Log for Messages {
         };
         // One syslog message a line: a message with line breaks is hard to find again.
         for line in text.lines() {
-            let _ = syslog(Priority::new(severity, Facility::LOG_DAEMON), &format!("{prefix}{line}"));
+            if let Some(lines) = SYSLOG.get_or_init(open_syslog) {
+                WAITING.fetch_add(1, SeqCst);
+                if lines.try_send((severity, format!("{prefix}{line}"))).is_err() {
+                    WAITING.fetch_sub(1, SeqCst);
+                }
+            }
         }
     }
     fn flush(&self) {}

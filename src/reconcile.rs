@@ -5,21 +5,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 
 use crate::basis::{Basis, Goal};
 use crate::desired::Desired;
 use crate::instance::Instance;
 use crate::kernel::{self, Kernel};
-use crate::model::{AddressKey, Owned, RealServer, Role, ServiceKey};
-use crate::observed::{Observed, ObservedService, Scope};
+use crate::model::{AddressKey, Owned, Role, ServiceKey};
+use crate::observed::{Observed, ObservedAddress, ObservedService, Scope};
 use crate::plan::{Change, Phase, Plan, Step};
-use crate::state::lock::{self, Lock, LockOutcome, LockRequest};
+use crate::state::lock::{Claim, Lock};
 use crate::state::record::{self, LastRun, Record};
 use crate::state::stamp::{Stamp, seconds_now};
 use crate::state::{last_good, sysctl_d};
+
+/// How long the log waits for a disk.
+const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A newer notification can stop a long load between two groups of this many changes.
 const GROUP: usize = 256;
@@ -31,6 +35,8 @@ pub struct Request {
     pub role: Option<Role>,
     pub command: String,
     pub started: Instant,
+    /// Goes on announcing after the first time
+    pub announcer: fn(&Instance),
 }
 
 #[derive(Debug, Default)]
@@ -70,34 +76,16 @@ impl Outcome {
     }
 }
 
-/// Carries out a role change, or repairs the recorded role's state, and lets `tell` say how it ended: before the last
-/// announcements, because they take a second in which somebody may look for the log line.
+/// Carries out a role change, or repairs the recorded role's state.
 ///
-/// Fails when nothing could be done at all: no usable file while becoming MASTER, the lock is held by a process that
-/// hangs, the kernel cannot be read or lacks what the file needs.
-pub fn run(
-    kernel: &mut dyn Kernel,
-    request: &Request,
-    tell: impl FnOnce(&Outcome),
-) -> anyhow::Result<Outcome> {
+/// Fails when nothing could be done at all: no usable file while becoming MASTER, the kernel cannot be read or lacks what
+/// the file needs; without a notification, too, when the lock is not had.
+pub fn run(kernel: &mut dyn Kernel, request: &Request) -> anyhow::Result<Outcome> {
     let mut run = Run::begin(kernel, request)?;
-    let Some(lock) = run.lock()? else {
-        tell(&run.outcome);
-        return Ok(run.outcome);
-    };
-    let (goal, mut record) = run.goal()?;
-    let observed = run.observe(&goal)?;
-    let plan = goal.plan(&observed);
-    run.prepare(&plan, &goal)?;
-    run.record_intent(&plan, &observed, &goal, &mut record);
-    if run.carry_out(plan, &goal).and_then(|()| run.verify(&goal)).is_some() {
-        run.persist(&goal);
-        run.record_result(&goal, record);
+    match run.work()? {
+        Some(goal) => Ok(run.persist(goal)),
+        None => Ok(run.outcome),
     }
-    drop(lock);
-    tell(&run.outcome);
-    run.announce_again(&goal);
-    Ok(run.outcome)
 }
 
 struct Run<'a> {
@@ -108,10 +96,12 @@ struct Run<'a> {
     /// The record as it stands in /run
     record: Option<Record>,
     outcome: Outcome,
+    /// Connections have been waited for
+    drained: bool,
 }
 
 impl<'a> Run<'a> {
-    /// Tells older runs of the instance to stop, and reads what this one goes by.
+    /// Tells older runs of the instance to stop.
     fn begin(kernel: &'a mut dyn Kernel, request: &'a Request) -> anyhow::Result<Self> {
         let stamp = Stamp::own()?;
         let mut outcome = Outcome { role: request.role, ..Outcome::default() };
@@ -119,8 +109,62 @@ impl<'a> Run<'a> {
             outcome.note(stamp.announce(&request.instance.name, role));
         }
         let basis = Basis::read(&request.instance);
-        outcome.fallback = basis.problem().map(str::to_owned);
-        Ok(Self { kernel, request, stamp, basis, record: None, outcome })
+        Ok(Self { kernel, request, stamp, basis, record: None, outcome, drained: false })
+    }
+
+    /// Everything that needs the lock: twice when connections are waited for in between. `None` when a newer notification
+    /// has taken over.
+    fn work(&mut self) -> anyhow::Result<Option<Goal>> {
+        loop {
+            let Some(lock) = self.lock()? else { return Ok(None) };
+            let (mut goal, mut record) = self.goal()?;
+            // Adding what a list has missed is no failure: nobody waits for a takeover to look for each service.
+            let later =
+                if goal.desired.active { std::mem::take(&mut goal.scope.expected) } else { Vec::new() };
+            let mut observed = self.observe(&goal)?;
+            goal.scope.expected.extend(later);
+            if self.basis.use_own_names(&observed) {
+                continue;
+            }
+            if goal.follow(&observed) {
+                observed = self.observe(&goal)?;
+            }
+            let wanted = goal.desired.ipvs_parameters.keys().filter(|_| observed.ipvs.is_some());
+            for lacking in wanted.filter(|name| !observed.parameters.contains_key(name)) {
+                log::warn!("this kernel has no {lacking}");
+            }
+            for ObservedAddress { key, prefix, .. } in &observed.addresses {
+                if goal.owned.taken.contains(&(key.clone(), *prefix)) {
+                    log::warn!(
+                        "{key} has prefix /{prefix} again and keeps it: somebody puts it back; make it /32 in keepalived.conf"
+                    );
+                }
+            }
+            let plan = goal.plan(&observed);
+            let lacks = self.lacks(&plan);
+            if goal.desired.active
+                && !lacks.is_empty()
+                && self.basis.fall_back(&self.request.instance, &lacks.join("; "))
+            {
+                continue;
+            }
+            self.outcome.troubles.extend(lacks);
+            self.record_intent(&plan, &observed, &goal, &mut record);
+            if self.carry_out(plan, &goal).and_then(|()| self.verify(&goal)).is_none() {
+                return Ok(None);
+            }
+            record.owned.links =
+                observed.interfaces.iter().map(|(name, link)| (name.clone(), link.index)).collect();
+            self.record_result(&goal, record);
+            drop(lock);
+            if goal.desired.drain.is_zero() {
+                return Ok(Some(goal));
+            }
+            if self.wait_for_connections(&goal).is_none() {
+                return Ok(None);
+            }
+            self.drained = true;
+        }
     }
 
     fn name(&self) -> &'a str {
@@ -133,22 +177,26 @@ impl<'a> Run<'a> {
         self.outcome.superseded.is_none().then_some(())
     }
 
-    /// Waits for the lock, then reads the record.
+    /// Waits for the lock, then reads the record. The file is read before, because its disk can hang, and again when
+    /// somebody has edited it while this run waited: what is applied last is what was written last.
     fn lock(&mut self) -> anyhow::Result<Option<Lock>> {
         let patience = match self.request.role {
             // keepalived gives its stop scripts one second in all.
             Some(Role::Stop) => Duration::from_millis(400),
-            _ => lock::PATIENCE,
+            Some(_) => Duration::from_secs(1),
+            None => Duration::from_secs(5),
         };
-        let (stamp, instance) = (&self.stamp, self.name());
-        let may_kill_older = self.request.role.is_some();
-        let request = LockRequest { stamp, instance, patience, may_kill_older };
-        let outcome = request.wait(|| stamp.superseded(instance).is_some())?;
+        let (stamp, instance, overrules) = (&self.stamp, self.name(), self.request.role.is_some());
+        let claim = Claim { stamp, instance, patience, overrules };
+        let lock = claim.wait(|| stamp.superseded(instance).is_some())?;
+        if lock.is_some() && !self.basis.is_current(&self.request.instance) {
+            drop(lock);
+            self.basis = Basis::read(&self.request.instance);
+            return self.lock();
+        }
+        self.outcome.fallback = self.basis.problem().map(str::to_owned);
         self.record = record::read(instance);
-        Ok(match (outcome, self.go_on()) {
-            (LockOutcome::Held(lock), Some(())) => Some(lock),
-            _ => None,
-        })
+        Ok(lock.filter(|_| self.go_on().is_some()))
     }
 
     /// What is wanted in the role that was asked for last, and the record to be: it owns all that the instance had, and
@@ -161,13 +209,13 @@ impl<'a> Run<'a> {
         let role = self.request.role.or_else(marked).or_else(recorded).with_context(|| {
             format!("no role is recorded for {name}: keepalived has not called lvs-notify since boot; see `lvs-notify plan backup {name}`")
         })?;
-        let mut goal = Goal::of(name, &self.basis, role, before)?;
-        if !before.is_some_and(|record| record.role == Role::Master) {
-            // Who was not MASTER has no connections to wait for.
-            goal.desired.drain = Duration::ZERO;
-        }
+        // Who was not MASTER has no connections to wait for.
+        let drains = !self.drained && before.is_some_and(|record| record.role == Role::Master);
+        let mut goal = Goal::of(name, &self.basis, role, before, drains)?;
         let same_role = before.filter(|record| record.role == role);
         let record = Record {
+            place: record::here(),
+            file: self.request.instance.path.clone(),
             role,
             since: same_role.map_or_else(seconds_now, |record| record.since),
             complete: false,
@@ -191,15 +239,21 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Asks the kernel for everything that the plan needs before anything is touched.
-    fn prepare(&mut self, plan: &Plan, goal: &Goal) -> anyhow::Result<()> {
-        let Some(needs) = plan.needs() else { return Ok(()) };
-        let problems: Vec<String> = self.kernel.prepare(&needs).iter().map(ToString::to_string).collect();
-        if goal.desired.active && !problems.is_empty() {
-            bail!("{}\nnothing was changed", problems.join("\n"));
-        }
-        self.outcome.troubles.extend(problems);
-        Ok(())
+    /// Asks the kernel for everything that the plan needs before anything is touched; what it lacks, told.
+    fn lacks(&mut self, plan: &Plan) -> Vec<String> {
+        let needs = plan.needs();
+        needs.map_or_else(Vec::new, |needs| {
+            self.kernel.prepare(&needs).iter().map(ToString::to_string).collect()
+        })
+    }
+
+    /// Whether the kernel has what the file would need in the role of MASTER, which another role does not show.
+    fn would_serve(&mut self) -> bool {
+        let Some(config) = self.basis.config.as_ref().filter(|_| !self.basis.compiled) else { return true };
+        let desired = Desired::for_role(config, Role::Master);
+        let lacks = self.lacks(&Plan::between(&desired, &Observed::default(), &Owned::default()));
+        lacks.iter().for_each(|why| log::warn!("a takeover would fail: {why}"));
+        lacks.is_empty()
     }
 
     /// Records before the first change what the run will own: when it is killed, it leaves nothing that nobody owns.
@@ -214,57 +268,41 @@ impl<'a> Run<'a> {
                 }
             }
         }
+        let wrong = plan.changes().filter_map(|change| match change {
+            Change::Address { key, old, .. } if goal.desired.addresses.contains_key(key) => {
+                Some((key.clone(), (*old)?))
+            }
+            _ => None,
+        });
+        record.owned.taken.extend(wrong);
         let before = self.record.as_ref().filter(|before| before.role == record.role);
         record.complete = plan.is_empty() && before.is_some_and(|before| before.complete);
         self.save(record);
     }
 
-    /// Carries out the plan. Half-way, when all that clients meet is as it should be, a MASTER announces its VIPs, and who
-    /// leaves waits for the connections that are still open.
+    /// Carries out the plan. As soon as all that clients meet is as it should be, a MASTER announces its VIPs.
     fn carry_out(&mut self, Plan { mut steps }: Plan, goal: &Goal) -> Option<()> {
-        let active = goal.desired.active;
-        // A notification means that somebody else may have answered for the VIP until now, even when it is here already;
-        // `apply` announces only what it put up.
-        let announces = self.request.role == Some(Role::Master)
-            || (active && steps.iter().any(|step| step.phase == Phase::Interface));
-        let first = |step: &Step| match step.phase {
-            Phase::Interface => true,
-            Phase::Daemon | Phase::Restore => false,
-            _ => active,
-        };
-        let rest = steps.split_off(steps.iter().rposition(first).map_or(0, |last| last + 1));
+        let again = self.request.role.is_some() || steps.iter().any(|step| step.phase == Phase::Interface);
+        let met = |step: &Step| !matches!(step.phase, Phase::Daemon | Phase::Restore);
+        let rest = steps.split_off(steps.iter().rposition(met).map_or(0, |last| last + 1));
         self.steps(steps, goal)?;
-        if announces {
-            self.announce(goal);
-        }
-        if !rest.is_empty() && !goal.desired.drain.is_zero() {
-            self.quiesce(goal)?;
+        if goal.desired.active {
+            self.announce(goal, again);
         }
         self.steps(rest, goal)?;
         self.outcome.run.milliseconds = self.milliseconds();
         Some(())
     }
 
-    /// Between the VIP's leaving the interface and the rest: no new connections, and those whose packets still come here
-    /// live on until they end or the time is over.
-    fn quiesce(&mut self, goal: &Goal) -> Option<()> {
-        let ours = goal.desired.ownership.with_record(&goal.owned);
+    /// Waits, without the lock, until the connections have ended that came while MASTER, or their time is over.
+    fn wait_for_connections(&mut self, goal: &Goal) -> Option<()> {
         let deadline = Instant::now() + goal.desired.drain;
         loop {
             self.go_on()?;
-            let Ok(Observed { ipvs: Some(mut table), .. }) = self.kernel.observe(&goal.scope) else {
-                return Some(());
-            };
-            table.services.retain(|key, _| ours.owns(key));
-            let mut changes = Vec::new();
-            for (service, found) in &table.services {
-                for (key, old) in found.servers.iter().filter(|(_, old)| old.weight != 0) {
-                    let (old, new) = (Some(*old), Some(RealServer { weight: 0, ..*old }));
-                    changes.push(Change::Server { service: *service, key: *key, old, new, connections: 0 });
-                }
-            }
-            self.apply(changes)?;
-            let mut counters = table.services.values().flat_map(|found| found.counters.values());
+            let table =
+                self.kernel.observe(&goal.scope).ok().and_then(|observed| observed.ipvs).unwrap_or_default();
+            let ours = table.services.iter().filter(|(key, _)| goal.desired.services.contains_key(key));
+            let mut counters = ours.flat_map(|(_, found)| found.counters.values());
             if counters.all(|counted| counted.active == 0) || Instant::now() >= deadline {
                 return Some(());
             }
@@ -330,34 +368,20 @@ impl<'a> Run<'a> {
         Some(())
     }
 
-    /// The VIPs to announce: those that stand.
-    fn announced(&self, goal: &Goal) -> Vec<AddressKey> {
+    /// Announces the VIPs that stand: somebody else may have answered for them until now, even when they were here already,
+    /// and `apply` makes up for what neighbours have lost. Again and again only after a change of hands.
+    fn announce(&mut self, goal: &Goal, again: bool) {
         let stands = |key: &&AddressKey| !self.outcome.withheld.contains(&key.address);
-        goal.desired.announce.iter().filter(stands).cloned().collect()
-    }
-
-    fn announce(&mut self, goal: &Goal) {
-        let addresses = self.announced(goal);
-        if !addresses.is_empty() {
-            let failed = self.kernel.announce(&addresses).into_iter().filter_map(Result::err);
-            self.outcome.troubles.extend(failed.map(|error| error.to_string()));
-            self.outcome.run.announced = Some(self.milliseconds());
-        }
-    }
-
-    /// Repeats the announcement without the lock, because neighbours may have lost the first one. Ends as soon as a newer
-    /// notification arrives.
-    fn announce_again(&mut self, goal: &Goal) {
-        let addresses = self.announced(goal);
-        let times = self.outcome.run.announced.map_or(0, |_| goal.desired.announce_count.saturating_sub(1));
-        for _ in 0..times {
-            std::thread::sleep(goal.desired.announce_interval);
-            // A failure is told once, by the first announcement or by the state of the link.
-            if self.stamp.superseded(self.name()).is_some()
-                || self.kernel.announce(&addresses).iter().any(Result::is_err)
-            {
-                return;
-            }
+        let addresses: Vec<AddressKey> = goal.desired.announce.iter().filter(stands).cloned().collect();
+        let results = self.kernel.announce(&addresses);
+        let sent = results.iter().any(Result::is_ok);
+        self.outcome.run.announced = sent.then(|| self.milliseconds());
+        self.outcome
+            .troubles
+            .extend(results.into_iter().filter_map(|result| Some(result.err()?.to_string())));
+        let times = self.basis.config.as_ref().map_or(0, |config| config.announce.len());
+        if again && times > 1 && !addresses.is_empty() {
+            (self.request.announcer)(&self.request.instance);
         }
     }
 
@@ -380,32 +404,62 @@ impl<'a> Run<'a> {
         Some(())
     }
 
-    /// Writes what outlives a boot: the parameters' file, and the file that was carried out as the last good one.
-    fn persist(&mut self, goal: &Goal) {
-        self.outcome.persisted = self.outcome.note(sysctl_d::apply(self.name(), &goal.desired)).flatten();
-        self.outcome.run.changes += usize::from(self.outcome.persisted.is_some());
-        if let (Basis { file: Ok(source), config: Some(config), compiled }, true) =
-            (&self.basis, self.outcome.is_clean())
-        {
-            self.outcome.note(last_good::keep(self.name(), source, config, *compiled));
+    /// Writes what outlives a boot: the parameters' file, and the file that was carried out as the last good one. A disk
+    /// that hangs is told, and holds up nobody: the lock is free.
+    fn persist(mut self, Goal { desired, owned, .. }: Goal) -> Outcome {
+        let is_good = self.outcome.is_clean() && (desired.active || self.would_serve());
+        let Self { basis, mut outcome, request, record, .. } = self;
+        let name = request.instance.name.clone();
+        let (told, writing) = channel();
+        let restored = desired.restore && outcome.is_clean();
+        let write = move || {
+            let persisted = sysctl_d::apply(&name, &desired);
+            record::old_names(&name).for_each(|old| sysctl_d::forget(&old));
+            let mut values = record::originals();
+            values.extend(record.map(|record| record.owned.originals).unwrap_or_default());
+            values.retain(|name, _| !(restored && owned.originals.contains_key(name)));
+            let mut kept = record::keep_originals(&values);
+            if let (Basis { file: Ok(source), config: Some(config), compiled, .. }, true) = (basis, is_good) {
+                kept = kept.and(last_good::keep(&name, &source, &config, compiled));
+            }
+            told.send((persisted, kept))
+        };
+        let begun = std::thread::Builder::new().spawn(write).map_err(|error| error.to_string());
+        let written = begun.and_then(|_| {
+            let late = |_| {
+                format!(
+                    "a disk takes more than {} s: the last good file or /etc/sysctl.d may not be written",
+                    DISK_PATIENCE.as_secs()
+                )
+            };
+            writing.recv_timeout(DISK_PATIENCE).map_err(late)
+        });
+        match written {
+            Ok((persisted, kept)) => {
+                outcome.persisted = outcome.note(persisted).flatten();
+                outcome.note(kept);
+                outcome.run.changes += usize::from(outcome.persisted.is_some());
+            }
+            Err(why) => outcome.troubles.push(why),
         }
+        outcome
     }
 
     fn record_result(&mut self, Goal { desired, .. }: &Goal, mut record: Record) {
         let run = &mut self.outcome.run;
         (run.at, run.pid) = (seconds_now(), Some(self.stamp.pid));
         run.command.clone_from(&self.request.command);
-        record.complete = true;
+        record.complete = desired.drain.is_zero();
         if run.changes > 0 || self.request.role.is_some() {
             record.last = Some(run.clone());
         }
         if self.outcome.is_clean() {
             // What was taken away is nobody's concern any more.
             let originals = if desired.restore { BTreeMap::new() } else { record.owned.originals };
-            record.owned = with_objects(desired, Owned { originals, ..Owned::default() });
+            let Owned { links, taken, .. } = record.owned;
+            record.owned = with_objects(desired, Owned { originals, links, taken, ..Owned::default() });
         }
         self.save(&record);
-        self.stamp.forget_older(self.name());
     }
 
     fn save(&mut self, record: &Record) {

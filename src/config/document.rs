@@ -71,6 +71,7 @@ pub struct Arp {
 pub struct Announce {
     pub count: Option<u32>,
     pub interval: Option<String>,
+    pub again: Option<String>,
 }
 
 /// What stays while not MASTER

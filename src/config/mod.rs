@@ -24,8 +24,8 @@ pub struct Config {
     pub vips: Vec<Vip>,
     /// ARP parameters; `None` leaves the kernel's values alone
     pub arp: Option<Arp>,
-    /// How often, and how far apart
-    pub announce: (u32, Duration),
+    /// When, after the takeover
+    pub announce: Vec<Duration>,
     /// The VIP stays on lo while not MASTER
     pub keep_vips: bool,
     /// The services stay while not MASTER

@@ -149,7 +149,11 @@ impl At<'_> {
         let (at, announce) = (self.key("announce"), document.announce.unwrap_or_default());
         let interval = at.key("interval").duration(&announce.interval, Duration::from_millis(200));
         at.key("interval").must(interval <= MINUTE, "at most 60s between two announcements");
-        config.announce = (at.key("count").number(announce.count.unwrap_or(5), 0..=100), interval);
+        let again = at.key("again").duration(&announce.again, Duration::from_secs(5));
+        at.key("again").must(again <= MINUTE, "at most 60s after the takeover");
+        let count = at.key("count").number(announce.count.unwrap_or(5), 0..=100);
+        config.announce = (0..count).map(|number| interval * number).collect();
+        config.announce.extend(Some(again).filter(|again| count > 0 && !again.is_zero()));
         self.key("backup").backup(&document.backup.unwrap_or_default(), &mut config);
         self.key("ipvs").ipvs(document.ipvs.unwrap_or_default(), &mut config);
         let mut services = BTreeMap::new();
@@ -180,6 +184,11 @@ impl At<'_> {
         // dev_valid_name() of net/core/dev.c
         let valid = is_name(&name, |c| c == '/' || c == ':') && name != "." && name != "..";
         self.must(valid, "not an interface name: 1 to 15 characters, no slash, colon or blank");
+        let named = !name.contains(['=', '*', '?', '[']);
+        self.must(
+            named,
+            "sysctl.d(5) cannot name an interface with one of = * ? [, and its ARP parameters are kept there",
+        );
         let faces = !["lo", "all", "default"].contains(&name.as_str());
         self.must(faces, format_args!("`{name}` cannot face clients; name the interface on which they reach the VIP, or leave `interface` out when the VIP is routed"));
         name
@@ -280,13 +289,16 @@ impl At<'_> {
             at.must(group.is_multicast(), format_args!("`{text}` is not a multicast address"));
             group
         };
+        let group = daemon.group.map(multicast);
+        // The kernel leaves room for the headers of IP and UDP in 65535 bytes, and a backup daemon raises less to 1024
+        // (ip_vs_sync.c, start_sync_thread): it would differ for ever.
+        let longest = if group.is_some_and(|group| group.is_ipv6()) { 65487 } else { 65507 };
         SyncDaemon {
             interface: self.key("interface").interface(daemon.interface),
             // The kernel takes 32 bits and keeps 8 of them.
             id: self.key("id").number(daemon.id.unwrap_or(0), 0..=255),
-            // A backup daemon raises less to 1024 (ip_vs_sync.c), and would differ for ever.
-            max_len: daemon.max_len.map(|value| self.key("max_len").number(value, 1024..=65535)),
-            group: daemon.group.map(multicast),
+            max_len: daemon.max_len.map(|value| self.key("max_len").number(value, 1024..=longest)),
+            group,
             port: daemon.port.map(|value| self.key("port").number(value, 1..=65535)),
             ttl: daemon.ttl.map(|value| self.key("ttl").number(value, 1..=255)),
         }

@@ -41,7 +41,7 @@ pub fn scope() -> anyhow::Result<Scope> {
         arp.flat_map(|name| [Parameter::ArpIgnore(name.to_owned()), Parameter::ArpAnnounce(name.to_owned())]);
     let ipvs = IPVS_PARAMETERS.iter().map(|(name, _)| Parameter::Ipvs((*name).to_owned()));
     let servers = Some(Ownership { exclusive: true, ..Ownership::default() });
-    Ok(Scope { parameters: ipvs.chain(arp).collect(), interfaces, servers })
+    Ok(Scope { parameters: ipvs.chain(arp).collect(), interfaces, servers, ..Scope::default() })
 }
 
 /// What goes into a file. A parameter that was not observed is not told.

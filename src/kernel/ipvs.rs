@@ -3,6 +3,7 @@
 //! Owns what is asked and sent, in which order and batches, and what an answer means for a change. Which services
 //! there should be is decided by `plan`; how they look in a message is in `ipvs_wire`. Called by `kernel`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::process::{Command, Stdio};
@@ -22,7 +23,7 @@ use super::ipvs_wire::{
 };
 use super::netlink::{Answer, Datagram, Failure, Socket, Writer, generic, generic_attributes};
 use crate::model::{
-    NO_SCHEDULER, Ownership, Protocol, RealServer, ServerKey, Service, ServiceKey, service_flag,
+    Family, NO_SCHEDULER, Ownership, Protocol, RealServer, ServerKey, Service, ServiceKey, service_flag,
 };
 use crate::observed::{Counters, ObservedIpvs, ObservedService};
 use crate::plan::{Change, Needs};
@@ -74,13 +75,9 @@ impl Ipvs {
     }
 
     /// Reads every service, the real servers of those in `whose`, the timeouts and the sync daemons.
-    pub(super) fn observe(&mut self, whose: &Ownership) -> Result<ObservedIpvs> {
-        let services = self.dump(command::GET_SERVICE, "the virtual services", |_| (), decode_service)?;
-        let mut observed = ObservedIpvs::default();
-        let table = if services.is_empty() { None } else { Table::open() };
-        // The dump's cursor is a position, so that a change between two of its datagrams can show an entry
-        // twice: the map keeps one.
-        for (key, settings) in services {
+    pub(super) fn observe(&mut self, whose: &Ownership, expected: &[ServiceKey]) -> Result<ObservedIpvs> {
+        let (mut observed, table) = (ObservedIpvs::default(), Table::open());
+        for (key, settings) in self.services(expected, table.as_ref())? {
             let asked = whose.owns(&key);
             let list = match table.as_ref().filter(|_| asked).and_then(|table| table.servers(&key)) {
                 // Of a service that is gone meanwhile this is an empty list, not an error.
@@ -96,6 +93,35 @@ impl Ipvs {
         let error = |failure| Error::netlink(Operation::Read, "the IPVS timeouts", &failure);
         observed.timeouts = timeouts.map_err(error)?;
         Ok(observed)
+    }
+
+    /// Every service. Up to Linux 7.0 all network namespaces share one table, and a dump goes on at the position where its
+    /// last datagram ended (ip_vs_ctl.c, ip_vs_genl_dump_services): while others add and remove theirs, it repeats entries
+    /// and misses some. What is expected and was missed is asked for by its key.
+    fn services(
+        &mut self,
+        expected: &[ServiceKey],
+        table: Option<&Table>,
+    ) -> Result<BTreeMap<ServiceKey, Service>> {
+        const OBJECT: &str = "the virtual services";
+        let list = self.dump(command::GET_SERVICE, OBJECT, |_| (), decode_service)?;
+        let mut services: BTreeMap<_, _> = list.into_iter().collect();
+        let v4 = services.keys().filter(|key| key.family() == Family::Ipv4).count();
+        let whole = table.and_then(Table::count) == Some(v4);
+        for key in expected.iter().filter(|key| !whole || key.family() == Family::Ipv6) {
+            if services.contains_key(key) {
+                continue;
+            }
+            match self.request(command::GET_SERVICE, |to| put_service(to, key, None)) {
+                Err(failure) if failure.is(&[Errno::ESRCH]) => {}
+                reply => services.extend(
+                    reply
+                        .and_then(|reply| decode_service(&reply))
+                        .map_err(|failure| Error::netlink(Operation::Read, OBJECT, &failure))?,
+                ),
+            }
+        }
+        Ok(services)
     }
 
     pub(super) fn servers(&mut self, key: &ServiceKey) -> Result<Vec<(ServerKey, RealServer, Counters)>> {
@@ -229,21 +255,28 @@ impl Request<'_> {
         }
     }
 
-    /// Whether the kernel's refusal says that what was wanted is so already.
+    /// Whether the kernel's refusal says that what was wanted is so already. What is there although no dump has shown it
+    /// has its settings compared when it is read back.
     fn is_done(&self, failure: &Failure) -> bool {
-        use Operation::{DeleteServer, DeleteService, StopDaemon};
-        matches!(self.operation, DeleteServer | DeleteService | StopDaemon)
-            && failure.is(&[Errno::ENOENT, Errno::ESRCH])
+        use Operation::{AddServer, DeleteServer, DeleteService, StopDaemon};
+        match self.operation {
+            DeleteServer | DeleteService | StopDaemon => failure.is(&[Errno::ENOENT, Errno::ESRCH]),
+            AddServer => failure.is(&[Errno::EEXIST]),
+            _ => false,
+        }
     }
 }
 
-/// The error of a change, from its messages that failed; and the service that is of no use, since the kernel refused it
+/// The error of a change, from its messages that failed, if that is one: a service may be there already; and the service that is of no use, since the kernel refused it
 /// its scheduler after we had made it.
 fn change_error<'a>(failed: &[(Request<'a>, Failure)]) -> Option<(Error, Option<&'a ServiceKey>)> {
+    // One that was there already is somebody else's to take away again.
+    let is_new = |(request, _): &(Request<'_>, _)| request.command == command::NEW_SERVICE;
+    let existed = failed.first().is_some_and(|first| is_new(first) && first.1.is(&[Errno::EEXIST]));
+    let failed = failed.get(usize::from(existed)..).unwrap_or_default();
     let first = failed.first()?;
-    // Of a service that somebody else made only that is told. Else, why nothing works matters more than which server
-    // failed first.
-    let created = first.0.command != command::NEW_SERVICE;
+    // Why nothing works matters more than which server failed first.
+    let created = !existed && !is_new(first);
     let unscheduled = failed.iter().find(|(request, _)| {
         created && (request.command, request.operation) == (command::SET_SERVICE, Operation::AddService)
     });
@@ -413,12 +446,10 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_somebody_else_made_is_filled_and_told() {
+    fn a_service_that_somebody_else_made_is_not_taken_away() {
         let exists = refused(Errno::EEXIST);
-        let (error, goes) = failed([exists.clone(), exists, None, None, refused(Errno::EINVAL)]);
-        assert!(!goes);
-        let text = "adding service tcp 192.0.2.1:80: already exists, made by someone else meanwhile (EEXIST); run again";
-        assert_eq!(error.to_string(), text);
+        let (error, goes) = failed([exists, None, None, None, refused(Errno::ENOENT)]);
+        assert!(!goes && error.to_string().contains("no scheduler `rr`"), "{error}");
         let (error, goes) = failed([(); 5].map(|()| refused(Errno::EPERM)));
         assert!(!goes && error.to_string().contains("CAP_NET_ADMIN"), "{error}");
     }

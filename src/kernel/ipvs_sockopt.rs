@@ -16,6 +16,8 @@ use super::ipvs_wire::FORWARD_MASK;
 use crate::model::{Endpoint, Family, Forward, RealServer, ServerKey, ServiceKey, Tunnel};
 use crate::observed::{Counters, Rates};
 
+/// `IP_VS_SO_GET_INFO`: version, size of the connection table, number of IPv4 services.
+const GET_INFO: i32 = 1153;
 /// `IP_VS_SO_GET_SERVICE`: [`Service`] is question and answer.
 const GET_SERVICE: i32 = 1155;
 /// `IP_VS_SO_GET_DESTS`: [`Servers`] is the question; so many [`Server`]s behind it are the answer.
@@ -55,6 +57,13 @@ impl Table {
     /// Opens a socket; which one does not matter: the netfilter hook of IPVS has its own range of options.
     pub(super) fn open() -> Option<Self> {
         socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).ok().map(Self)
+    }
+
+    /// How many IPv4 services this network namespace has.
+    pub(super) fn count(&self) -> Option<usize> {
+        let mut info = [0; 12];
+        self.ask(GET_INFO, &mut info)?;
+        u32_at(&info, 8)?.try_into().ok()
     }
 
     /// The real servers of a service; `None` when this interface cannot tell all about all of them.

@@ -14,13 +14,18 @@ use neli::rtnl::{IfaddrmsgBuilder, IfinfomsgBuilder, NdmsgBuilder};
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::libc;
-use nix::net::if_::if_nametoindex;
+use nix::net::if_::{if_indextoname, if_nametoindex};
 use nix::sys::socket::{LinkAddr, SockProtocol};
 
 use super::error::{Error, Operation, Result};
 use super::netlink::{Answer, Attributes, Failure, Socket, Writer, malformed, structure};
 use crate::model::{AddressKey, Mac};
 use crate::observed::{Interface, ObservedAddress};
+
+/// The name that the link with this index has now.
+pub fn name_of(index: u32) -> Option<String> {
+    if_indextoname(index).ok()?.into_string().ok()
+}
 
 /// Interface, address and prefix length.
 pub type Bound = (String, IpAddr, u8);
@@ -75,9 +80,6 @@ pub(super) fn stations() -> nix::Result<BTreeMap<String, Station>> {
 /// Access to links and addresses.
 pub(super) struct Addresses(Socket);
 
-/// A link as the kernel has it: index, its own name, which may not be the one that it was asked for by, and state.
-type Link = (u32, String, Interface);
-
 impl Default for Addresses {
     fn default() -> Self {
         Self(Socket::new(SockProtocol::NetlinkRoute))
@@ -98,19 +100,19 @@ impl Addresses {
         let (mut links, mut addresses) = (BTreeMap::new(), BTreeSet::new());
         for name in names {
             let error = |failure| Error::netlink(Operation::Read, format!("interface {name}"), &failure);
-            let Some((index, own_name, state)) = self.link(name).map_err(error)? else { continue };
-            for (_, mut found) in found.iter().filter(|(of, _)| *of == index).cloned() {
+            let Some(link) = self.link(name).map_err(error)? else { continue };
+            for (_, mut found) in found.iter().filter(|(of, _)| *of == link.index).cloned() {
                 found.key.interface.clone_from(name);
                 // The kernel makes the interface's name the label of an address that was given none.
-                found.label = found.label.filter(|label| *label != own_name);
+                found.label = found.label.filter(|label| *label != link.name);
                 addresses.insert(found);
             }
-            links.insert(name.clone(), state);
+            links.insert(name.clone(), link);
         }
         Ok((links, addresses.into_iter().collect()))
     }
 
-    fn link(&mut self, name: &str) -> Answer<Option<Link>> {
+    fn link(&mut self, name: &str) -> Answer<Option<Interface>> {
         let asked = structure(IfinfomsgBuilder::default().ifi_family(RtAddrFamily::Unspecified).build());
         let reply = self.0.request(Rtm::Getlink, NlmF::empty(), &asked, |to| {
             to.put_text(Ifla::Ifname, name);
@@ -214,14 +216,14 @@ fn put_address(to: &mut Writer, address: IpAddr, label: Option<&str>) {
 }
 
 /// Reads `struct ifinfomsg` and its attributes.
-pub(super) fn decode_link(reply: &[u8]) -> Answer<Link> {
+pub(super) fn decode_link(reply: &[u8]) -> Answer<Interface> {
     let (header, attributes) = reply.split_first_chunk::<16>().ok_or_else(malformed)?;
     let [_, _, _, _, i0, i1, i2, i3, f0, f1, f2, f3, ..] = *header;
     let flags = Iff::from_bits_retain(u32::from_ne_bytes([f0, f1, f2, f3]));
     let found = Attributes::read(attributes)?;
     let mac = found.get::<&[u8]>(Ifla::Address)?.and_then(|mac| mac.try_into().ok());
-    let state = Interface { up: flags.contains(Iff::UP), carrier: flags.contains(Iff::LOWERUP), mac };
-    Ok((u32::from_ne_bytes([i0, i1, i2, i3]), found.or_default(Ifla::Ifname)?, state))
+    let (index, name) = (u32::from_ne_bytes([i0, i1, i2, i3]), found.or_default(Ifla::Ifname)?);
+    Ok(Interface { index, name, up: flags.contains(Iff::UP), carrier: flags.contains(Iff::LOWERUP), mac })
 }
 
 /// Reads `struct ifaddrmsg` and its attributes: the link's index and the address, without the link's name.
@@ -272,8 +274,11 @@ mod tests {
 
     #[test]
     fn a_link_is_read() {
-        let state = Interface { up: true, carrier: true, mac: Some([2, 0, 0x5e, 0, 0, 1]) };
-        assert_eq!(decode_link(&link_reply()), Ok((7, "eth0.100".to_owned(), state)));
+        let (name, mac) = ("eth0.100".to_owned(), Some([2, 0, 0x5e, 0, 0, 1]));
+        assert_eq!(
+            decode_link(&link_reply()),
+            Ok(Interface { index: 7, name, up: true, carrier: true, mac })
+        );
     }
 
     #[test]

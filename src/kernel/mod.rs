@@ -27,7 +27,7 @@ use ipvs::Ipvs;
 use link::Addresses;
 
 pub use error::{Error, Result};
-pub use link::{Bound, interfaces, names};
+pub use link::{Bound, interfaces, name_of, names};
 pub use neighbours::probe;
 
 /// A kernel, as far as this program needs one.
@@ -85,7 +85,7 @@ impl Kernel for Linux {
         if let Some(whose) = &scope.servers {
             observed.ipvs = match self.ipvs() {
                 Err(error) if error.errno == Some(Errno::ENOENT) => None,
-                ipvs => Some(ipvs?.observe(whose)?),
+                ipvs => Some(ipvs?.observe(whose, &scope.expected)?),
             };
         }
         for parameter in &scope.parameters {
@@ -169,6 +169,7 @@ mod tests {
                 interfaces: [lo()].into(),
                 parameters: [parameter.clone(), Parameter::ArpIgnore("nosuch0".to_owned())].into(),
                 servers: None,
+                ..Scope::default()
             };
             let observed = kernel.observe(&scope).unwrap();
             assert_eq!(observed.parameters, [(parameter.clone(), "2".to_owned())].into());

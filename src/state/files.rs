@@ -3,9 +3,9 @@
 //! Owns opening without following links, refusing what others may write, and replacing in one step. Knows no file by
 //! name. Called by everything in `state`.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
@@ -41,6 +41,14 @@ fn open_own(path: &Path, options: &mut OpenOptions) -> anyhow::Result<File> {
 pub(super) fn create_own(path: &Path) -> anyhow::Result<File> {
     own_directory(path.parent().unwrap_or(path))?;
     open_own(path, OpenOptions::new().read(true).write(true).create(true))
+}
+
+/// Opens such a file, which nobody else can even read, and so not lock. An older version made it readable.
+pub(super) fn open_private(path: &Path) -> anyhow::Result<File> {
+    own_directory(path.parent().unwrap_or(path))?;
+    let file = open_own(path, OpenOptions::new().read(true).write(true).create(true))?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
 }
 
 /// The content of such a file, or its first bytes when it has more than `most`.

@@ -1,141 +1,159 @@
-//! The single writer, and what becomes of a holder that hangs.
+//! The single writer, for as long as it reads and changes the kernel.
 //!
-//! Owns /run/lvs-notify/lock: one lock for all instances, because they share one IPVS table, whose
-//! dumps skip entries while somebody changes it. Called by `reconcile`, and by `lib` for the list of drains.
+//! Owns /run/lvs-notify/lock: one lock for all instances, because they share one IPVS table. It keeps runs apart that would
+//! otherwise do each other's work twice; nothing relies on it, since every run reads back what it has made. So a role
+//! command never fails for it. Called by `reconcile`, and by `lib` for the list of drains.
 
 use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::stat::{major, minor};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::files::{RUN, create_own, read_own};
+use super::files::{RUN, open_private, read_own};
 use super::stamp::{Stamp, start_of};
 
-/// How long a run waits that has no shorter time limit.
-pub const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a killed holder may take to be gone, and one that has just got the lock to write its name into it.
-const KILL_GRACE: Duration = Duration::from_secs(1);
+/// How long a killed holder may take to be gone.
+const KILL_GRACE: Duration = Duration::from_millis(200);
 /// A holder's name is shorter.
 const MAX_HOLDER: u64 = 1024;
 
 /// The lock, held until it is dropped; without a file, the run goes on without it.
+#[derive(Debug)]
 pub struct Lock {
     _file: Option<Flock<File>>,
 }
 
-/// How waiting for the lock ended.
-pub enum LockOutcome {
-    Held(Lock),
-    Superseded,
+/// A process that holds the lock, as it has written into it and the kernel confirms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    pub stamp: Stamp,
+    pub instance: String,
 }
 
-/// Who waits, and how.
-pub struct LockRequest<'a> {
+/// Who asks for the lock, and how.
+#[derive(Debug)]
+pub struct Claim<'a> {
     pub stamp: &'a Stamp,
     pub instance: &'a str,
     pub patience: Duration,
-    /// Whether it carries a notification, which overrules older runs of its instance
-    pub may_kill_older: bool,
+    /// It carries a notification, which is carried out whatever becomes of the lock.
+    pub overrules: bool,
 }
 
-/// Holds the lock for a change of an instance's own files, which overrules nobody.
-///
-/// # Errors
-/// When a run of this instance does not let go of it.
-pub fn hold(instance: &str) -> anyhow::Result<LockOutcome> {
-    let stamp = &Stamp::own()?;
-    LockRequest { stamp, instance, patience: PATIENCE, may_kill_older: false }.wait(|| false)
+/// What becomes of a claim when its time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overdue {
+    /// The holder was called before, for the same instance: what it would still do is out of date. It is killed, which is
+    /// safe at any instant, since every run converges from whatever state it finds.
+    Kill,
+    GoOnWithout,
+    GiveUp,
 }
 
-impl LockRequest<'_> {
-    /// Waits for the lock. A holder that still has it at the deadline hangs or is stopped. When it
-    /// was called before this process for the same instance it is killed, which is safe at any
-    /// instant, since every run converges from whatever state it finds. The run of another instance
-    /// is left alone, and this one goes on without the lock: what a dump may miss meanwhile is
-    /// found by reading back.
+impl Claim<'_> {
+    pub fn overdue(&self, holder: Option<&Holder>) -> Overdue {
+        let older = |holder: &Holder| holder.instance == self.instance && self.stamp.is_after(&holder.stamp);
+        match self.overrules {
+            true if holder.is_some_and(older) => Overdue::Kill,
+            true => Overdue::GoOnWithout,
+            false => Overdue::GiveUp,
+        }
+    }
+
+    /// Waits for the lock; `None` when a newer notification has come meanwhile.
     ///
     /// # Errors
-    /// When a run of this instance holds it that this one may not overrule, or that survives.
-    pub fn wait(&self, superseded: impl Fn() -> bool) -> anyhow::Result<LockOutcome> {
-        let path = Path::new(RUN).join("lock");
-        let mut file = match create_own(&path) {
-            Ok(file) => file,
-            Err(error) => {
-                log::warn!("going on without the lock {}: {error:#}", path.display());
-                return Ok(LockOutcome::Held(Lock { _file: None }));
-            }
-        };
+    /// When it is not had in time, or cannot be had at all, and no notification is carried out.
+    pub fn wait(&self, superseded: impl Fn() -> bool) -> anyhow::Result<Option<Lock>> {
+        let path = &Path::new(RUN).join("lock");
         let mut deadline = Instant::now() + self.patience;
-        let mut tried = Vec::new();
-        loop {
-            file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(mut lock) => {
-                    // For whoever waits in vain. A holder that cannot be named is not killed.
-                    let _ = lock.set_len(0);
-                    let _ = lock.write_all(format!("{} {}", self.stamp, self.instance).as_bytes());
-                    return Ok(LockOutcome::Held(Lock { _file: Some(lock) }));
+        let mut killed = false;
+        let why = match open_private(path) {
+            Err(error) => format!("{error:#}"),
+            Ok(mut file) => loop {
+                file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                    Ok(mut lock) => {
+                        // For whoever waits in vain. A holder that cannot be named is not killed.
+                        let _ = lock.set_len(0);
+                        let _ = lock.write_all(format!("{} {}", self.stamp, self.instance).as_bytes());
+                        return Ok(Some(Lock { _file: Some(lock) }));
+                    }
+                    Err((file, Errno::EWOULDBLOCK | Errno::EINTR)) => file,
+                    Err((_, errno)) => break errno.to_string(),
+                };
+                if superseded() {
+                    return Ok(None);
                 }
-                Err((file, Errno::EWOULDBLOCK | Errno::EINTR)) => file,
-                Err((_, errno)) => bail!("locking {}: {errno}", path.display()),
-            };
-            if superseded() {
-                return Ok(LockOutcome::Superseded);
-            }
-            if Instant::now() >= deadline {
-                if self.overcome(&path, &mut tried)? {
-                    return Ok(LockOutcome::Held(Lock { _file: None }));
+                if Instant::now() < deadline {
+                    std::thread::sleep(Duration::from_millis(2));
+                    continue;
                 }
-                deadline = Instant::now() + KILL_GRACE;
-            }
-            std::thread::sleep(Duration::from_millis(2));
+                let pids = holders(&file);
+                let holder = named(path).filter(|holder| pids.contains(&holder.stamp.pid));
+                let why = describe(holder.as_ref(), &pids, self.patience);
+                match holder.filter(|holder| !killed && self.overdue(Some(holder)) == Overdue::Kill) {
+                    Some(holder) => {
+                        log::warn!("killing the older run: {why}");
+                        kill(&holder.stamp);
+                        (killed, deadline) = (true, Instant::now() + KILL_GRACE);
+                    }
+                    None => break why,
+                }
+            },
+        };
+        if self.overdue(None) == Overdue::GiveUp {
+            bail!("no lock {}: {why}", path.display());
         }
-    }
-
-    /// Kills the holder, or finds that there is no need; true when it is another instance's, beside which this run goes
-    /// on. Of several older runs that wait as well, the next one may have the lock by now: only one that was `tried`
-    /// before has survived. Between having the lock and writing into it there is a moment, so nobody, where a living
-    /// holder should be named, is given some.
-    fn overcome(&self, path: &Path, tried: &mut Vec<Option<Stamp>>) -> anyhow::Result<bool> {
-        const MOMENTS: usize = 2;
-        let shown = path.display();
-        let waited = format!("for more than {:.1} s", self.patience.as_secs_f32());
-        let found = read_holder(path);
-        let alive = found.as_ref().is_some_and(|(holder, _)| start_of(holder.pid) == Some(holder.start));
-        if !alive && tried.iter().filter(|holder| holder.is_none()).count() < MOMENTS {
-            tried.push(None);
-            return Ok(false);
-        }
-        let (holder, instance) = found.with_context(|| {
-            format!("another lvs-notify holds {shown} {waited}; find it with `fuser {shown}`")
-        })?;
-        let (pid, older) = (holder.pid, self.stamp.is_after(&holder));
-        if instance != self.instance {
-            log::warn!("lvs-notify process {pid} of {instance} holds {shown} {waited}; going on beside it");
-            return Ok(true);
-        }
-        let holder = Some(holder);
-        if !alive || !older || !self.may_kill_older || tried.contains(&holder) {
-            bail!(
-                "lvs-notify process {pid} holds the lock {shown} {waited}; look at it with `cat /proc/{pid}/stack`, end it with `kill -9 {pid}`, and run this again"
-            );
-        }
-        log::warn!("killing lvs-notify process {pid}, called before this one, which holds the lock {waited}");
-        match kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL) {
-            Ok(()) | Err(Errno::ESRCH) => tried.push(holder),
-            Err(errno) => bail!("killing process {pid}: {errno}"),
-        }
-        Ok(false)
+        log::warn!("going on without the lock {}: {why}", path.display());
+        Ok(Some(Lock { _file: None }))
     }
 }
 
-fn read_holder(path: &Path) -> Option<(Stamp, String)> {
+/// Who has written itself into the lock, and lives.
+fn named(path: &Path) -> Option<Holder> {
     let text = String::from_utf8(read_own(path, MAX_HOLDER).ok()?).ok()?;
     let (stamp, instance) = text.split_once(' ')?;
-    Some((stamp.parse().ok()?, instance.to_owned()))
+    let stamp: Stamp = stamp.parse().ok()?;
+    (start_of(stamp.pid) == Some(stamp.start)).then(|| Holder { stamp, instance: instance.to_owned() })
+}
+
+/// The processes that hold a lock on a file, by the kernel's list; 0 stands for those of another PID namespace
+/// (`fs/locks.c`, `lock_get_status`).
+fn holders(file: &File) -> Vec<u32> {
+    let Ok(metadata) = file.metadata() else { return Vec::new() };
+    let (device, inode) = (metadata.dev(), metadata.ino());
+    let place = format!("{:02x}:{:02x}:{inode}", major(device), minor(device));
+    let list = std::fs::read_to_string("/proc/locks").unwrap_or_default();
+    let lines = list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    // `1: FLOCK ADVISORY WRITE 1234 00:19:567 0 EOF`; one that waits has `->` in second place.
+    let holder = |words: Vec<&str>| match words[..] {
+        [_, "FLOCK", _, _, pid, at, ..] if at == place => pid.parse().ok(),
+        _ => None,
+    };
+    lines.filter_map(holder).collect()
+}
+
+fn describe(holder: Option<&Holder>, pids: &[u32], patience: Duration) -> String {
+    let who = match (holder, pids) {
+        (Some(Holder { stamp, instance }), _) => format!("lvs-notify process {} of {instance}", stamp.pid),
+        (None, [] | [0, ..]) => "somebody whom this system does not name".to_owned(),
+        (None, [pid, ..]) => format!("process {pid}, which is no run of lvs-notify,"),
+    };
+    format!("{who} holds it for more than {:.1} s", patience.as_secs_f32())
+}
+
+/// Kills the very process that has this stamp, never one that has got its number since.
+fn kill(stamp: &Stamp) {
+    let pid = i32::try_from(stamp.pid).ok().and_then(Pid::from_raw);
+    let opened = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    if let Some(process) = opened.filter(|_| start_of(stamp.pid) == Some(stamp.start)) {
+        let _ = pidfd_send_signal(process, Signal::KILL);
+    }
 }

@@ -5,12 +5,13 @@
 //!
 //! | path | what it keeps | until | owner | without it |
 //! |---|---|---|---|---|
-//! | `/run/lvs-notify/INSTANCE.json` | role, what was made, values found before | a boot | [`record`] | `apply` and `status` know no role, nothing of an older file is taken away, `restore` restores nothing |
+//! | `/run/lvs-notify/INSTANCE.json` | role, what was made, values found before | a boot, a network namespace | [`record`] | `apply` and `status` know no role, nothing of an older file is taken away, `restore` restores nothing |
 //! | `/run/lvs-notify/INSTANCE.notifications/` | a mark for each role that was asked for | the next one, a boot | [`stamp`] | an older run that wakes late undoes a newer one |
 //! | `/run/lvs-notify/lock` | who reads and changes the kernel now | a boot | [`lock`] | two runs may overlap; reading back repairs it |
-//! | `/var/lib/lvs-notify/INSTANCE.yaml` | the last file that was applied without error | the next one | [`last_good`] | a broken file prevents a takeover |
+//! | `/var/lib/lvs-notify/INSTANCE.yaml` | the last file that a kernel has accepted | the next one | [`last_good`] | a broken file prevents a takeover |
 //! | `/var/lib/lvs-notify/INSTANCE.compiled` | what that file means | the next one | [`last_good`] | a takeover takes longer |
 //! | `/var/lib/lvs-notify/INSTANCE.drains.json` | real servers drained by hand | `undrain`, or their time | [`drain`] | they get connections again |
+//! | `/var/lib/lvs-notify/originals.json` | values found before the first instance changed them | the last one restores them | [`record`] | after a power failure `restore` restores nothing |
 //! | `/etc/sysctl.d/90-lvs-notify-INSTANCE.conf` | the ARP parameters, for the next boot | `persist: false`, `restore` | [`sysctl_d`] | after a boot they are set by the first run only |
 
 pub mod drain;

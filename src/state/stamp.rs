@@ -6,7 +6,9 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
@@ -19,8 +21,7 @@ use crate::model::Role;
 /// Of one parent it is exact: its next child starts in the same tick or later, and with the next free PID.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// First digits of the boot's random id: ticks of another boot cannot be compared.
-    boot: String,
+    place: String,
     /// Start of the process in clock ticks since boot (`/proc/PID/stat`, field 22)
     pub start: u64,
     pub pid: u32,
@@ -29,11 +30,9 @@ pub struct Stamp {
 impl Stamp {
     /// This process.
     pub fn own() -> anyhow::Result<Self> {
-        let boot =
-            std::fs::read_to_string("/proc/sys/kernel/random/boot_id").context("reading the boot id")?;
         let pid = std::process::id();
         let start = start_of(pid).context("reading /proc/self/stat")?;
-        Ok(Self { boot: boot.chars().take(8).collect(), start, pid })
+        Ok(Self { place: place().to_owned(), start, pid })
     }
 
     /// Whether this process was forked after `other`, of the same boot. Of two in the same tick the higher PID is
@@ -51,7 +50,9 @@ impl Stamp {
     pub fn announce(&self, instance: &str, role: Role) -> anyhow::Result<()> {
         own_directory(RUN.as_ref())?;
         let mark = format!("{self}-{}", role.command());
-        create_own(&path_of(RUN, instance, "notifications").join(mark)).map(drop)
+        create_own(&path_of(RUN, instance, "notifications").join(mark))?;
+        self.forget_older(instance);
+        Ok(())
     }
 
     /// Every mark of an instance that can be believed, with what its name says.
@@ -65,7 +66,7 @@ impl Stamp {
         });
         // A damaged one could name a time to come, which must not supersede everything until then.
         let now = now_in_ticks();
-        marks.filter(move |(_, stamp, _)| stamp.boot == self.boot && stamp.start <= now)
+        marks.filter(move |(_, stamp, _)| stamp.place == self.place && stamp.start <= now)
     }
 
     /// The latest notification that any process of an instance got, in this boot.
@@ -82,12 +83,23 @@ impl Stamp {
     }
 
     /// Forgets all notifications but the latest.
-    pub fn forget_older(&self, instance: &str) {
+    fn forget_older(&self, instance: &str) {
         let Some((latest, _)) = self.latest(instance) else { return };
         for (path, _, _) in self.marks(instance).filter(|(_, stamp, _)| latest.is_after(stamp)) {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// Where and when what is kept in /run is true: the boot, by the first digits of its random id; the network namespace; and
+/// the start of process 1, because a container that is restarted gets the number of its old namespace.
+pub(super) fn place() -> &'static str {
+    static PLACE: OnceLock<String> = OnceLock::new();
+    PLACE.get_or_init(|| {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let network = std::fs::metadata("/proc/self/ns/net").map_or(0, |namespace| namespace.ino());
+        format!("{:.8}.{network}.{}", boot, start_of(1).unwrap_or_default())
+    })
 }
 
 /// Half of the process ids that Linux has at least: no machine forks so many in a hundredth of a second.
@@ -117,10 +129,10 @@ pub fn seconds_now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// `BOOT-START-PID`, in names of files and in the lock.
+/// `PLACE-START-PID`, in names of files and in the lock.
 impl std::fmt::Display for Stamp {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}-{}-{}", self.boot, self.start, self.pid)
+        write!(f, "{}-{}-{}", self.place, self.start, self.pid)
     }
 }
 
@@ -129,7 +141,7 @@ impl std::str::FromStr for Stamp {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (rest, pid) = text.rsplit_once('-').unwrap_or_default();
-        let (boot, start) = rest.rsplit_once('-').unwrap_or_default();
-        Ok(Self { boot: boot.to_owned(), start: start.parse()?, pid: pid.parse()? })
+        let (place, start) = rest.rsplit_once('-').unwrap_or_default();
+        Ok(Self { place: place.to_owned(), start: start.parse()?, pid: pid.parse()? })
     }
 }

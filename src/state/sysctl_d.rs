@@ -48,6 +48,11 @@ pub fn apply(instance: &str, desired: &Desired) -> anyhow::Result<Option<String>
     Ok(Some(format!("{sign} {name}")))
 }
 
+/// Takes away the file of a name that an instance no longer has.
+pub fn forget(instance: &str) {
+    let _ = std::fs::remove_file(path(instance));
+}
+
 fn content(instance: &str, desired: &Desired) -> String {
     let lines = desired.parameters.iter().map(|(parameter, value)| format!("{parameter} = {value}\n"));
     let origin = "replaced when the desired-state file changes";

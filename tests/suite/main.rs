@@ -22,6 +22,8 @@ mod here {
     mod faults;
     mod fifo;
     mod golden;
+    mod held_up;
+    mod instances;
     pub(crate) mod keepalived;
     mod netns;
 }

@@ -40,11 +40,12 @@ fn the_whole_file_is_read() {
 #[test]
 fn defaults_are_those_of_the_manual() {
     let text = "version: 1\nvips: [192.0.2.1]\nvirtual_services: [{address: 192.0.2.1:80, real_servers: [192.0.2.11:80]}]\n";
-    let desired = Desired::for_role(&read(text).unwrap(), Role::Master);
+    let config = read(text).unwrap();
+    let desired = Desired::for_role(&config, Role::Master);
     let service = desired.services.values().next().unwrap();
     assert_eq!(service.settings.ipvsadm(lvs_notify::model::Family::Ipv4), "-s wlc");
     assert_eq!(service.servers.values().next().unwrap().ipvsadm(), "-m -w 1");
-    assert_eq!((desired.announce_count, desired.announce_interval), (5, Duration::from_millis(200)));
+    assert_eq!(config.announce, [0, 200, 400, 600, 800, 5000].map(Duration::from_millis));
     assert_eq!(desired.addresses.values().next().unwrap().as_deref(), Some("lo:0"));
     assert_eq!(desired.client_side().count(), 0);
 }

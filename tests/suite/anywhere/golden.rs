@@ -75,8 +75,13 @@ impl State {
     fn preview(&self, source: Source) -> Preview {
         let config = Config::parse(&source).unwrap();
         let basis = match self.problem.clone() {
-            None => Basis { file: Ok(source), config: Some(config), compiled: false },
-            Some(why) => Basis { file: Err(why), config: self.last_good.then_some(config), compiled: false },
+            None => Basis { file: Ok(source), config: Some(config), compiled: false, version: None },
+            Some(why) => Basis {
+                file: Err(why),
+                config: self.last_good.then_some(config),
+                compiled: false,
+                version: None,
+            },
         };
         let owned = self.record.as_ref().map(|record| record.owned.clone()).unwrap_or_default();
         let mut desired = basis.desired(self.role, &owned).unwrap();

@@ -94,7 +94,7 @@ fn configs() -> impl Strategy<Value = Config> {
                 })
                 .collect(),
             arp,
-            announce: (1, Duration::ZERO),
+            announce: vec![Duration::ZERO],
             keep_vips,
             keep_services,
             drain: std::time::Duration::ZERO,

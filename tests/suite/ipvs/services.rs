@@ -353,30 +353,44 @@ fn changes_made_by_hand_are_repaired() {
 
 #[test]
 #[ignore = "needs root and a kernel with IPVS: run tests/run"]
-fn an_unknown_scheduler_is_refused_before_anything_is_touched() {
+fn what_this_kernel_lacks_stops_nothing_else() {
     let host = director();
     make_foreign(&host);
+    let before = table(&host);
     let good = format!("{{address: {A}, scheduler: rr, real_servers: [{R}]}}");
+    let six = "{address: \"[2001:db8::10]:80\", scheduler: rr, real_servers: []}";
     let bad = "{address: 203.0.113.10:443, scheduler: nosuch, real_servers: []}";
-    let state =
-        || (table(&host), host.ok("ip -o address"), host.ok("sysctl net.ipv4.conf.all net.ipv4.conf.lo"));
-    let untouched = state();
-    host.desire("VI_1", &file("", &[&good, bad]));
-    let refused = |before: &(Vec<String>, String, String)| {
-        let ran = host.lvs("master");
-        assert_eq!(ran.status, 1, "{}", ran.all());
-        assert!(
-            ran.all().contains("scheduler `nosuch`") && ran.all().contains("nothing was changed"),
-            "{}",
-            ran.all()
-        );
-        assert_eq!(state(), *before);
-    };
-    refused(&untouched);
+    let expected =
+        |services: &[&str]| sorted(before.iter().map(String::as_str).chain(services.iter().copied()));
+    let (a, r, b) =
+        (format!("-A -t {A} -s rr"), format!("-a -t {A} -r {R} -m -w 1"), "-A -t [2001:db8::10]:80 -s rr");
+    let has = |vip: &str| host.ok("ip -o address show dev lo").contains(vip);
+
+    // A BACKUP finds out, and does not keep the file as a good one.
+    host.desire("VI_1", &file("", &[&good, six, bad]));
+    host.lvs_ok("backup");
+    let kept = host.path("/var/lib/lvs-notify/VI_1.yaml");
+    assert!(!kept.exists(), "a file that no MASTER could carry out is a good one");
+    // Nothing to fall back to: all is made that can be, and only the VIP that would refuse clients is kept back.
+    let ran = host.lvs("master");
+    assert_eq!(ran.status, 1, "{}", ran.all());
+    assert!(ran.all().contains("scheduler `nosuch`"), "{}", ran.all());
+    assert_eq!(table(&host), expected(&[&a, &r, b]));
+    assert!(!has("203.0.113.10/32") && has("2001:db8::10/128"));
+    // With a good copy, that is carried out.
     apply(&host, &file("", &[&good]));
-    let serving = state();
-    host.desire("VI_1", &file("", &[bad]));
-    refused(&serving);
+    assert!(kept.exists());
+    host.lvs_ok("backup");
+    host.desire("VI_1", &file("", &[six, bad]));
+    let ran = host.lvs("master");
+    assert_eq!(ran.status, 4, "{}", ran.all());
+    assert!(
+        ran.all().contains("this kernel refuses") && ran.all().contains("scheduler `nosuch`"),
+        "{}",
+        ran.all()
+    );
+    assert_eq!(table(&host), expected(&[&a, &r]));
+    assert!(has("203.0.113.10/32"));
 }
 
 #[test]

@@ -19,7 +19,7 @@ const OURS: &str = "-A -t 192.0.2.100:80 -s rr\n-a -t 192.0.2.100:80 -r 203.0.11
 /// A valid file; `extra` adds keys.
 fn file(extra: &str) -> String {
     format!(
-        "version: 1\ninterface: eth0\nvips: [{VIP}]\nannounce: {{count: 1}}\n{extra}\nvirtual_services:\n  - address: {VIP}:80\n    scheduler: rr\n    real_servers:\n      - 203.0.113.11:80\n      - {{address: 203.0.113.12:80, weight: 2}}\n"
+        "version: 1\ninterface: eth0\nvips: [{VIP}]\nannounce: {{count: 1, again: 0s}}\n{extra}\nvirtual_services:\n  - address: {VIP}:80\n    scheduler: rr\n    real_servers:\n      - 203.0.113.11:80\n      - {{address: 203.0.113.12:80, weight: 2}}\n"
     )
 }
 

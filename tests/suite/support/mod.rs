@@ -154,9 +154,14 @@ impl Host {
 
     /// Starts a command that goes on in the background; it is killed with the returned value.
     pub fn start(&self, line: &str) -> Background {
+        self.start_with(line, [Stdio::null(), Stdio::null(), Stdio::null()])
+    }
+
+    /// The same with this standard input, output and error output.
+    pub fn start_with(&self, line: &str, [input, output, errors]: [Stdio; 3]) -> Background {
         let mut words = line.split_whitespace();
         let mut command = Command::new(resolved(words.next().expect("a command")));
-        command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.args(words).stdin(input).stdout(output).stderr(errors);
         Background(self.within(|| command.spawn()).unwrap_or_else(|error| panic!("{line}: {error}")))
     }
 
