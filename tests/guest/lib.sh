@@ -7,8 +7,8 @@
 # The packages whose programs the guest has. iputils-arping and not arping: only it has duplicate address detection
 # (-D), and it prints one plain line per answer. netbase is /etc/services.
 # shellcheck disable=SC2034  # read by those who source this
-guest_packages=(busybox-static curl ethtool iproute2 iputils-arping iputils-ping ipvsadm keepalived kmod ndisc6 netbase
-    nftables procps strace tcpdump)
+guest_packages=(busybox-static curl e2fsprogs ethtool iproute2 iputils-arping iputils-ping ipvsadm keepalived kmod ndisc6
+    netbase nftables procps strace tcpdump)
 
 # The system programs live outside of an ordinary user's PATH on Debian.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
