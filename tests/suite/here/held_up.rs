@@ -829,14 +829,12 @@ fn announcers(director: &Host) -> Vec<u32> {
 fn a_process_that_only_announces_ends_when_it_should() {
     let (director, _neighbour) = director("");
     director.desire("VI_1", &with_vips(VIP, "announce: {count: 60, interval: 500ms}"));
-    // A shell that starts tests in the background has SIGINT ignored, which is inherited.
-    for ended in [Signal::SIGTERM, Signal::SIGHUP] {
-        director.lvs_ok("master VI_1");
-        wait_for("the announcer", PATIENCE, || !announcers(&director).is_empty());
-        announcers(&director).into_iter().for_each(|pid| signal(pid, ended));
-        wait_for(&format!("its end by {ended}"), HELD_UP, || announcers(&director).is_empty());
-        assert_eq!(stands(&director, "VI_1"), wanted("master"), "{ended}");
-    }
+    // SIGHUP and SIGINT may be ignored by whoever starts the tests (nohup, a shell in the background).
+    director.lvs_ok("master VI_1");
+    wait_for("the announcer", PATIENCE, || !announcers(&director).is_empty());
+    announcers(&director).into_iter().for_each(|pid| signal(pid, Signal::SIGTERM));
+    wait_for("its end by SIGTERM", HELD_UP, || announcers(&director).is_empty());
+    assert_eq!(stands(&director, "VI_1"), wanted("master"));
     for role in ["backup", "fault", "stop"] {
         director.lvs_ok("master VI_1");
         director.lvs_ok(&format!("{role} VI_1"));
