@@ -44,9 +44,7 @@ pub fn repeat(kernel: &mut dyn Kernel, instance: &Instance) -> anyhow::Result<()
     let scope = Scope { interfaces, ..Scope::default() };
     for time in config.announce.iter().skip(1) {
         std::thread::sleep(time.saturating_sub(begun.elapsed()));
-        // A notification that came after this process has started one of its own.
-        let goes_on = |(newest, role): (Stamp, Role)| role == Role::Master && !newest.is_after(&stamp);
-        if !stamp.latest(&instance.name).is_some_and(goes_on) {
+        if !may_announce(stamp.latest(&instance.name), &stamp) {
             break;
         }
         let there = kernel.observe(&scope)?.addresses;
@@ -55,4 +53,10 @@ pub fn repeat(kernel: &mut dyn Kernel, instance: &Instance) -> anyhow::Result<()
         let _ = kernel.announce(&desired.announce.iter().filter(is_there).cloned().collect::<Vec<_>>());
     }
     Ok(())
+}
+
+/// Whether the VIPs are announced after the newest notification, by a process of this stamp. A notification that came after
+/// it has started one of its own.
+pub fn may_announce(newest: Option<(Stamp, Role)>, stamp: &Stamp) -> bool {
+    newest.is_some_and(|(newest, role)| role == Role::Master && !newest.is_after(stamp))
 }

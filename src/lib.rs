@@ -176,7 +176,7 @@ fn edit_drains(
         stamp: &Stamp::own()?,
         instance: &instance.name,
         patience: Duration::from_secs(5),
-        overrules: false,
+        notified: false,
     };
     let lock = claim.wait(|| false)?;
     let text = edit(&instance.name)?;

@@ -92,6 +92,8 @@ struct Run<'a> {
     kernel: &'a mut dyn Kernel,
     request: &'a Request,
     stamp: Stamp,
+    /// The notification that is carried out: this run's own, or the newest that was found
+    goes_by: Stamp,
     basis: Basis,
     /// The record as it stands in /run
     record: Option<Record>,
@@ -109,7 +111,8 @@ impl<'a> Run<'a> {
             outcome.note(stamp.announce(&request.instance.name, role));
         }
         let basis = Basis::read(&request.instance);
-        Ok(Self { kernel, request, stamp, basis, record: None, outcome, drained: false })
+        let goes_by = stamp.clone();
+        Ok(Self { kernel, request, stamp, goes_by, basis, record: None, outcome, drained: false })
     }
 
     /// Everything that needs the lock: twice when connections are waited for in between. `None` when a newer notification
@@ -173,7 +176,7 @@ impl<'a> Run<'a> {
 
     /// `None` when a newer notification has taken over. Then so does every step, and the run ends.
     fn go_on(&mut self) -> Option<()> {
-        self.outcome.superseded = self.stamp.superseded(self.name());
+        self.outcome.superseded = self.goes_by.superseded(self.name());
         self.outcome.superseded.is_none().then_some(())
     }
 
@@ -186,8 +189,8 @@ impl<'a> Run<'a> {
             Some(_) => Duration::from_secs(1),
             None => Duration::from_secs(5),
         };
-        let (stamp, instance, overrules) = (&self.stamp, self.name(), self.request.role.is_some());
-        let claim = Claim { stamp, instance, patience, overrules };
+        let (stamp, instance, notified) = (&self.stamp, self.name(), self.request.role.is_some());
+        let claim = Claim { stamp, instance, patience, notified };
         let lock = claim.wait(|| stamp.superseded(instance).is_some())?;
         if lock.is_some() && !self.basis.is_current(&self.request.instance) {
             drop(lock);
@@ -203,10 +206,14 @@ impl<'a> Run<'a> {
     /// all that the run is about to make.
     fn goal(&mut self) -> anyhow::Result<(Goal, Record)> {
         let (name, before) = (self.name(), self.record.as_ref());
-        // A run that was killed has left its mark, and not always a record.
-        let marked = || self.stamp.latest(name).map(|(_, role)| role);
-        let recorded = || before.map(|record| record.role);
-        let role = self.request.role.or_else(marked).or_else(recorded).with_context(|| {
+        let mut role = self.request.role;
+        if role.is_none() {
+            // A run that was killed has left its mark, and not always a record. Any mark that comes now is of later.
+            let marked = self.stamp.latest(name);
+            role = marked.as_ref().map(|(_, role)| *role).or(before.map(|record| record.role));
+            self.goes_by = marked.map_or(Stamp { start: 0, ..self.stamp.clone() }, |(stamp, _)| stamp);
+        }
+        let role = role.with_context(|| {
             format!("no role is recorded for {name}: keepalived has not called lvs-notify since boot; see `lvs-notify plan backup {name}`")
         })?;
         // Who was not MASTER has no connections to wait for.
@@ -287,6 +294,7 @@ impl<'a> Run<'a> {
         let rest = steps.split_off(steps.iter().rposition(met).map_or(0, |last| last + 1));
         self.steps(steps, goal)?;
         if goal.desired.active {
+            self.go_on()?;
             self.announce(goal, again);
         }
         self.steps(rest, goal)?;

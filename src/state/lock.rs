@@ -35,6 +35,8 @@ pub struct Lock {
 pub struct Holder {
     pub stamp: Stamp,
     pub instance: String,
+    /// It carries a notification.
+    pub notified: bool,
 }
 
 /// Who asks for the lock, and how.
@@ -44,14 +46,14 @@ pub struct Claim<'a> {
     pub instance: &'a str,
     pub patience: Duration,
     /// It carries a notification, which is carried out whatever becomes of the lock.
-    pub overrules: bool,
+    pub notified: bool,
 }
 
 /// What becomes of a claim when its time is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overdue {
-    /// The holder was called before, for the same instance: what it would still do is out of date. It is killed, which is
-    /// safe at any instant, since every run converges from whatever state it finds.
+    /// The holder is of the same instance, and was called before or goes by an older notification: what it would still do
+    /// is out of date. It is killed, which is safe at any instant, since every run converges from whatever state it finds.
     Kill,
     GoOnWithout,
     GiveUp,
@@ -59,9 +61,11 @@ pub enum Overdue {
 
 impl Claim<'_> {
     pub fn overdue(&self, holder: Option<&Holder>) -> Overdue {
-        let older = |holder: &Holder| holder.instance == self.instance && self.stamp.is_after(&holder.stamp);
-        match self.overrules {
-            true if holder.is_some_and(older) => Overdue::Kill,
+        let older = |holder: &Holder| !holder.notified || self.stamp.is_after(&holder.stamp);
+        match self.notified {
+            true if holder.is_some_and(|holder| holder.instance == self.instance && older(holder)) => {
+                Overdue::Kill
+            }
             true => Overdue::GoOnWithout,
             false => Overdue::GiveUp,
         }
@@ -82,7 +86,8 @@ impl Claim<'_> {
                     Ok(mut lock) => {
                         // For whoever waits in vain. A holder that cannot be named is not killed.
                         let _ = lock.set_len(0);
-                        let _ = lock.write_all(format!("{} {}", self.stamp, self.instance).as_bytes());
+                        let kind = if self.notified { "notified" } else { "asked" };
+                        let _ = lock.write_all(format!("{} {} {kind}", self.stamp, self.instance).as_bytes());
                         return Ok(Some(Lock { _file: Some(lock) }));
                     }
                     Err((file, Errno::EWOULDBLOCK | Errno::EINTR)) => file,
@@ -119,9 +124,10 @@ impl Claim<'_> {
 /// Who has written itself into the lock, and lives.
 fn named(path: &Path) -> Option<Holder> {
     let text = String::from_utf8(read_own(path, MAX_HOLDER).ok()?).ok()?;
-    let (stamp, instance) = text.split_once(' ')?;
+    let [stamp, instance, kind] = text.split(' ').collect::<Vec<_>>().try_into().ok()?;
     let stamp: Stamp = stamp.parse().ok()?;
-    (start_of(stamp.pid) == Some(stamp.start)).then(|| Holder { stamp, instance: instance.to_owned() })
+    let holder = Holder { instance: instance.to_owned(), notified: kind == "notified", stamp };
+    (start_of(holder.stamp.pid) == Some(holder.stamp.start)).then_some(holder)
 }
 
 /// The processes that hold a lock on a file, by the kernel's list; 0 stands for those of another PID namespace
@@ -142,7 +148,9 @@ fn holders(file: &File) -> Vec<u32> {
 
 fn describe(holder: Option<&Holder>, pids: &[u32], patience: Duration) -> String {
     let who = match (holder, pids) {
-        (Some(Holder { stamp, instance }), _) => format!("lvs-notify process {} of {instance}", stamp.pid),
+        (Some(Holder { stamp, instance, .. }), _) => {
+            format!("lvs-notify process {} of {instance}", stamp.pid)
+        }
         (None, [] | [0, ..]) => "somebody whom this system does not name".to_owned(),
         (None, [pid, ..]) => format!("process {pid}, which is no run of lvs-notify,"),
     };

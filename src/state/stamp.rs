@@ -21,7 +21,7 @@ use crate::model::Role;
 /// Of one parent it is exact: its next child starts in the same tick or later, and with the next free PID.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    place: String,
+    pub place: String,
     /// Start of the process in clock ticks since boot (`/proc/PID/stat`, field 22)
     pub start: u64,
     pub pid: u32,
@@ -55,6 +55,12 @@ impl Stamp {
         Ok(())
     }
 
+    /// Whether a mark with this stamp can be believed. A damaged one could name a time to come, which must not supersede
+    /// everything until then.
+    pub fn believes(&self, other: &Self, now: u64) -> bool {
+        other.place == self.place && other.start <= now
+    }
+
     /// Every mark of an instance that can be believed, with what its name says.
     fn marks(&self, instance: &str) -> impl Iterator<Item = (PathBuf, Self, Role)> {
         let entries =
@@ -64,19 +70,16 @@ impl Stamp {
             let (stamp, role) = name.to_str()?.rsplit_once('-')?;
             Some((entry.path(), stamp.parse::<Self>().ok()?, role.parse().ok()?))
         });
-        // A damaged one could name a time to come, which must not supersede everything until then.
         let now = now_in_ticks();
-        marks.filter(move |(_, stamp, _)| stamp.place == self.place && stamp.start <= now)
+        marks.filter(move |(_, stamp, _)| self.believes(stamp, now))
     }
 
     /// The latest notification that any process of an instance got, in this boot.
     pub fn latest(&self, instance: &str) -> Option<(Self, Role)> {
-        let later =
-            |one: (Self, Role), other: (Self, Role)| if other.0.is_after(&one.0) { other } else { one };
-        self.marks(instance).map(|(_, stamp, role)| (stamp, role)).reduce(later)
+        newest(self.marks(instance).map(|(_, stamp, role)| (stamp, role)))
     }
 
-    /// The notification that came after this process, if any did.
+    /// The notification that came after this one, if any did.
     pub fn superseded(&self, instance: &str) -> Option<String> {
         let (latest, role) = self.latest(instance)?;
         latest.is_after(self).then(|| format!("{role} of process {}", latest.pid))
@@ -89,6 +92,11 @@ impl Stamp {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// The notification that came last.
+pub fn newest(notifications: impl Iterator<Item = (Stamp, Role)>) -> Option<(Stamp, Role)> {
+    notifications.reduce(|one, other| if other.0.is_after(&one.0) { other } else { one })
 }
 
 /// Where and when what is kept in /run is true: the boot, by the first digits of its random id; the network namespace; and

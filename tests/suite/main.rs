@@ -14,6 +14,7 @@ mod anywhere {
     pub(crate) mod import;
     mod laws;
     mod packaging;
+    mod protocol;
     mod structure;
 }
 

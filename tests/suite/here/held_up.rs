@@ -366,13 +366,13 @@ fn nobody_innocent_is_killed() {
     let own = std::process::id();
     for name in [
         // One that lives, and does not hold the lock, with the very time of its start.
-        format!("{place}-{}-{} VI_1", start(innocent.pid()), innocent.pid()),
-        format!("{place}-{}-{own} VI_1", start(own)),
+        format!("{place}-{}-{} VI_1 asked", start(innocent.pid()), innocent.pid()),
+        format!("{place}-{}-{own} VI_1 notified", start(own)),
         // The one that holds it, and has got the number of a run that ended.
-        format!("{place}-1-{} VI_1", holder.pid()),
+        format!("{place}-1-{} VI_1 notified", holder.pid()),
         // Numbers that mean more than one process.
-        format!("{place}-1-0 VI_1"),
-        format!("{place}-1-4294967295 VI_1"),
+        format!("{place}-1-0 VI_1 notified"),
+        format!("{place}-1-4294967295 VI_1 asked"),
         "no name at all".to_owned(),
         String::new(),
     ] {
