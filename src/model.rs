@@ -488,6 +488,8 @@ impl Ownership {
 #[serde(default)]
 pub struct Owned {
     pub addresses: BTreeSet<AddressKey>,
+    /// Those of them that were there before
+    pub found: BTreeSet<AddressKey>,
     pub services: BTreeSet<ServiceKey>,
     /// ARP parameters that are set for the instance
     pub parameters: BTreeSet<Parameter>,
@@ -501,6 +503,12 @@ pub struct Owned {
     /// Values that parameters had before they were first set
     #[serde(with = "pairs")]
     pub originals: BTreeMap<Parameter, String>,
+}
+
+impl Owned {
+    pub fn has_made(&self, key: &AddressKey) -> bool {
+        self.addresses.contains(key) && !self.found.contains(key)
+    }
 }
 
 /// Maps with keys that JSON cannot have as names, written as lists of pairs.

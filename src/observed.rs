@@ -20,6 +20,9 @@ use crate::model::{
 pub struct Observed {
     /// Addresses on lo and on the client-side interfaces; one can be there with several prefix lengths.
     pub addresses: Vec<ObservedAddress>,
+    /// What the default routes name as source; empty when they were not asked for
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub sources: BTreeSet<IpAddr>,
     #[serde(default)]
     pub interfaces: BTreeMap<String, Interface>,
     #[serde(with = "pairs")]
@@ -31,13 +34,6 @@ pub struct Observed {
 impl Observed {
     pub fn table(&self) -> Cow<'_, ObservedIpvs> {
         self.ipvs.as_ref().map_or_else(Cow::default, Cow::Borrowed)
-    }
-
-    /// Whether it is the only address of its family on its link.
-    pub fn is_only(&self, address: &ObservedAddress) -> bool {
-        let others = self.addresses.iter().filter(|other| *other != address && !other.is_of_the_link());
-        let same = |key: &AddressKey| (key.interface.clone(), key.address.is_ipv4());
-        !others.map(|other| same(&other.key)).any(|other| other == same(&address.key))
     }
 
     /// Whether a parameter has to be set for this value; the kernel separates several numbers with a tab.
@@ -163,6 +159,8 @@ pub struct Rates {
 pub struct Scope {
     /// Interfaces whose addresses and links matter.
     pub interfaces: BTreeSet<String>,
+    /// VIPs that go, unless the host lives on them: only where one is found are routes read, of which there can be many
+    pub doubtful: BTreeSet<AddressKey>,
     pub parameters: BTreeSet<Parameter>,
     /// Services whose real servers matter, which cost a request each; every service itself is read. Without it IPVS
     /// is not read at all: [`Observed::ipvs`] stays empty.
@@ -177,11 +175,13 @@ impl Scope {
         let daemon = desired.daemon.iter().map(|(_, daemon)| daemon.interface.clone());
         let names = addresses.map(|key| key.interface.clone());
         let interfaces = names.chain(daemon).chain(["lo".to_owned()]).collect();
+        let goes = |key: &&AddressKey| !desired.addresses.contains_key(*key) && !owned.has_made(key);
+        let doubtful = desired.off.iter().chain(&owned.addresses).filter(goes).cloned().collect();
         let originals = desired.restore.then_some(&owned.originals).into_iter().flatten();
         let parameters = desired.parameters.iter().chain(&desired.ipvs_parameters).chain(originals);
         let parameters = parameters.map(|(parameter, _)| parameter.clone()).collect();
         let servers = Some(desired.ownership.with_record(owned));
         let expected = desired.services.keys().chain(&owned.services).copied().collect();
-        Self { interfaces, parameters, servers, expected }
+        Self { interfaces, doubtful, parameters, servers, expected }
     }
 }

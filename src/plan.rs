@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -266,7 +267,7 @@ fn service_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec
 
 fn address_changes(on_lo: bool, desired: &Desired, observed: &Observed, owned: &Owned) -> Vec<Change> {
     let found = || observed.addresses.iter().filter(|found| found.key.is_on_lo() == on_lo);
-    let mut changes = Vec::new();
+    let (vips, mut changes) = (&desired.ownership.vips, Vec::new());
     for (key, label) in desired.addresses.iter().filter(|(key, _)| key.is_on_lo() == on_lo) {
         // On the interface keepalived may own the address, with any prefix.
         if !found().any(|found| found.key == *key && (found.is_host() || !on_lo)) {
@@ -276,9 +277,10 @@ fn address_changes(on_lo: bool, desired: &Desired, observed: &Observed, owned: &
     }
     let goes = |found: &ObservedAddress| match (desired.addresses.contains_key(&found.key), found.is_host()) {
         (true, host) => on_lo && !host && !owned.taken.contains(&(found.key.clone(), found.prefix)),
-        (false, true) if owned.addresses.contains(&found.key) => true,
-        // Nobody but the host itself has put the only address there.
-        (false, host) => desired.off.contains(&found.key) && (on_lo || host && !observed.is_only(found)),
+        (false, host) => {
+            let (ours, off) = (owned.addresses.contains(&found.key), desired.off.contains(&found.key));
+            (host && (ours || off) || on_lo && off) && !is_home(found, vips, observed, owned)
+        }
     };
     let (leaving, staying): (Vec<_>, Vec<_>) = found().partition(|found| goes(found));
     for found in leaving {
@@ -291,6 +293,19 @@ fn address_changes(on_lo: bool, desired: &Desired, observed: &Observed, owned: &
         }
     }
     changes
+}
+
+/// Whether the host itself lives on an address: a default route has it as source, or its link has no other of the family
+/// but VIPs. In any role; but never what a record says that this program has made, whoever uses it since: the host has
+/// lived without it, and a BACKUP that kept it would answer for it.
+pub fn is_home(at: &ObservedAddress, vips: &BTreeSet<IpAddr>, observed: &Observed, owned: &Owned) -> bool {
+    let place = |key: &AddressKey| (key.interface.clone(), key.address.is_ipv4());
+    let vip = |key: &AddressKey| vips.contains(&key.address) || owned.addresses.contains(key);
+    let own = |found: &ObservedAddress| !(found.is_of_the_link() || found.is_host() && vip(&found.key));
+    let mut others = observed.addresses.iter().filter(|found| *found != at && own(found));
+    !owned.has_made(&at.key)
+        && (observed.sources.contains(&at.key.address)
+            || !at.key.is_on_lo() && !others.any(|found| place(&found.key) == place(&at.key)))
 }
 
 impl Change {

@@ -16,7 +16,7 @@ use crate::instance::Instance;
 use crate::kernel::{self, Kernel};
 use crate::model::{AddressKey, Owned, Role, ServiceKey};
 use crate::observed::{Observed, ObservedAddress, ObservedService, Scope};
-use crate::plan::{Change, Phase, Plan, Step};
+use crate::plan::{Change, Phase, Plan, Step, is_home};
 use crate::state::lock::{Claim, Lock};
 use crate::state::record::{self, LastRun, Record};
 use crate::state::stamp::{Stamp, seconds_now};
@@ -136,11 +136,16 @@ impl<'a> Run<'a> {
             for lacking in wanted.filter(|name| !observed.parameters.contains_key(name)) {
                 log::warn!("this kernel has no {lacking}");
             }
-            for ObservedAddress { key, prefix, .. } in &observed.addresses {
+            for found @ ObservedAddress { key, prefix, .. } in &observed.addresses {
                 if goal.owned.taken.contains(&(key.clone(), *prefix)) {
                     log::warn!(
                         "{key} has prefix /{prefix} again and keeps it: somebody puts it back; make it /32 in keepalived.conf"
                     );
+                }
+                if goal.desired.off.contains(key)
+                    && is_home(found, &goal.desired.ownership.vips, &observed, &goal.owned)
+                {
+                    log::warn!("{key} stays: this host lives on it; see `lvs-notify check --host`");
                 }
             }
             let plan = goal.plan(&observed);
@@ -282,6 +287,9 @@ impl<'a> Run<'a> {
             _ => None,
         });
         record.owned.taken.extend(wrong);
+        let (owned, there) = (&goal.owned, observed.addresses.iter().map(|found| &found.key));
+        let found = there.filter(|key| record.owned.addresses.contains(key) && !owned.has_made(key));
+        record.owned.found = found.cloned().collect();
         let before = self.record.as_ref().filter(|before| before.role == record.role);
         record.complete = plan.is_empty() && before.is_some_and(|before| before.complete);
         self.save(record);
@@ -464,8 +472,9 @@ impl<'a> Run<'a> {
         if self.outcome.is_clean() {
             // What was taken away is nobody's concern any more.
             let originals = if desired.restore { BTreeMap::new() } else { record.owned.originals };
-            let Owned { links, taken, .. } = record.owned;
-            record.owned = with_objects(desired, Owned { originals, links, taken, ..Owned::default() });
+            let Owned { found, links, taken, .. } = record.owned;
+            record.owned =
+                with_objects(desired, Owned { found, originals, links, taken, ..Owned::default() });
         }
         self.save(&record);
     }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::model::{AddressKey, Claims, Mac, Parameter, RealServer, Role, ServerKey, Service, ServiceKey};
 use crate::observed::{Counters, Observed, ObservedAddress};
-use crate::plan::Change;
+use crate::plan::{Change, is_home};
 use crate::preview::Preview;
 use crate::state::record::LastRun;
 
@@ -231,7 +231,8 @@ fn vip(address: IpAddr, preview: &Preview, claims: Option<&Claims>) -> Vip {
 /// of `arp_ignore()` in `net/ipv4/arp.c`, where the larger of the values for `all` and for the interface that received
 /// the request holds.
 fn answer(key: &AddressKey, protocol: &str, preview: &Preview) -> (bool, String, String) {
-    let Observed { addresses, interfaces, parameters, .. } = &preview.observed;
+    let Preview { desired, observed, record, .. } = preview;
+    let Observed { addresses, interfaces, parameters, .. } = observed;
     let name = &key.interface;
     let ignore = |interface: &str| -> Option<u32> {
         parameters.get(&Parameter::ArpIgnore(interface.to_owned()))?.parse().ok()
@@ -246,11 +247,19 @@ fn answer(key: &AddressKey, protocol: &str, preview: &Preview) -> (bool, String,
             (false, format!("{name} has no carrier"), "look at cable and switch port".to_owned())
         }
         _ if !there.is_empty() => {
+            let owned = record.as_ref().map(|record| record.owned.clone()).unwrap_or_default();
+            let home = |found: &&ObservedAddress| is_home(found, &desired.ownership.vips, observed, &owned);
             // What has not a host's prefix is not ours to remove.
-            let remedy = there.iter().find(|found| !found.is_host()).map_or(apply, |found| {
-                let del = format!("ip address del {}/{} dev {name}", key.address, found.prefix);
-                format!("lvs-notify has not put it there and leaves it: `{del}`")
-            });
+            let remedy = match there.iter().find(|found| !found.is_host()) {
+                _ if there.iter().any(home) => {
+                    "it is this host's own: see `lvs-notify check --host`".to_owned()
+                }
+                Some(ObservedAddress { prefix, .. }) => {
+                    let del = format!("ip address del {}/{prefix} dev {name}", key.address);
+                    format!("lvs-notify has not put it there and leaves it: `{del}`")
+                }
+                None => apply,
+            };
             (true, format!("answers {protocol} on {name}"), remedy)
         }
         _ if !addresses.iter().any(|found| found.key.address == key.address) => {

@@ -15,6 +15,8 @@ use crate::config::Config;
 use crate::keepalived_conf::meaning::Conf;
 use crate::kernel;
 use crate::names;
+use crate::observed::Observed;
+use crate::state::record::{self, Record};
 
 /// Where keepalived may be installed, and timeout(1).
 const PATH: &str = "/usr/sbin:/usr/local/sbin:/usr/bin:/bin";
@@ -42,9 +44,10 @@ pub struct Input<'a> {
 
 #[derive(Clone, Debug, Default)]
 pub struct Host {
-    /// Interfaces, and whether they are up with a carrier
-    pub interfaces: BTreeMap<String, bool>,
-    pub addresses: Vec<kernel::Bound>,
+    /// Interfaces, addresses, and sources of default routes
+    pub observed: Observed,
+    /// What was made here, by instance
+    pub records: BTreeMap<String, Record>,
     /// Parameters by their path below /proc/sys
     pub parameters: BTreeMap<String, String>,
     /// Kernel modules that are loaded, built in or can be loaded; `None` when that cannot be told
@@ -67,10 +70,9 @@ impl Host {
         }
         let secure = conf.is_some_and(|conf| conf.security);
         let fault = |path: &String| Some((path.clone(), fault(path, secure)?));
-        let (interfaces, addresses) = kernel::interfaces();
         Self {
-            interfaces,
-            addresses,
+            observed: kernel::interfaces(),
+            records: record::others(""),
             parameters: parameters(),
             modules: modules(),
             users: users.into_iter().filter_map(|name| Some((name.to_owned(), names::user(name)?))).collect(),
@@ -91,7 +93,7 @@ impl Host {
     }
 
     pub fn has_address(&self, address: IpAddr) -> bool {
-        address.is_loopback() || self.addresses.iter().any(|(_, own, _)| *own == address)
+        address.is_loopback() || self.observed.addresses.iter().any(|own| own.key.address == address)
     }
 }
 
@@ -176,7 +178,9 @@ mod tests {
         let told = [true, false].map(|secure| fault(open.to_str().unwrap(), secure).is_some());
         assert_eq!(told, [true, false]);
         std::fs::remove_file(open).unwrap();
-        assert!(host.interfaces.contains_key("lo") && host.has_address("127.0.0.1".parse().unwrap()));
+        assert!(
+            host.observed.interfaces.contains_key("lo") && host.has_address("127.0.0.1".parse().unwrap())
+        );
         assert!(host.parameters.contains_key("net/ipv4/conf/all/arp_ignore"), "{:?}", host.parameters);
     }
 }

@@ -9,6 +9,8 @@ use super::rules::{Findings, Rule};
 use crate::config::Vip;
 use crate::keepalived_conf::meaning::{self, Block, Conf};
 use crate::model::{Family, Forward, Service, ServiceKey, Timeouts};
+use crate::observed::ObservedAddress;
+use crate::plan::is_home;
 
 pub fn check(input: Input<'_>, found: &mut Findings) {
     for (index, file) in input.files.iter().enumerate() {
@@ -107,16 +109,17 @@ fn check_reachable(file: &File, vip: &Vip, input: Input<'_>, found: &mut Finding
         return;
     }
     let Some(host) = input.host else { return };
-    let on_link = host.addresses.iter().find(|(interface, own, prefix)| {
-        let differ = meaning::number(vip.address) ^ meaning::number(*own);
+    let on_link = host.observed.addresses.iter().find(|ObservedAddress { key, prefix, .. }| {
+        let differ = meaning::number(vip.address) ^ meaning::number(key.address);
         // A host prefix has nobody else in it.
-        let host_bits = Family::of(*own).host_prefix().saturating_sub(*prefix);
-        interface != "lo" && *prefix > 0 && differ > 0 && differ >> host_bits == 0
+        let host_bits = Family::of(key.address).host_prefix().saturating_sub(*prefix);
+        !key.is_on_lo() && *prefix > 0 && differ > 0 && differ >> host_bits == 0
     });
-    let Some((interface, own, prefix)) = on_link else { return };
+    let Some(ObservedAddress { key: own, prefix, .. }) = on_link else { return };
+    let interface = &own.interface;
     let ignores = || file.config.arp.map_or_else(|| host.arp_ignore(interface), |arp| arp.ignore);
     if vip.address.is_ipv6() || ignores() >= 1 {
-        let what = format!("{} is in the network of {interface}, {own}/{prefix}", vip.address);
+        let what = format!("{} is in the network of {interface}, {}/{prefix}", vip.address, own.address);
         found.of(Rule::E09, file, what);
     }
 }
@@ -124,7 +127,7 @@ fn check_reachable(file: &File, vip: &Vip, input: Input<'_>, found: &mut Finding
 fn needs(host: &Host, file: &File, found: &mut Findings) {
     let daemon = file.config.daemon.iter().map(|daemon| daemon.interface.clone());
     for name in file.config.interfaces().into_iter().chain(daemon) {
-        match host.interfaces.get(&name) {
+        match host.observed.interfaces.get(&name).map(|link| link.up && link.carrier) {
             None => found.of(Rule::E49, file, name),
             Some(false) => found.of(Rule::W60, file, name),
             Some(true) => {}
@@ -161,6 +164,12 @@ fn real_servers(host: &Host, file: &File, found: &mut Findings) {
 
 fn addresses(host: &Host, file: &File, found: &mut Findings) {
     let config = &file.config;
+    let (vips, record) = (config.ownership().vips, host.records.get(&file.instance));
+    let owned = record.map(|record| record.owned.clone()).unwrap_or_default();
+    let own = host.observed.addresses.iter().filter(|own| vips.contains(&own.key.address));
+    for home in own.filter(|own| is_home(own, &vips, &host.observed, &owned)) {
+        found.of(Rule::E64, file, home.key.to_string());
+    }
     for vip in &config.vips {
         let interface = vip.interface.as_deref();
         if vip.address.is_ipv6() {

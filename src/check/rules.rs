@@ -202,4 +202,7 @@ rules! {
     W63 "lvs-notify does not read all of keepalived.conf"
         "what these lines make is not checked, and `import` does not write it"
         "write the lines out"
+    E64 "a VIP is this host's own address: the only one of its interface, or its default route's source"
+        "lvs-notify does not take it away, lest the host lose its network: BACKUP and MASTER both answer for it"
+        "choose an address that no host has of its own"
 }

@@ -20,15 +20,12 @@ use nix::sys::socket::{LinkAddr, SockProtocol};
 use super::error::{Error, Operation, Result};
 use super::netlink::{Answer, Attributes, Failure, Socket, Writer, malformed, structure};
 use crate::model::{AddressKey, Mac};
-use crate::observed::{Interface, ObservedAddress};
+use crate::observed::{Interface, Observed, ObservedAddress};
 
 /// The name that the link with this index has now.
 pub fn name_of(index: u32) -> Option<String> {
     if_indextoname(index).ok()?.into_string().ok()
 }
-
-/// Interface, address and prefix length.
-pub type Bound = (String, IpAddr, u8);
 
 /// Names of the links of this network namespace.
 pub fn names() -> Result<BTreeSet<String>> {
@@ -36,13 +33,11 @@ pub fn names() -> Result<BTreeSet<String>> {
     Ok(links.into_keys().collect())
 }
 
-/// Interfaces, and whether they are up with a carrier; and their addresses. What cannot be read is absent.
-pub fn interfaces() -> (BTreeMap<String, bool>, Vec<Bound>) {
-    let read = || Addresses::default().observe(&names().ok()?).ok();
-    let (links, addresses) = read().unwrap_or_default();
-    let links = links.into_iter().map(|(name, link)| (name, link.up && link.carrier)).collect();
-    let bound = |found: ObservedAddress| (found.key.interface, found.key.address, found.prefix);
-    (links, addresses.into_iter().map(bound).collect())
+/// All interfaces, their addresses, and the default routes' sources. What cannot be read is absent.
+pub fn interfaces() -> Observed {
+    let mut kernel = Addresses::default();
+    let (interfaces, addresses) = names().and_then(|names| kernel.observe(&names)).unwrap_or_default();
+    Observed { addresses, sources: kernel.sources(), interfaces, ..Observed::default() }
 }
 
 /// An interface as packet sockets see it.
@@ -110,6 +105,12 @@ impl Addresses {
             links.insert(name.clone(), link);
         }
         Ok((links, addresses.into_iter().collect()))
+    }
+
+    /// What default routes of the main table have as source. None when that cannot be read: it holds up no withdrawal.
+    pub(super) fn sources(&mut self) -> BTreeSet<IpAddr> {
+        let found = self.0.ask(Rtm::Getroute, NlmF::DUMP, &[0; 12], |_| (), decode_source);
+        found.unwrap_or_default().into_iter().collect()
     }
 
     fn link(&mut self, name: &str) -> Answer<Option<Interface>> {
@@ -241,6 +242,14 @@ pub(super) fn decode_address(reply: &[u8]) -> Answer<Option<(u32, ObservedAddres
     Ok(Some((u32::from_ne_bytes(*index), ObservedAddress { key, prefix: *prefix, label })))
 }
 
+/// Reads `struct rtmsg` and its attributes: the preferred source of a default route.
+pub(super) fn decode_source(reply: &[u8]) -> Answer<Option<IpAddr>> {
+    let (header, attributes) = reply.split_first_chunk::<12>().ok_or_else(malformed)?;
+    let [family, 0, _, _, libc::RT_TABLE_MAIN, ..] = *header else { return Ok(None) };
+    let is_ip = [libc::AF_INET, libc::AF_INET6].contains(&i32::from(family));
+    if is_ip { Attributes::read(attributes)?.get(libc::RTA_PREFSRC) } else { Ok(None) }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
@@ -292,6 +301,29 @@ mod tests {
         assert_eq!(decode_address(&other), Ok(None));
     }
 
+    /// Of a default route in the main table, as many dumps begin.
+    fn route_reply() -> Vec<u8> {
+        let mut reply = vec![libc::AF_INET as u8, 0, 0, 0, libc::RT_TABLE_MAIN, 3, 0, 1, 0, 0, 0, 0];
+        let mut attributes = Writer::default();
+        attributes.put(libc::RTA_TABLE, 254u32.to_ne_bytes()).put(libc::RTA_PREFSRC, [192, 0, 2, 1]);
+        attributes.put(libc::RTA_GATEWAY, [192, 0, 2, 2]);
+        reply.extend(&attributes.0);
+        reply
+    }
+
+    #[test]
+    fn only_default_routes_of_the_main_table_have_a_source() {
+        assert_eq!(decode_source(&route_reply()), Ok(Some(Ipv4Addr::new(192, 0, 2, 1).into())));
+        // Another family, a part of all addresses, another table
+        for (at, value) in [(0, 28), (1, 1), (4, libc::RT_TABLE_LOCAL)] {
+            let mut other = route_reply();
+            other[at] = value;
+            assert_eq!(decode_source(&other), Ok(None), "{at}");
+        }
+        assert_eq!(decode_source(&route_reply()[..12]), Ok(None));
+        assert_eq!(decode_source(&route_reply()[..11]), Err(malformed()));
+    }
+
     #[test]
     fn an_address_without_an_address_is_refused() {
         assert_eq!(decode_address(&address_reply()[..8]), Err(malformed()));
@@ -311,7 +343,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_reply_makes_it_panic(at in any::<prop::sample::Index>(), value: u8, cut in any::<prop::sample::Index>()) {
-            for mut reply in [link_reply(), address_reply()] {
+            for mut reply in [link_reply(), address_reply(), route_reply()] {
                 let end = cut.index(reply.len());
                 read_anything(&reply[..end]);
                 let at = at.index(reply.len());

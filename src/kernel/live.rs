@@ -67,8 +67,7 @@ fn table(kernel: &mut Linux) -> ObservedIpvs {
 }
 
 fn table_of(kernel: &mut Linux, ours: Ownership) -> ObservedIpvs {
-    let scope =
-        Scope { interfaces: [].into(), parameters: [].into(), servers: Some(ours), expected: Vec::new() };
+    let scope = Scope { servers: Some(ours), ..Scope::default() };
     kernel.observe(&scope).unwrap().ipvs.unwrap()
 }
 

@@ -27,7 +27,7 @@ use ipvs::Ipvs;
 use link::Addresses;
 
 pub use error::{Error, Result};
-pub use link::{Bound, interfaces, name_of, names};
+pub use link::{interfaces, name_of, names};
 pub use neighbours::probe;
 
 /// A kernel, as far as this program needs one.
@@ -70,9 +70,9 @@ impl Linux {
 #[cfg(any(test, fuzzing))]
 pub fn read_anything(bytes: &[u8]) {
     netlink::read_all(bytes);
-    let _ = (link::decode_link(bytes), link::decode_address(bytes), frames::claim(bytes));
+    let _ = (link::decode_link(bytes), link::decode_address(bytes), link::decode_source(bytes));
     let _ = (ipvs_wire::decode_service(bytes), ipvs_wire::decode_server(bytes, crate::model::Family::Ipv4));
-    let _ = (ipvs_wire::decode_daemon(bytes), ipvs_wire::decode_timeouts(bytes));
+    let _ = (ipvs_wire::decode_daemon(bytes), ipvs_wire::decode_timeouts(bytes), frames::claim(bytes));
 }
 
 impl Kernel for Linux {
@@ -80,6 +80,9 @@ impl Kernel for Linux {
         let mut observed = Observed::default();
         if !scope.interfaces.is_empty() {
             (observed.interfaces, observed.addresses) = self.addresses.observe(&scope.interfaces)?;
+        }
+        if observed.addresses.iter().any(|found| scope.doubtful.contains(&found.key)) {
+            observed.sources = self.addresses.sources();
         }
         // Before the parameters: those of IPVS exist only once its module is loaded.
         if let Some(whose) = &scope.servers {

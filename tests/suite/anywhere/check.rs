@@ -11,6 +11,8 @@ use lvs_notify::check::{self, File, Finding, Input, Rule};
 use lvs_notify::config::Config;
 use lvs_notify::config::source::Source;
 use lvs_notify::keepalived_conf::{self, Tree, meaning::Conf};
+use lvs_notify::model::AddressKey;
+use lvs_notify::observed::{Interface, Observed, ObservedAddress};
 use lvs_notify::report;
 
 use crate::support::golden;
@@ -55,6 +57,15 @@ virtual_services:
     real_servers: [203.0.113.11:80, 203.0.113.12:80]
 ";
 
+fn own(interface: &str, address: &str, prefix: u8) -> ObservedAddress {
+    let key = AddressKey { interface: interface.into(), address: address.parse().unwrap() };
+    ObservedAddress { key, prefix, label: None }
+}
+
+fn link(up: bool) -> Interface {
+    Interface { index: 1, name: String::new(), up, carrier: up, mac: None }
+}
+
 /// A host on which all of this works.
 fn host() -> Host {
     let parameters = [
@@ -64,13 +75,16 @@ fn host() -> Host {
     ];
     let modules = ["ip_vs", "ip_vs_rr", "ip_vs_wlc", "ip_vs_sh", "ip_vs_mh", "ip_vs_pe_sip"];
     Host {
-        interfaces: ["lo", "eth0", "eth1"].map(|name| (name.to_owned(), true)).into(),
-        addresses: vec![
-            ("lo".into(), "127.0.0.1".parse().unwrap(), 8),
-            ("eth0".into(), "192.0.2.1".parse().unwrap(), 24),
-            ("eth0".into(), "2001:db8::1".parse().unwrap(), 64),
-            ("eth1".into(), "198.51.100.1".parse().unwrap(), 24),
-        ],
+        observed: Observed {
+            addresses: vec![
+                own("lo", "127.0.0.1", 8),
+                own("eth0", "192.0.2.1", 24),
+                own("eth0", "2001:db8::1", 64),
+                own("eth1", "198.51.100.1", 24),
+            ],
+            interfaces: ["lo", "eth0", "eth1"].map(|name| (name.to_owned(), link(true))).into(),
+            ..Observed::default()
+        },
         parameters: parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         modules: Some(modules.map(str::to_owned).into()),
         users: [("root".to_owned(), 0), ("nobody".to_owned(), 65534), ("backup".to_owned(), 34)].into(),
@@ -261,7 +275,7 @@ fn cases() -> Vec<(Rule, World, World)> {
         (
             Rule::E09,
             world().file("interface: eth0\n", ""),
-            world().file("interface: eth0\n", "").host(|host| host.addresses.clear()),
+            world().file("interface: eth0\n", "").host(|host| host.observed.addresses.clear()),
         ),
         (
             Rule::E12,
@@ -354,7 +368,7 @@ fn cases() -> Vec<(Rule, World, World)> {
             world().file("vips", WARM).services(&format!(" {MARK}")),
             world().file("vips", &format!("{SYNC}{WARM}")).services(&format!(" {MARK}")),
         ),
-        (Rule::E49, world().host(|host| host.interfaces.retain(|name, _| name != "eth0")), world()),
+        (Rule::E49, world().host(|host| host.observed.interfaces.retain(|name, _| name != "eth0")), world()),
         (
             Rule::E50,
             world().parameter("net/ipv4/ip_forward", "0"),
@@ -377,7 +391,11 @@ fn cases() -> Vec<(Rule, World, World)> {
                 .parameter("net/ipv4/conf/eth0/arp_ignore", "1"),
         ),
         (Rule::E55, world().services(LOCAL), local()),
-        (Rule::W60, world().host(|host| host.interfaces.extend([("eth0".into(), false)])), world()),
+        (
+            Rule::W60,
+            world().host(|host| host.observed.interfaces.extend([("eth0".into(), link(false))])),
+            world(),
+        ),
         (
             Rule::E61,
             world().said("(/etc/keepalived/keepalived.conf: Line 9) Unknown keyword 'nopremt'"),
@@ -389,6 +407,15 @@ fn cases() -> Vec<(Rule, World, World)> {
             world().said("WARNING - script `x` is not executable"),
         ),
         (Rule::W63, world().block("~SEQ(N, 1, 2) static_ipaddress {}\n"), world().block("$N=2\n")),
+        // Beside a VIP that is there already; not beside the host's own.
+        (
+            Rule::E64,
+            world().host(|host| {
+                host.observed.addresses =
+                    vec![own("eth0", "192.0.2.100", 32), own("eth0", "2001:db8::1", 64)];
+            }),
+            world().host(|host| host.observed.addresses.push(own("eth0", "192.0.2.100", 32))),
+        ),
     ]
 }
 

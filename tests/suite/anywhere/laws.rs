@@ -128,13 +128,13 @@ fn observed() -> impl Strategy<Value = Observed> {
     (table(&OURS), table(&FOREIGN), places, parameters).prop_map(|(ours, foreign, addresses, parameters)| {
         Observed {
             addresses,
-            interfaces: BTreeMap::new(),
             parameters,
             ipvs: Some(ObservedIpvs {
                 services: ours.into_iter().chain(foreign).map(|(key, wanted)| (key, found(wanted))).collect(),
                 timeouts: Timeouts { tcp: 900, tcp_fin: 120, udp: 300 },
                 daemons: BTreeMap::new(),
             }),
+            ..Observed::default()
         }
     })
 }

@@ -168,7 +168,7 @@ impl Drop for Disk<'_> {
 }
 
 /// The host's /dev/log, of which the test reads what it wants to. Nothing else of /dev is there but what programs need.
-fn log_of(host: &Host) -> UnixDatagram {
+pub(super) fn log_of(host: &Host) -> UnixDatagram {
     host.sh("mount -t tmpfs -o mode=755 none /dev
          mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9 && mknod -m 666 /dev/full c 1 7
          ln -s /proc/self/fd /dev/fd");
@@ -178,7 +178,7 @@ fn log_of(host: &Host) -> UnixDatagram {
 }
 
 /// What was logged since the last time.
-fn logged(log: &UnixDatagram) -> String {
+pub(super) fn logged(log: &UnixDatagram) -> String {
     let mut text = String::new();
     let mut line = [0; 8192];
     while let Ok(length) = log.recv(&mut line) {

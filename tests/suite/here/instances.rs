@@ -4,9 +4,9 @@
 //! after a power failure and a renaming, the host's own addresses, and names that must not reach sysctl.d. The judges are
 //! `ip`, `arping` and `sysctl`. Leaves one instance on one link to `netns`, and what hangs to `held_up`.
 
-use super::held_up::{Announcements, with_vips};
+use super::held_up::{Announcements, log_of, logged, with_vips};
 use super::netns::{PATIENCE, VIP, arp_answers, file, mac, parameters, places, set, wire};
-use crate::support::{Host, wait_for};
+use crate::support::{Host, LVS_NOTIFY, wait_for};
 
 const OTHER: &str = "192.0.2.200";
 const MOVES: &str = "192.0.2.150";
@@ -273,6 +273,23 @@ fn the_address_that_a_host_lives_on_is_never_removed() {
             director.lvs(role);
             assert_eq!(places(&director, address), [place], "{what}: {role}");
         }
+        assert_eq!(told_as_own(&director), [format!("error: {address} on eth0")], "{what}");
+        // Nor does a time as MASTER make it ours; and a VIP beside it is none of the host's.
+        director.desire("VI_1", &with_vips(&format!("{vip}, {OTHER}, \"2001:db8::200\""), ""));
+        for role in LEAVING {
+            for again in ["master", "apply", role] {
+                director.lvs(again);
+            }
+            assert_eq!(places(&director, address), [place], "{what}: {role} after MASTER");
+            assert_eq!(places(&director, OTHER), [""; 0], "{what}: {role} after MASTER");
+            assert_eq!(places(&director, "2001:db8::200"), [""; 0], "{what}: {role} after MASTER");
+        }
+        // Nobody is told to delete it.
+        let status = director.lvs("status").all();
+        assert!(
+            status.contains("it is this host's own") && !status.contains("ip address del"),
+            "{what}: {status}"
+        );
     }
     // What a MASTER has put up itself is not the host's, even where it is the only one.
     let (director, _neighbour) = wired("");
@@ -280,8 +297,92 @@ fn the_address_that_a_host_lives_on_is_never_removed() {
     for role in LEAVING {
         director.lvs_ok("master");
         assert_eq!(places(&director, VIP), SERVED, "an unnumbered link");
+        assert_eq!(told_as_own(&director), [""; 0], "an unnumbered link");
         director.lvs_ok(role);
         assert_eq!(places(&director, VIP), [""; 0], "an unnumbered link: {role}");
+    }
+}
+
+/// What `check --host` says of the host's own addresses.
+fn told_as_own(director: &Host) -> Vec<String> {
+    let found: serde_json::Value = serde_json::from_str(&director.lvs("check --host --json").stdout).unwrap();
+    let found = found["findings"].as_array().unwrap().iter().filter(|one| one["rule"] == "E64");
+    found
+        .map(|one| format!("{}: {}", one["severity"].as_str().unwrap(), one["what"].as_str().unwrap()))
+        .collect()
+}
+
+#[test]
+#[ignore = "needs root: run tests/run"]
+fn the_source_of_a_default_route_is_never_removed() {
+    const VIP6: &str = "2001:db8::100";
+    for (place, prepare, vip) in [
+        (
+            "eth0 32",
+            format!("ip address add {VIP}/32 dev eth0; ip route add default via 192.0.2.2 src {VIP}"),
+            VIP,
+        ),
+        (
+            "eth0 128",
+            format!(
+                "ip address add {VIP6}/128 dev eth0 nodad
+                 ip route add default via 2001:db8::2 dev eth0 src {VIP6}"
+            ),
+            VIP6,
+        ),
+        // As a router announces it.
+        (
+            "lo 32",
+            format!("ip address add {VIP}/32 dev lo; ip route add default via 192.0.2.2 src {VIP}"),
+            VIP,
+        ),
+    ] {
+        let (director, _neighbour) = wire("eth0");
+        director.desire("VI_1", &with_vips(&format!("\"{vip}\""), ""));
+        director.sh(&prepare);
+        let socket = log_of(&director);
+        let routes = || director.ok("ip route show default") + &director.ok("ip -6 route show default");
+        let (before, interface) = (routes(), place.split(' ').next().unwrap());
+        assert!(before.contains(&format!("src {vip} ")), "{before}");
+        // keepalived calls notify_backup at every start. A time as MASTER makes nothing ours.
+        for role in ["backup", "fault", "stop", "master", "apply", "backup", "apply", "master", "stop"] {
+            director.lvs(role);
+            let log = logged(&socket);
+            let active = director.lvs("status --json").stdout.contains("\"role\": \"MASTER\"");
+            let stands = places(&director, vip);
+            assert!(
+                stands.contains(&place.to_owned()) && stands.len() == 1 + usize::from(active),
+                "{role}: {stands:?}"
+            );
+            let told = log.contains(&format!("{vip} on {interface} stays: this host lives on it"));
+            assert_eq!(told, !active, "{role}: {log}");
+            assert_eq!(routes(), before, "{place}: {role}");
+            assert_eq!(told_as_own(&director), [format!("error: {vip} on {interface}")], "{role}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs root: run tests/run"]
+fn other_routes_make_a_vip_no_host_s_address() {
+    let stands = format!("ip address add {VIP}/32 dev eth0");
+    for (what, prepare) in [
+        ("another table", format!("{stands}; ip route add default via 192.0.2.2 src {VIP} table 100")),
+        ("a route elsewhere", format!("{stands}; ip route add 198.51.100.0/24 via 192.0.2.2 src {VIP}")),
+        ("the half of all", format!("{stands}; ip route add 0.0.0.0/1 via 192.0.2.2 src {VIP}")),
+        ("another source", format!("{stands}; ip route add default via 192.0.2.2 src 192.0.2.1")),
+        // What this program has put up stays a VIP, whoever uses it since.
+        ("a VIP of ours", format!("{LVS_NOTIFY} master; ip route add default via 192.0.2.2 src {VIP}")),
+    ] {
+        let (director, _neighbour) = wired("");
+        director.sh(&prepare);
+        let own = if what == "another source" { vec!["error: 192.0.2.1 on eth0"] } else { vec![] };
+        let vips = if own.is_empty() { VIP.to_owned() } else { format!("{VIP}, 192.0.2.1") };
+        assert_eq!(told_as_own(&director), [""; 0], "{what}");
+        director.desire("VI_1", &with_vips(&vips, ""));
+        assert_eq!(told_as_own(&director), own, "{what}");
+        director.lvs_ok("backup");
+        assert_eq!(places(&director, VIP), [""; 0], "{what}");
     }
 }
 
