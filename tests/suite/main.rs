@@ -23,7 +23,7 @@ mod here {
     mod faults;
     mod fifo;
     mod golden;
-    mod held_up;
+    pub(crate) mod held_up;
     mod instances;
     pub(crate) mod keepalived;
     mod netns;

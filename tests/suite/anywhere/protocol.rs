@@ -554,7 +554,7 @@ fn every_order_of_four_runs_ends_in_the_newest_notification_s_role() {
         let others = [scope.spawn(work), scope.spawn(work)];
         others.map(|other| other.join().unwrap()).iter().sum()
     });
-    println!("figures: protocol of runs: {} settings, {explored} states, all right", jobs.len());
+    println!("explored: the protocol of runs in {} settings: {explored} states, all right", jobs.len());
     assert!(explored > 1_000_000, "{explored} states");
 }
 
@@ -577,6 +577,6 @@ fn without_one_of_its_rules_the_protocol_fails() {
             model.explore(kinds, Some(expected)).err()
         });
         let found = found.unwrap_or_else(|| panic!("{protocol:?} never leads to it: {expected}"));
-        println!("figures: protocol of runs: {protocol:?}: {} steps to {found}", found.lines().count() - 1);
+        println!("explored: {protocol:?}: {} steps to this: {found}", found.lines().count() - 1);
     }
 }

@@ -17,13 +17,14 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::netns::{PATIENCE, VIP, arp_answers, file, mac, places, recorder, wire};
+use crate::support::figures::{Figures, rounds};
 use crate::support::{Background, Host, LVS_NOTIFY, wait_for};
 
 /// What holds up a takeover, or a withdrawal, is given up after a second; machines that run tests are slow.
 const HELD_UP: Duration = Duration::from_secs(4);
-const LOCK: &str = "/run/lvs-notify/lock";
+pub(crate) const LOCK: &str = "/run/lvs-notify/lock";
 const OTHER: &str = "192.0.2.200";
-const STATE: &str = "/var/lib/lvs-notify";
+pub(crate) const STATE: &str = "/var/lib/lvs-notify";
 const SYSCTL_D: &str = "/etc/sysctl.d";
 
 /// A director with two instances, VI_1 with [`VIP`] and VI_2 with [`OTHER`], both BACKUP, and its neighbour.
@@ -63,7 +64,7 @@ fn carried_out(director: &Host, role: &str, instance: &str, runs: &mut Vec<Backg
 const ROLES: [&str; 6] = ["master", "backup", "master", "fault", "master", "stop"];
 
 /// Whether a process is there and has not ended.
-fn lives(pid: u32) -> bool {
+pub(crate) fn lives(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }
@@ -73,14 +74,14 @@ fn lock_is_free(director: &Host) -> bool {
 }
 
 /// A process that holds the lock until it is dropped.
-fn holder(director: &Host, how: &str) -> Background {
+pub(crate) fn holder(director: &Host, how: &str) -> Background {
     // Without a fork: the process that is killed at the end is the one that holds it.
     let holder = director.start(&format!("{how} {LOCK} sleep 1000"));
     wait_for("the lock to be held", PATIENCE, || !lock_is_free(director));
     holder
 }
 
-const FLOCK: &str = "flock --no-fork";
+pub(crate) const FLOCK: &str = "flock --no-fork";
 const NOBODY: &str = "setpriv --reuid 65534 --regid 65534 --clear-groups";
 
 /// The marks of an instance's notifications.
@@ -134,15 +135,56 @@ fn signal(pid: u32, signal: Signal) {
     let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal);
 }
 
+/// A cgroup of version 1 that freezes: no signal ends what is in it before it is let go, as with a disk or a device that
+/// does not answer.
+struct Freezer<'a> {
+    host: &'a Host,
+    group: String,
+}
+
+impl<'a> Freezer<'a> {
+    fn of(host: &'a Host) -> Self {
+        // Groups belong to the whole machine.
+        let group = format!("/run/test/freezer/lvs-notify-test-{}", host.pid());
+        host.sh(&format!(
+            "mkdir /run/test/freezer && mount -t cgroup -o freezer none /run/test/freezer && mkdir {group}"
+        ));
+        Self { host, group }
+    }
+
+    fn hold(&self, pid: u32) {
+        self.host.write(&format!("{}/cgroup.procs", self.group), &pid.to_string());
+        self.turn("FROZEN");
+    }
+
+    fn let_go(&self) {
+        self.turn("THAWED");
+    }
+
+    fn turn(&self, state: &str) {
+        let file = format!("{}/freezer.state", self.group);
+        self.host.write(&file, state);
+        wait_for(state, PATIENCE, || self.host.read(&file).trim() == state);
+    }
+}
+
+impl Drop for Freezer<'_> {
+    fn drop(&mut self) {
+        self.let_go();
+        // What was in it is gone first.
+        wait_for("an empty group", PATIENCE, || std::fs::remove_dir(self.host.path(&self.group)).is_ok());
+    }
+}
+
 /// A directory on a disk of its own. It can be made to hang, which ends with the value: what waits for it cannot be
 /// killed before that.
-struct Disk<'a> {
+pub(crate) struct Disk<'a> {
     host: &'a Host,
     directory: &'a str,
 }
 
 impl<'a> Disk<'a> {
-    fn below(host: &'a Host, directory: &'a str) -> Self {
+    pub(crate) fn below(host: &'a Host, directory: &'a str) -> Self {
         let image = format!("/run/test/{}.img", directory.replace('/', "-"));
         host.sh(&format!(
             "truncate -s 16M {image} && mkfs.ext4 -q -F {image} && cp -a {directory} /run/test/kept &&
@@ -152,11 +194,11 @@ impl<'a> Disk<'a> {
         Self { host, directory }
     }
 
-    fn hang(&self) {
+    pub(crate) fn hang(&self) {
         self.host.ok(&format!("fsfreeze -f {}", self.directory));
     }
 
-    fn come_back(&self) {
+    pub(crate) fn come_back(&self) {
         self.host.run(&format!("fsfreeze -u {}", self.directory));
     }
 }
@@ -168,7 +210,7 @@ impl Drop for Disk<'_> {
 }
 
 /// The host's /dev/log, of which the test reads what it wants to. Nothing else of /dev is there but what programs need.
-pub(super) fn log_of(host: &Host) -> UnixDatagram {
+pub(crate) fn log_of(host: &Host) -> UnixDatagram {
     host.sh("mount -t tmpfs -o mode=755 none /dev
          mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9 && mknod -m 666 /dev/full c 1 7
          ln -s /proc/self/fd /dev/fd");
@@ -189,7 +231,7 @@ pub(super) fn logged(log: &UnixDatagram) -> String {
 }
 
 /// Fills the queue of a log that nobody reads.
-fn fill(host: &Host) {
+pub(crate) fn fill(host: &Host) {
     let client = UnixDatagram::unbound().unwrap();
     client.connect(host.path("/dev/log")).unwrap();
     client.set_nonblocking(true).unwrap();
@@ -233,7 +275,7 @@ fn whoever_holds_the_lock_holds_up_nobody() {
     assert!(nobody.status != 0 && nobody.all().contains("Permission denied"), "{}", nobody.all());
     assert!(lock_is_free(&director));
 
-    let (mut tried, mut worst) = (0, Duration::ZERO);
+    let mut figures = Figures::of("somebody else holds the lock");
     for (what, how) in [
         ("somebody else", format!("{FLOCK} -x")),
         ("somebody who shares it", format!("{FLOCK} -s")),
@@ -241,24 +283,26 @@ fn whoever_holds_the_lock_holds_up_nobody() {
     ] {
         director.ok(&format!("chmod 644 {LOCK}"));
         let holder = holder(&director, &how);
-        for role in ROLES {
+        for role in ROLES.repeat(rounds(18).div_ceil(18)) {
             for instance in ["VI_1", "VI_2"] {
                 logged(&log);
-                let mut runs = Vec::new();
-                worst = worst.max(carried_out(&director, role, instance, &mut runs));
-                assert_eq!(runs[0].wait(), 0, "{role} {instance}: {what}");
-                let text = logged(&log);
-                let named =
-                    format!("{instance}: going on without the lock {LOCK}: process {},", holder.pid());
-                assert!(text.contains(&named), "{role} {instance}: {what}: {text}");
-                tried += 1;
+                figures.one(role, || {
+                    let mut runs = Vec::new();
+                    let took = carried_out(&director, role, instance, &mut runs);
+                    assert_eq!(runs[0].wait(), 0, "{role} {instance}: {what}");
+                    let text = logged(&log);
+                    let named =
+                        format!("{instance}: going on without the lock {LOCK}: process {},", holder.pid());
+                    assert!(text.contains(&named), "{role} {instance}: {what}: {text}");
+                    took
+                });
             }
         }
         assert!(lives(holder.pid()), "{what} was killed");
     }
     let mode = std::fs::metadata(director.path(LOCK)).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "nobody else can hold it from now on");
-    println!("{tried} role commands, each carried out; the worst after {worst:?}");
+    drop(figures);
 
     // Without a notification there is time: it is told who is in the way, and nothing is done. Reading needs no lock.
     let holder = holder(&director, &format!("{FLOCK} -x"));
@@ -274,7 +318,7 @@ fn whoever_holds_the_lock_holds_up_nobody() {
 #[ignore = "needs root: run tests/run"]
 fn a_lock_that_cannot_be_had_holds_up_nobody() {
     let (director, _neighbour) = director("");
-    let mut tried = 0;
+    let mut figures = Figures::of("the lock cannot be had");
     for (what, harm, mend) in [
         ("is a directory", format!("rm {LOCK}; mkdir {LOCK}"), format!("rmdir {LOCK}")),
         ("is a link", format!("rm -f {LOCK}; ln -s /run/test/elsewhere {LOCK}"), format!("rm {LOCK}")),
@@ -290,9 +334,8 @@ fn a_lock_that_cannot_be_had_holds_up_nobody() {
         ),
     ] {
         director.sh(&harm);
-        for role in ROLES {
-            carried_out(&director, role, "VI_1", &mut Vec::new());
-            tried += 1;
+        for role in ROLES.repeat(rounds(12).div_ceil(12)) {
+            figures.one(role, || carried_out(&director, role, "VI_1", &mut Vec::new()));
         }
         println!("the lock {what}: carried out");
         assert!(!director.path("/run/test/elsewhere").exists());
@@ -301,36 +344,45 @@ fn a_lock_that_cannot_be_had_holds_up_nobody() {
     // File systems without locks, or whose server has none to give: flock(2).
     for errno in ["ENOLCK", "EOPNOTSUPP", "EIO", "ENOSYS"] {
         for role in ["master", "backup"] {
-            let ran = director.run(&format!("strace -f -o /run/test/trace -e trace=flock -e inject=flock:error={errno} {LVS_NOTIFY} {role} VI_1"));
-            assert!(director.read("/run/test/trace").contains(errno));
-            assert_eq!(ran.status, 0, "{errno} {role}: {}", ran.all());
-            assert_eq!(stands(&director, "VI_1"), wanted(role), "{errno}");
-            tried += 1;
+            figures.one(role, || {
+                let begun = Instant::now();
+                let mut run = director.start(&format!("strace -f -o /run/test/trace -e trace=flock -e inject=flock:error={errno} {LVS_NOTIFY} {role} VI_1"));
+                wait_for(errno, HELD_UP, || stands(&director, "VI_1") == wanted(role));
+                let took = begun.elapsed();
+                assert_eq!(run.wait(), 0, "{errno} {role}");
+                assert!(director.read("/run/test/trace").contains(errno));
+                assert_eq!(stands(&director, "VI_1"), wanted(role), "{errno}");
+                took
+            });
         }
     }
-    println!("{tried} role commands, each carried out");
 }
 
 #[test]
 #[ignore = "needs root: run tests/run"]
 fn an_older_run_that_is_stopped_holds_up_nobody() {
     let (director, _neighbour) = director("");
-    let mut worst = Duration::ZERO;
+    let mut figures = Figures::of("an older run is stopped with the lock");
     // It has the lock; it has written its name into it; it reads the kernel; it changes it.
-    for (call, is_named) in [("flock", false), ("write", true), ("sendmsg", true)] {
+    for (call, is_named) in
+        [("flock", false), ("write", true), ("sendmsg", true)].repeat(rounds(3).div_ceil(3))
+    {
         for (older, newer) in [("backup", "master"), ("master", "backup")] {
             let what = format!("{older}, stopped at {call}, then {newer}");
             director.lvs(&format!("{older} VI_1"));
             let stopped = Stopped::at(call, &director, &format!("{older} VI_1"));
             assert!(!lock_is_free(&director), "{what}: it was stopped with the lock");
-            let mut runs = Vec::new();
-            worst = worst.max(carried_out(&director, newer, "VI_1", &mut runs));
-            assert_eq!(runs[0].wait(), 0, "{what}");
-            // What is out of date and is known for sure is killed, and else changes nothing any more.
-            assert_eq!(lives(stopped.pid), !is_named, "{what}");
-            stopped.goes_on();
-            assert_eq!(stands(&director, "VI_1"), wanted(newer), "{what}");
-            assert_eq!(role(&director, "VI_1"), newer.to_uppercase(), "{what}");
+            figures.one(newer, || {
+                let mut runs = Vec::new();
+                let took = carried_out(&director, newer, "VI_1", &mut runs);
+                assert_eq!(runs[0].wait(), 0, "{what}");
+                // What is out of date and is known for sure is killed, and else changes nothing any more.
+                assert_eq!(lives(stopped.pid), !is_named, "{what}");
+                stopped.goes_on();
+                assert_eq!(stands(&director, "VI_1"), wanted(newer), "{what}");
+                assert_eq!(role(&director, "VI_1"), newer.to_uppercase(), "{what}");
+                took
+            });
         }
     }
     // Another instance's, which has its own work to do: it is never killed, and finishes.
@@ -339,16 +391,49 @@ fn an_older_run_that_is_stopped_holds_up_nobody() {
         director.lvs_ok("backup VI_2");
         let stopped = Stopped::at(call, &director, "master VI_2");
         for role in ["master", "backup", "master"] {
-            let mut runs = Vec::new();
-            worst = worst.max(carried_out(&director, role, "VI_1", &mut runs));
-            assert_eq!(runs[0].wait(), 0, "{call}: {role}");
+            figures.one(role, || {
+                let mut runs = Vec::new();
+                let took = carried_out(&director, role, "VI_1", &mut runs);
+                assert_eq!(runs[0].wait(), 0, "{call}: {role}");
+                took
+            });
         }
         assert!(lives(stopped.pid), "{call}");
         stopped.goes_on();
         assert_eq!(stands(&director, "VI_2"), wanted("master"), "{call}");
         assert_eq!(stands(&director, "VI_1"), wanted("master"), "{call}");
     }
-    println!("the worst after {worst:?}");
+}
+
+#[test]
+#[ignore = "needs root: run tests/run"]
+fn an_older_run_that_cannot_be_killed_holds_up_nobody() {
+    let (director, _neighbour) = director("");
+    let log = log_of(&director);
+    let freezer = Freezer::of(&director);
+    let mut figures = Figures::of("an older run that cannot be killed has the lock");
+    for (older, newer) in [("backup", "master"), ("master", "backup")].repeat(rounds(4).div_ceil(4)) {
+        director.lvs(&format!("{older} VI_1"));
+        let stopped = Stopped::at("sendmsg", &director, &format!("{older} VI_1"));
+        freezer.hold(stopped.pid);
+        let killing = format!("killing the older run: lvs-notify process {} of VI_1", stopped.pid);
+        for role in [newer, older, newer, older, newer] {
+            logged(&log);
+            figures.one(role, || {
+                let mut runs = Vec::new();
+                let took = carried_out(&director, role, "VI_1", &mut runs);
+                assert_eq!(runs[0].wait(), 0, "{role} after {older}");
+                let text = logged(&log);
+                assert!(text.contains(&killing), "{role} after {older}: {text}");
+                assert!(lives(stopped.pid) && !lock_is_free(&director), "it could be killed");
+                took
+            });
+        }
+        freezer.let_go();
+        wait_for("the end of what was killed", PATIENCE, || !lives(stopped.pid));
+        assert_eq!(stands(&director, "VI_1"), wanted(newer), "{newer} after {older}");
+        assert_eq!(role(&director, "VI_1"), newer.to_uppercase());
+    }
 }
 
 #[test]
@@ -389,6 +474,7 @@ fn nobody_innocent_is_killed() {
 #[test]
 #[ignore = "needs root: run tests/run"]
 fn a_disk_that_hangs_holds_up_nobody() {
+    let mut figures = Figures::of("a disk hangs");
     for directory in [STATE, SYSCTL_D] {
         let (director, _neighbour) = director("");
         let mut runs = Vec::new();
@@ -400,14 +486,12 @@ fn a_disk_that_hangs_holds_up_nobody() {
             director.desire(instance, &with_vips(vip, "arp: {arp_ignore: 2}"));
         }
         disk.hang();
-        let mut worst = Duration::ZERO;
-        for role in ROLES {
+        for role in ROLES.repeat(rounds(12).div_ceil(12)) {
             for instance in ["VI_1", "VI_2"] {
-                worst = worst.max(carried_out(&director, role, instance, &mut runs));
+                figures.one(role, || carried_out(&director, role, instance, &mut runs));
             }
         }
         wait_for("the lock to be free", HELD_UP, || lock_is_free(&director));
-        println!("{directory}: {} role commands, each carried out; the worst after {worst:?}", runs.len());
 
         // The reader of the FIFO goes on as well.
         director.sh("mkfifo /run/test/fifo");
@@ -417,9 +501,13 @@ fn a_disk_that_hangs_holds_up_nobody() {
         for (instance, role) in
             [("VI_1", "master"), ("VI_2", "master"), ("VI_1", "backup"), ("VI_2", "fault")]
         {
-            writeln!(fifo, "INSTANCE \"{instance}\" {} 100", role.to_uppercase()).unwrap();
-            wait_for(&format!("{role} of {instance}"), HELD_UP, || {
-                stands(&director, instance) == wanted(role)
+            figures.one(role, || {
+                let begun = Instant::now();
+                writeln!(fifo, "INSTANCE \"{instance}\" {} 100", role.to_uppercase()).unwrap();
+                wait_for(&format!("{role} of {instance}"), HELD_UP, || {
+                    stands(&director, instance) == wanted(role)
+                });
+                begun.elapsed()
             });
         }
         drop(fifo);
@@ -450,6 +538,7 @@ fn no_room_to_write_holds_up_nobody() {
     let (director, _neighbour) = director("");
     let umask = format!("umask 0177; exec {LVS_NOTIFY} \"$@\" <&- >&- 2>&-");
     director.write("/run/test/closed", &umask);
+    let mut figures = Figures::of("there is no room to write");
     let full = "head -c 100000 /dev/zero > $d/full || true";
     for (what, harm, mend) in [
         (
@@ -477,8 +566,8 @@ fn no_room_to_write_holds_up_nobody() {
         ("other users' processes are hidden", "mount -t proc -o hidepid=2 proc /proc".into(), "umount /proc"),
     ] {
         director.sh(&harm);
-        for role in ROLES {
-            carried_out(&director, role, "VI_1", &mut Vec::new());
+        for role in ROLES.repeat(rounds(15).div_ceil(15)) {
+            figures.one(role, || carried_out(&director, role, "VI_1", &mut Vec::new()));
         }
         director.sh(mend);
         println!("{what}: carried out");
@@ -501,30 +590,34 @@ fn a_log_that_nobody_reads_holds_up_nobody() {
     let (director, neighbour) = director(ANNOUNCE);
     let log = log_of(&director);
     let announcements = Announcements::to(&neighbour);
-    let mut worst = Duration::ZERO;
-    let roles = |worst: &mut Duration, what: &str| {
-        for role in ROLES {
-            let mut runs = Vec::new();
-            *worst = carried_out(&director, role, "VI_1", &mut runs).max(*worst);
-            let begun = Instant::now();
-            assert_eq!(runs[0].wait(), 0, "{what}: {role}");
-            assert!(begun.elapsed() < HELD_UP, "{what}: {role} ends after {:?}", begun.elapsed());
-        }
+    let mut figures = Figures::of("nobody reads the log");
+    let roles = |figures: &mut Figures, what: &str| {
+        let mut one = |role: &str| {
+            figures.one(role, || {
+                let mut runs = Vec::new();
+                let took = carried_out(&director, role, "VI_1", &mut runs);
+                let begun = Instant::now();
+                assert_eq!(runs[0].wait(), 0, "{what}: {role}");
+                assert!(begun.elapsed() < HELD_UP, "{what}: {role} ends after {:?}", begun.elapsed());
+                took
+            });
+        };
+        ROLES.repeat(rounds(12).div_ceil(12)).into_iter().for_each(&mut one);
         let before = announcements.of(VIP);
-        carried_out(&director, "master", "VI_1", &mut Vec::new());
+        one("master");
         wait_for(what, PATIENCE, || announcements.of(VIP) >= before + 5);
         // A damaged record is warned of before anything is changed, and so is a broken file.
         director.write("/run/lvs-notify/VI_1.json", "x");
-        carried_out(&director, "backup", "VI_1", &mut Vec::new());
+        one("backup");
         director.write("/run/lvs-notify/VI_1.json", "x");
         director.desire("VI_1", "nonsense: [\n");
         carried_out(&director, "master", "VI_1", &mut Vec::new());
         carried_out(&director, "backup", "VI_1", &mut Vec::new());
         director.desire("VI_1", &with_vips(VIP, ANNOUNCE));
     };
-    roles(&mut worst, "a daemon that reads nothing more");
+    roles(&mut figures, "a daemon that reads nothing more");
     fill(&director);
-    roles(&mut worst, "a queue that is full from the start");
+    roles(&mut figures, "a queue that is full from the start");
 
     // The reader of the FIFO, too, begun before and after the queue is full.
     let mut fifos = Vec::new();
@@ -543,10 +636,12 @@ fn a_log_that_nobody_reads_holds_up_nobody() {
         fill(&director);
         for _ in 0..8 {
             for role in ["backup", "master"] {
-                say(role);
-                let begun = Instant::now();
-                wait_for(role, HELD_UP, || stands(&director, "VI_1") == wanted(role));
-                worst = worst.max(begun.elapsed());
+                figures.one(role, || {
+                    say(role);
+                    let begun = Instant::now();
+                    wait_for(role, HELD_UP, || stands(&director, "VI_1") == wanted(role));
+                    begun.elapsed()
+                });
             }
         }
         say("stop");
@@ -554,10 +649,9 @@ fn a_log_that_nobody_reads_holds_up_nobody() {
         fifos.push((reader, fifo));
     }
     drop((fifos, log));
-    roles(&mut worst, "a daemon that has died");
+    roles(&mut figures, "a daemon that has died");
     director.sh("rm /dev/log");
-    roles(&mut worst, "no log at all");
-    println!("the worst after {worst:?}");
+    roles(&mut figures, "no log at all");
 }
 
 #[test]
@@ -900,7 +994,6 @@ fn what_is_lost_in_the_first_second_is_announced_again() {
 #[test]
 #[ignore = "needs root: run tests/run"]
 fn all_together() {
-    const ROUNDS: usize = 20;
     let (director, neighbour) = director("");
     let mut runs = Vec::new();
     let disk = Disk::below(&director, STATE);
@@ -916,19 +1009,20 @@ fn all_together() {
     stopped.signal(Signal::SIGSTOP);
     assert!(!lock_is_free(&director) && lives(stopped.pid()));
 
-    let (mut right, mut worst) = (0, Duration::ZERO);
-    for _ in 0..ROUNDS {
+    let mut figures = Figures::of("all together, without services");
+    for round in 0..rounds(20) {
         for role in ["backup", "master"] {
-            worst = worst.max(carried_out(&director, role, "VI_1", &mut runs));
-            assert_eq!(answers(&neighbour), role == "master", "{role} after {right} that were right");
-            right += 1;
+            figures.one(role, || {
+                let took = carried_out(&director, role, "VI_1", &mut runs);
+                assert_eq!(answers(&neighbour), role == "master", "{role} {round}");
+                took
+            });
         }
     }
     assert!(lives(holder.pid()), "somebody else's process was killed");
     stopped.signal(Signal::SIGCONT);
     sleep(Duration::from_secs(1));
     assert_eq!(stands(&director, "VI_1"), wanted("master"), "a late one changed something");
-    println!("{right} of {} role commands right; the worst after {} ms", 2 * ROUNDS, worst.as_millis());
     disk.come_back();
     runs.iter_mut().for_each(|run| _ = run.wait());
     assert_eq!(stands(&director, "VI_1"), wanted("master"));

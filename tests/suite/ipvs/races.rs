@@ -1,8 +1,8 @@
 //! Overlapping, late, hanging and killed runs: the newest notification wins, and every state that
 //! a killed run leaves behind is completed by the next one.
 //!
-//! Owns storms of processes and kills; leaves single runs to `netns` and `services`, and keepalived to
-//! `system`. The judges are `ipvsadm`, `ip` and a client's connection.
+//! Owns storms of processes, kills, and all troubles at once with services; leaves single runs to `netns` and `services`,
+//! one trouble at a time to `held_up`, and keepalived to `system`. The judges are `ipvsadm`, `ip` and a client's connection.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::here::held_up::{Disk, FLOCK, STATE, fill, holder, lives, log_of};
+use crate::support::figures::{Figures, rounds};
 use crate::support::{Background, Host, LVS_NOTIFY, behind_nat, wait_for};
 use lvs_notify::kernel::{Kernel as _, Linux};
 use lvs_notify::model::{Protocol, Service, ServiceKey};
@@ -21,6 +23,8 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 
 const VIP: &str = "192.0.2.100";
+/// For what is done at last, however slow the machine.
+const PATIENCE: Duration = Duration::from_secs(30);
 const FOREIGN: &str = "-A -t 198.51.100.7:25 -s wlc\n-a -t 198.51.100.7:25 -r 203.0.113.250:25 -m -w 7\n";
 
 /// A file with `services` services of `servers` real servers each, and the table that
@@ -304,48 +308,118 @@ impl Drop for Churn {
     }
 }
 
+/// A file with as many services of IPv4 and of IPv6, and what `ipvsadm -Sn` must show for it.
+fn of_both_families(services: usize) -> (String, BTreeSet<String>) {
+    let (yaml, table) = file(services, 1);
+    let table6 = table.replace(VIP, "[2001:db8::100]").replace("203.0.113.1:80", "[2001:db8:1::1]:80");
+    let of_ipv6 =
+        yaml.split_once("virtual_services:\n").unwrap().1.replace(&format!("{VIP}:"), "\"[2001:db8::100]:");
+    let of_ipv6: String = of_ipv6
+        .lines()
+        .map(|line| line.to_owned() + if line.contains("2001") { "\"\n" } else { "\n" })
+        .collect();
+    let of_ipv6 = of_ipv6.replace("203.0.113.1:80", "\"[2001:db8:1::1]:80\"");
+    let yaml = yaml.replace(&format!("vips: [{VIP}]"), &format!("vips: [{VIP}, \"2001:db8::100\"]"));
+    (yaml + &of_ipv6, sorted(&format!("{table}{table6}")))
+}
+
+fn sorted(text: &str) -> BTreeSet<String> {
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Where the VIPs of both families stand.
+fn stand(host: &Host) -> [bool; 2] {
+    let addresses = host.ok("ip -o address show dev eth0");
+    [VIP, "2001:db8::100"].map(|vip| addresses.contains(&format!(" {vip}/")))
+}
+
 /// Up to Linux 7.0 the table is one for all network namespaces, and whoever lists it misses entries while others change
 /// theirs, which an unprivileged user can do in a namespace of his own.
 #[test]
 #[ignore = "needs root and a kernel with IPVS: run tests/run"]
 fn neighbours_that_never_rest_disturb_no_takeover() {
-    const ROUNDS: usize = 25;
-    let (yaml, full) = file(200, 1);
-    // As many of IPv6.
-    let (services, table6) =
-        (yaml.split_once("virtual_services:\n").unwrap().1, full.replace(VIP, "[2001:db8::100]"));
-    let services = services.replace(&format!("{VIP}:"), "\"[2001:db8::100]:");
-    let services: String = services
-        .lines()
-        .map(|line| line.to_owned() + if line.contains("2001") { "\"\n" } else { "\n" })
-        .collect();
-    let services = services.replace("203.0.113.1:80", "\"[2001:db8:1::1]:80\"");
-    let table6 = table6.replace("203.0.113.1:80", "[2001:db8:1::1]:80");
-    let yaml =
-        yaml.replace(&format!("vips: [{VIP}]"), &format!("vips: [{VIP}, \"2001:db8::100\"]")) + &services;
+    let (yaml, ours) = of_both_families(200);
     let (lb, _neighbour) = director(&yaml);
-    let sorted = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
-    let (serving, resting) = (sorted(&format!("{full}{table6}{FOREIGN}")), sorted(FOREIGN));
+    let (resting, serving) = (sorted(FOREIGN), &ours | &sorted(FOREIGN));
     let churn = Churn::begin();
-    let mut worst = Duration::ZERO;
-    for round in 0..ROUNDS {
+    let mut figures = Figures::of("a neighbour never rests, with 400 services of IPv4 and IPv6");
+    for round in 0..rounds(25) {
+        let before = churn.rounds.load(Relaxed);
         for (role, expected) in [("master", &serving), ("backup", &resting)] {
-            let begun = Instant::now();
-            let ran = lb.lvs(role);
-            worst = worst.max(begun.elapsed());
-            assert_eq!(ran.status, 0, "{role} {round}: {}", ran.all());
-            let status = lb.lvs("status");
-            assert!(status.stdout.lines().next().unwrap().ends_with(", in sync"), "{}", status.all());
-            let _pause = churn.pause();
-            assert_eq!(sorted(&table(&lb)), *expected, "{role} {round}");
-            assert_eq!(serves(&lb), role == "master", "{role} {round}");
+            figures.one(role, || {
+                let begun = Instant::now();
+                let ran = lb.lvs(role);
+                let took = begun.elapsed();
+                assert_eq!(ran.status, 0, "{role} {round}: {}", ran.all());
+                let status = lb.lvs("status");
+                assert!(status.stdout.lines().next().unwrap().ends_with(", in sync"), "{}", status.all());
+                let _pause = churn.pause();
+                assert_eq!(sorted(&table(&lb)), *expected, "{role} {round}");
+                assert_eq!(stand(&lb), [role == "master"; 2], "{role} {round}");
+                took
+            });
         }
+        assert!(churn.rounds.load(Relaxed) > before, "{round}: the neighbour rested");
     }
-    let rounds = churn.rounds.load(Relaxed);
-    assert!(rounds > ROUNDS, "the neighbour changed its table {rounds} times only");
-    println!(
-        "{ROUNDS} of {ROUNDS} takeovers and withdrawals right beside {rounds} rounds of changes, the worst {worst:?}"
-    );
+    println!("beside {} turns of 400 changes", churn.rounds.load(Relaxed));
+}
+
+/// Somebody else has the lock, the disk hangs, nobody reads the log, an older run is stopped, and a neighbour changes
+/// services without end.
+#[test]
+#[ignore = "needs root and a kernel with IPVS: run tests/run"]
+fn all_together_disturb_no_takeover() {
+    let (yaml, ours) = of_both_families(200);
+    let (lb, _neighbour) = director(&yaml);
+    let (resting, serving) = (sorted(FOREIGN), &ours | &sorted(FOREIGN));
+    lb.lvs_ok("backup VI_1");
+    let disk = Disk::below(&lb, STATE);
+    let _log = log_of(&lb);
+    fill(&lb);
+    let churn = Churn::begin();
+    let holder = holder(&lb, &format!("{FLOCK} -x"));
+    let mut stopped = stopped_before_exec(&lb, "backup");
+    let mut figures = Figures::of("all together, with 400 services of IPv4 and IPv6");
+    for round in 0..rounds(5) {
+        let before = churn.rounds.load(Relaxed);
+        // There is something to write, in each round.
+        lb.desire("VI_1", &format!("{yaml}# {round}\n"));
+        disk.hang();
+        let mut runs = Vec::new();
+        for (role, expected) in [("master", &serving), ("backup", &resting)] {
+            figures.one(role, || {
+                let begun = Instant::now();
+                runs.push(lb.start(&format!("{LVS_NOTIFY} {role} VI_1")));
+                wait_for(role, PATIENCE, || stand(&lb) == [role == "master"; 2]);
+                let took = begun.elapsed();
+                let is_right = || {
+                    let _pause = churn.pause();
+                    sorted(&table(&lb)) == *expected
+                };
+                // Whom a VIP is put up for finds all services; whoever leaves takes the VIP first.
+                assert!(role != "master" || is_right(), "{round}: a VIP without all of its services");
+                wait_for(&format!("the services after {role}"), PATIENCE, is_right);
+                assert_eq!(stand(&lb), [role == "master"; 2], "{role} {round}");
+                took
+            });
+        }
+        assert!(lives(holder.pid()) && lives(stopped.pid()), "{round}: who holds nothing up was killed");
+        assert!(churn.rounds.load(Relaxed) > before, "{round}: the neighbour rested");
+        disk.come_back();
+        // A disk that hangs is told by the exit status.
+        assert!(
+            runs.iter_mut().all(|run| [0, 1].contains(&run.wait())),
+            "{round}: a run did not come to its end"
+        );
+    }
+    println!("beside {} turns of 400 changes", churn.rounds.load(Relaxed));
+    // The one that was stopped is late by now.
+    lb.lvs_ok("master VI_1");
+    stopped.signal(Signal::SIGCONT);
+    drop(holder);
+    assert_eq!(stopped.wait(), 0);
+    let _pause = churn.pause();
+    assert_eq!((sorted(&table(&lb)), stand(&lb)), (serving, [true; 2]), "a late one changed something");
 }
 
 /// Runs a command under strace; with `kill`, SIGKILL arrives at the given call of a system call.

@@ -4,6 +4,7 @@
 //! `ipvsadm`, `arping`) are run by the tests themselves. Used by every test that needs a kernel.
 #![allow(missing_docs)]
 
+pub mod figures;
 pub mod golden;
 pub mod model;
 pub mod network;
