@@ -98,14 +98,14 @@ fn role(director: &Host, instance: &str) -> String {
 }
 
 /// A run that was stopped as it called something, and what traces it.
-struct Stopped {
+pub(crate) struct Stopped {
     _strace: Background,
-    pid: u32,
+    pub(crate) pid: u32,
 }
 
 impl Stopped {
     /// Starts a command and stops it by its first call of this name, which is still carried out.
-    fn at(call: &str, director: &Host, command: &str) -> Self {
+    pub(crate) fn at(call: &str, director: &Host, command: &str) -> Self {
         director.write("/run/test/stopped", "");
         // Without its threads and children: each of them would be stopped at its own first call.
         let strace = director.start(&format!(

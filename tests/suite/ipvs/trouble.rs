@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::here::held_up::Stopped;
 use crate::support::{Host, LVS_NOTIFY, wait_for};
 use lvs_notify::config::Config;
 use lvs_notify::config::source::Source;
@@ -368,10 +369,8 @@ fn two_capabilities_are_enough() {
 #[ignore = "needs root and a kernel with IPVS: run tests/run"]
 fn root_keeps_only_what_it_needs() {
     let (lb, _neighbour) = director("");
-    lb.desire("VI_1", &file("").replace("{count: 1}", "{count: 100, interval: 100ms}"));
-    let master = lb.start(&format!("{LVS_NOTIFY} master VI_1"));
-    wait_for("the takeover", PATIENCE, || lb.read("/run/lvs-notify/VI_1.json").contains("\"complete\":true"));
-    let status = std::fs::read_to_string(format!("/proc/{}/status", master.pid())).unwrap();
+    let master = Stopped::at("sendmsg", &lb, "master VI_1");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", master.pid)).unwrap();
     let set = |name: &str| status.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
     // CAP_NET_ADMIN is bit 12, CAP_NET_RAW bit 13 (linux/capability.h).
     for name in ["CapPrm", "CapEff"] {
@@ -379,7 +378,7 @@ fn root_keeps_only_what_it_needs() {
     }
     assert!(set("CapInh").ends_with("\t0000000000000000"), "{status}");
     assert!(set("Umask").ends_with("0022"), "{status}");
-    assert_eq!(std::fs::read_link(format!("/proc/{}/cwd", master.pid())).unwrap().to_str(), Some("/"));
+    assert_eq!(std::fs::read_link(format!("/proc/{}/cwd", master.pid)).unwrap().to_str(), Some("/"));
 }
 
 #[test]
