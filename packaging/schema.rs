@@ -5,10 +5,9 @@
 //! `tests/suite/anywhere/config.rs` compares on every case), and what is undocumented there. Called by `generate`.
 
 use lvs_notify::config::document::Document;
-use lvs_notify::config::parameters::IPVS_PARAMETERS;
 use lvs_notify::config::rules::COUNT;
 use lvs_notify::model::{
-    DEFAULT_PERSISTENCE, Forward, MAX_SECONDS, Protocol, SCHEDULER_FLAGS, Tunnel, service_flag,
+    DEFAULT_PERSISTENCE, Forward, MAX_SECONDS, Parameter, Protocol, SCHEDULER_FLAGS, Tunnel, service_flag,
 };
 use lvs_notify::status::Status;
 use schemars::Schema;
@@ -135,7 +134,7 @@ fn file_parts() -> Vec<Part> {
         "Ipvs.timeouts": {"description": "Idle timeouts, as ipvsadm --set; what is not given is kept"},
         "Ipvs.sysctl": {
             "description": "net.ipv4.vs.*; what is not given is kept",
-            "propertyNames": {"enum": (IPVS_PARAMETERS.map(|(name, _)| name).as_slice())},
+            "propertyNames": {"enum": Parameter::of_ipvs().map(|(name, _)| name).collect::<Vec<_>>()},
             "additionalProperties": {"type": ["integer", "string"], "pattern": r"^[\s0-9,-]*[0-9,-][\s0-9,-]*$"},
         },
         "Ipvs.sync_daemon": {"description": "Connection synchronisation: master while MASTER, else backup"},

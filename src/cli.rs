@@ -9,10 +9,10 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::config::notation::{parse_duration, parse_endpoint};
 use crate::import::Origin;
 use crate::report::EXIT_STATUS;
 use crate::state::drain::ServerWord;
+use crate::text::{parse_duration, parse_endpoint};
 
 const EXAMPLES: &str = "\
 Examples, as keepalived.conf has them:

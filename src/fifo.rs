@@ -108,7 +108,6 @@ fn start((name, role): &Event, config: Option<&Path>) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -2,14 +2,12 @@
 //!
 //! Owns the naming of /etc/lvs-notify: one file per instance, named after it. Called by `lib` with what was typed.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::model::Role;
 use crate::state::{STATE, last_good, record};
 use crate::text::did_you_mean;
 
-/// Where the desired-state files are.
 pub const DIRECTORY: &str = "/etc/lvs-notify";
 
 #[derive(Clone, Debug)]
@@ -19,16 +17,9 @@ pub struct Instance {
 }
 
 /// What was typed names no instance, or more than one. Says which ones there are.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub struct Unknown(String);
-
-impl fmt::Display for Unknown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Unknown {}
 
 impl Instance {
     fn named(name: &str) -> Self {

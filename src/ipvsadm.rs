@@ -78,7 +78,6 @@ impl RealServer {
 }
 
 impl SyncDaemon {
-    /// ipvsadm's options for it.
     pub fn ipvsadm(&self) -> String {
         let mut words = format!("--mcast-interface {} --syncid {}", self.interface, self.id);
         words.extend(self.max_len.map(|value| format!(" --sync-maxlen {value}")));
@@ -89,10 +88,7 @@ impl SyncDaemon {
     }
 }
 
-/// Reads a save file whole: a line that is not understood would be a service lost.
-///
-/// # Errors
-/// Every such line, with its number.
+/// Reads a save file whole, or tells every line that is not understood, with its number: it would be a service lost.
 pub fn read(name: &str, text: &str, hosts: &Hosts) -> anyhow::Result<BTreeMap<ServiceKey, WantedService>> {
     let (mut services, mut problems) = (BTreeMap::new(), Vec::new());
     // Distributions' files of saved rules begin with comments, which ipvsadm-restore takes out.
@@ -177,9 +173,7 @@ impl Line<'_> {
     }
 
     fn service(&mut self, family: Family) -> anyhow::Result<Service> {
-        let scheduler = self.required("-s")?;
-        let netmask = Service::full_netmask(family);
-        let mut service = Service { scheduler, flags: 0, timeout: 0, netmask, engine: String::new() };
+        let mut service = Service::plain(&self.required::<String>("-s")?, family);
         if let Some(timeout) = self.option("-p")? {
             service.timeout = timeout;
             service.flags |= service_flag::PERSISTENT;

@@ -8,6 +8,8 @@
 //! Owns the flow from a command line to an exit status. The library is no stable interface: it exists for the binary and
 //! its tests.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing))]
+
 pub mod announcer;
 pub mod basis;
 pub mod check;

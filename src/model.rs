@@ -1,8 +1,7 @@
 //! The field's words as types: roles, VIPs, virtual services, real servers and their settings.
 //!
-//! Owns names, identities (what makes two objects the same one), settings (what may differ
-//! between two versions of one object) and their text form. Leaves ipvsadm's words to `ipvsadm`.
-//! Reads nothing, decides nothing, imports nothing local. Used by every other file.
+//! Owns names, identities (what makes two objects the same one), settings (what may differ between two versions of one
+//! object) and their text form. Leaves ipvsadm's words to `ipvsadm`. Reads nothing, decides nothing, imports nothing local.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -203,6 +202,12 @@ impl Service {
 
     pub fn is_persistent(&self) -> bool {
         self.flags & service_flag::PERSISTENT != 0
+    }
+
+    /// One that has nothing but its scheduler.
+    pub fn plain(scheduler: &str, family: Family) -> Self {
+        let (scheduler, netmask) = (scheduler.to_owned(), Self::full_netmask(family));
+        Self { scheduler, flags: 0, timeout: 0, netmask, engine: String::new() }
     }
 
     pub fn scheduler_flags(&self) -> Vec<&'static str> {
@@ -437,7 +442,26 @@ pub enum Parameter {
     Ipvs(String),
 }
 
+/// Parameters of IPVS, each with the value that the kernel gives it (`ip_vs_ctl.c`: `vs_vars`,
+/// `ip_vs_control_net_init_sysctl`); none where that depends on the machine or on how the kernel was built. Each network
+/// namespace has its own, but for `debug_level`.
+const IPVS_PARAMETERS: &str = "am_droprate 10, amemthresh 1024, backup_only 0, cache_bypass 0, conn_lfactor, \
+    conn_max, conn_reuse_mode 1, conntrack 0, debug_level, drop_entry 0, drop_packet 0, est_cpulist, est_nice, \
+    expire_nodest_conn 0, expire_quiescent_template 0, ignore_tunneled 0, nat_icmp_send 0, pmtu_disc 1, \
+    run_estimation 1, schedule_icmp 0, secure_tcp 0, sloppy_sctp 0, sloppy_tcp 0, snat_reroute 1, svc_lfactor, \
+    sync_persist_mode 0, sync_ports 1, sync_qlen_max, sync_refresh_period 0, sync_retries 0, sync_sock_size 0, \
+    sync_threshold 3 50, sync_version 1";
+
 impl Parameter {
+    /// Names of the parameters of IPVS, and their defaults.
+    pub fn of_ipvs() -> impl Iterator<Item = (&'static str, Option<&'static str>)> {
+        let read = |entry: &'static str| match entry.split_once(' ') {
+            Some((name, usual)) => (name, Some(usual)),
+            None => (entry, None),
+        };
+        IPVS_PARAMETERS.split(", ").map(read)
+    }
+
     pub fn parts(&self) -> Vec<&str> {
         match self {
             Self::ArpIgnore(interface) => vec!["net", "ipv4", "conf", interface, "arp_ignore"],

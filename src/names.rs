@@ -68,7 +68,6 @@ impl Hosts {
         })
     }
 
-    /// Reads a port's number or name.
     pub fn port(&self, text: &str, protocol: Protocol) -> anyhow::Result<u16> {
         // The first entry counts, as with getservbyname(3).
         let named = self.ask("services", text, &format!("/{protocol}")).lines().find_map(|line| {
@@ -85,7 +84,6 @@ impl Hosts {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

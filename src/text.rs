@@ -1,8 +1,11 @@
-//! Text for people: foreign text made safe to print, and the nearest right word for a wrong one.
+//! Text from and for people: endpoints and durations as they are written, foreign text made safe to print, and the nearest
+//! right word for a wrong one.
 //!
 //! Owns what may reach a terminal, a log, a YAML comment or JSON. Called by whatever reads words or prints foreign ones.
 
 use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 /// What could command a terminal, hides itself or its neighbours, reorders text, or ends a line in YAML 1.1.
 fn hidden(c: char) -> bool {
@@ -55,6 +58,36 @@ pub fn did_you_mean(word: &str, choices: &[&str]) -> String {
     let scored = choices.iter().map(|choice| (likeness(choice), choice)).filter(|(score, _)| *score > 0.75);
     let nearest = scored.max_by(|one, other| one.0.total_cmp(&other.0));
     nearest.map_or(String::new(), |(_, choice)| format!("; did you mean `{choice}`?"))
+}
+
+/// Reads `A`, `A:PORT`, `[A6]`, `[A6]:PORT` or a bare IPv6 address.
+pub fn parse_endpoint(text: &str) -> Option<(IpAddr, Option<u16>)> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some((address, None));
+    }
+    if let Some(address) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) {
+        return Some((IpAddr::V6(address.parse().ok()?), None));
+    }
+    let socket = text.parse::<SocketAddr>().ok()?;
+    // A scope id would be lost.
+    let scoped = matches!(socket, SocketAddr::V6(v6) if v6.scope_id() != 0);
+    (!scoped).then(|| (socket.ip(), Some(socket.port())))
+}
+
+/// Reads a number with a unit (ms, s, m, h, d) or plain seconds.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.chars().take_while(char::is_ascii_digit).count();
+    let (number, unit) = text.split_at_checked(digits)?;
+    let number: u64 = number.parse().ok()?;
+    let milliseconds = match unit {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    number.checked_mul(milliseconds).map(Duration::from_millis)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::facts::{File, Host, Input};
 use super::rules::{Findings, Rule};
 use crate::config::Vip;
 use crate::keepalived_conf::meaning::{self, Block, Conf};
-use crate::model::{Family, Forward, Service, ServiceKey, Timeouts};
+use crate::model::{Family, Forward, Service, ServiceKey};
 use crate::observed::ObservedAddress;
 use crate::plan::is_home;
 
@@ -80,12 +80,11 @@ fn claims(file: &File) -> BTreeMap<String, String> {
     let parameters =
         parameters.map(|(name, value)| (format!("net.ipv4.vs.{name}, with another value"), value.clone()));
     let arp = "net.ipv4.conf.all.arp_ignore and arp_announce, with other values";
-    let Timeouts { tcp, tcp_fin, udp } = config.timeouts;
-    let times = [("tcp", tcp), ("tcp_fin", tcp_fin), ("udp", udp)].into_iter().filter(|(_, time)| *time > 0);
+    let times = config.timeouts.fields().into_iter().filter(|(_, time)| time != "0s");
     whole
         .chain(parameters)
         .chain(config.arp.map(|values| (arp.to_owned(), format!("{} {}", values.ignore, values.announce))))
-        .chain(times.map(|(name, time)| (format!("the timeouts, with another {name}"), time.to_string())))
+        .chain(times.map(|(name, time)| (format!("the timeouts, with another {name}"), time)))
         .collect()
 }
 
@@ -192,14 +191,9 @@ fn addresses(host: &Host, file: &File, found: &mut Findings) {
 /// What keepalived manages as well: services and the sync daemon.
 fn managers(file: &File, conf: &Conf<'_>, found: &mut Findings) {
     let owned = file.config.ownership();
-    let managed = |service: &meaning::Service| match service {
-        meaning::Service::Addresses(range, _) => {
-            owned.vips.iter().any(|vip| range.contains(&meaning::number(*vip)))
-        }
-        meaning::Service::Mark(mark, _) => owned.fwmarks.contains(mark),
-    };
     for server in &conf.servers {
-        if owned.exclusive || server.services.iter().flatten().any(managed) {
+        let mut services = server.services.iter().flatten().flatten();
+        if owned.exclusive || services.any(|key| owned.owns(key)) {
             let what = server.at.values().collect::<Vec<_>>().join(" ");
             let why = if owned.exclusive { ", whose table is exclusive" } else { "" };
             found.at(Rule::E20, server.at, format!("virtual_server {what}; {}{why}", file.path));

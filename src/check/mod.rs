@@ -12,7 +12,7 @@ mod rules;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 
 use crate::config::Config;
@@ -27,7 +27,6 @@ use rules::Findings;
 pub use facts::{File, Input};
 pub use rules::{Finding, Rule, Severity};
 
-/// Where keepalived looks.
 const KEEPALIVED_CONF: &str = "/etc/keepalived/keepalived.conf";
 
 /// Everything that was checked, and what came of it.
@@ -44,16 +43,8 @@ pub struct Checked {
     pub findings: Vec<Finding>,
 }
 
-/// Checks what was named, or everything that is this host's.
-///
-/// # Errors
-/// When there is nothing to check, or the named keepalived.conf cannot be read.
-pub fn run(
-    named: &[PathBuf],
-    config: Option<&Path>,
-    keepalived_conf: Option<&Path>,
-    host: bool,
-) -> anyhow::Result<Checked> {
+/// Checks what was named, or everything that is this host's, which must be something.
+pub fn run(named: &[PathBuf], config: Option<&Path>, conf: Option<&Path>, host: bool) -> Result<Checked> {
     let complete = named.is_empty() && config.is_none();
     let paths: Vec<PathBuf> = match (named, config) {
         ([], Some(file)) => vec![file.to_owned()],
@@ -61,7 +52,7 @@ pub fn run(
         (named, _) => named.to_vec(),
     };
     let host = host || named.iter().all(|path| path.parent() == Some(Path::new(instance::DIRECTORY)));
-    let start = keepalived_conf.or(Some(Path::new(KEEPALIVED_CONF)).filter(|path| host && path.exists()));
+    let start = conf.or(Some(Path::new(KEEPALIVED_CONF)).filter(|path| host && path.exists()));
     if paths.is_empty() && start.is_none() {
         bail!("nothing to check: there is no file in {}, and no {KEEPALIVED_CONF}", instance::DIRECTORY);
     }
@@ -95,7 +86,6 @@ pub fn run(
     Ok(checked)
 }
 
-/// Every finding, in order.
 pub fn findings(input: Input<'_>) -> Vec<Finding> {
     let mut found = Findings::default();
     keepalived::check(input, &mut found);

@@ -35,92 +35,6 @@ pub struct Document {
     pub virtual_services: Vec<VirtualService>,
 }
 
-/// Long form of a VIP
-#[derive(Debug, Default, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct Vip {
-    /// Address, with or without its host prefix
-    pub address: String,
-    pub label: Option<String>,
-    /// Client-side interface of this VIP
-    #[serde(default, deserialize_with = "given")]
-    pub interface: Option<String>,
-}
-
-/// ARP parameters
-#[derive(Debug, Default, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct Arp {
-    /// The short form, `off`
-    #[serde(skip)]
-    pub word: Option<String>,
-    pub arp_ignore: Option<u32>,
-    pub arp_announce: Option<u32>,
-    /// Keep them over a reboot
-    pub persist: Option<bool>,
-    /// Put the values found before back on leaving MASTER
-    pub restore: Option<bool>,
-}
-
-/// Announcement of the VIPs
-#[derive(Debug, Default, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, expecting = "a mapping")]
-pub struct Announce {
-    pub count: Option<u32>,
-    pub interval: Option<String>,
-    pub again: Option<String>,
-}
-
-/// What stays while not MASTER
-#[derive(Debug, Default, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, expecting = "a mapping")]
-pub struct Backup {
-    pub vips: Option<String>,
-    pub services: Option<String>,
-    /// How long connections may live on
-    pub drain: Option<String>,
-}
-
-/// Settings of IPVS as a whole
-#[derive(Debug, Default, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, expecting = "a mapping")]
-pub struct Ipvs {
-    /// The whole table belongs to this file
-    pub exclusive: Option<bool>,
-    pub timeouts: Option<Timeouts>,
-    #[cfg_attr(feature = "schema", schemars(with = "Option<std::collections::BTreeMap<String, String>>"))]
-    pub sysctl: Option<Mapping>,
-    pub sync_daemon: Option<SyncDaemon>,
-}
-
-/// Timeouts of idle connections
-#[derive(Debug, Default, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, expecting = "a mapping")]
-pub struct Timeouts {
-    pub tcp: Option<String>,
-    pub tcp_fin: Option<String>,
-    pub udp: Option<String>,
-}
-
-/// Connection synchronisation
-#[derive(Debug, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, expecting = "a mapping")]
-pub struct SyncDaemon {
-    pub interface: String,
-    pub id: Option<u32>,
-    pub max_len: Option<u32>,
-    pub group: Option<String>,
-    pub port: Option<u32>,
-    pub ttl: Option<u32>,
-}
-
 /// A virtual service
 #[derive(Debug, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -140,57 +54,122 @@ pub struct VirtualService {
     pub real_servers: Vec<ShortOr<RealServer>>,
 }
 
-/// Long form of persistence
-#[derive(Debug, Default, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct Persistence {
-    /// How long a client stays with its real server
-    pub timeout: Option<String>,
-    pub netmask: Option<String>,
-    pub prefix: Option<u32>,
-    pub engine: Option<String>,
+/// The mappings within the file: their keys, all known, each with the value that it may have; and the key that a scalar in
+/// the mapping's place is the value of.
+macro_rules! mappings {
+    ($($(#[$about:meta])* $name:ident $(or $short:ident)? { $($keys:tt)* })*) => {$(
+        $(#[$about])*
+        #[derive(Debug, Default, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+        #[serde(deny_unknown_fields, expecting = "a mapping")]
+        pub struct $name { $($keys)* }
+
+        $(impl From<String> for $name {
+            fn from(text: String) -> Self {
+                Self { $short: text.into(), ..Self::default() }
+            }
+        })?
+    )*};
 }
 
-/// Long form of a real server
-#[derive(Debug, Default, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields)]
-pub struct RealServer {
-    pub address: String,
-    pub weight: Option<u32>,
-    pub forward: Option<String>,
-    pub upper_threshold: Option<u32>,
-    pub lower_threshold: Option<u32>,
-    pub tunnel: Option<Tunnel>,
-}
+mappings! {
+    /// Long form of a VIP
+    Vip or address {
+        /// Address, with or without its host prefix
+        pub address: String,
+        pub label: Option<String>,
+        /// Client-side interface of this VIP
+        #[serde(default, deserialize_with = "given")]
+        pub interface: Option<String>,
+    }
 
-/// Tunnel encapsulation
-#[derive(Debug, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, expecting = "a mapping")]
-pub struct Tunnel {
-    #[serde(rename = "type")]
-    pub kind: Option<String>,
-    pub port: Option<u32>,
-    pub checksum: Option<String>,
+    /// ARP parameters
+    Arp or word {
+        /// The short form, `off`
+        #[serde(skip)]
+        pub word: Option<String>,
+        pub arp_ignore: Option<u32>,
+        pub arp_announce: Option<u32>,
+        /// Keep them over a reboot
+        pub persist: Option<bool>,
+        /// Put the values found before back on leaving MASTER
+        pub restore: Option<bool>,
+    }
+
+    /// Announcement of the VIPs
+    Announce {
+        pub count: Option<u32>,
+        pub interval: Option<String>,
+        pub again: Option<String>,
+    }
+
+    /// What stays while not MASTER
+    Backup {
+        pub vips: Option<String>,
+        pub services: Option<String>,
+        /// How long connections may live on
+        pub drain: Option<String>,
+    }
+
+    /// Settings of IPVS as a whole
+    Ipvs {
+        /// The whole table belongs to this file
+        pub exclusive: Option<bool>,
+        pub timeouts: Option<Timeouts>,
+        #[cfg_attr(feature = "schema", schemars(with = "Option<std::collections::BTreeMap<String, String>>"))]
+        pub sysctl: Option<Mapping>,
+        pub sync_daemon: Option<SyncDaemon>,
+    }
+
+    /// Timeouts of idle connections
+    Timeouts {
+        pub tcp: Option<String>,
+        pub tcp_fin: Option<String>,
+        pub udp: Option<String>,
+    }
+
+    /// Connection synchronisation
+    SyncDaemon {
+        pub interface: String,
+        pub id: Option<u32>,
+        pub max_len: Option<u32>,
+        pub group: Option<String>,
+        pub port: Option<u32>,
+        pub ttl: Option<u32>,
+    }
+
+    /// Long form of persistence
+    Persistence or timeout {
+        /// How long a client stays with its real server
+        pub timeout: Option<String>,
+        pub netmask: Option<String>,
+        pub prefix: Option<u32>,
+        pub engine: Option<String>,
+    }
+
+    /// Long form of a real server
+    RealServer or address {
+        pub address: String,
+        pub weight: Option<u32>,
+        pub forward: Option<String>,
+        pub upper_threshold: Option<u32>,
+        pub lower_threshold: Option<u32>,
+        pub tunnel: Option<Tunnel>,
+    }
+
+    /// Tunnel encapsulation
+    Tunnel {
+        #[serde(rename = "type")]
+        pub kind: Option<String>,
+        pub port: Option<u32>,
+        pub checksum: Option<String>,
+    }
 }
 
 /// A mapping (the long form), or a scalar (the short one), which is the only value given then.
 #[derive(Debug)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(inline, description = "", transform = or_text))]
 pub struct ShortOr<T>(pub T);
-
-macro_rules! short_forms {
-    ($($long:ident { $key:ident }),*) => {$(
-        impl From<String> for $long {
-            fn from(text: String) -> Self {
-                Self { $key: text.into(), ..Self::default() }
-            }
-        }
-    )*};
-}
-short_forms!(Vip { address }, Arp { word }, Persistence { timeout }, RealServer { address });
 
 impl<'de, T: Deserialize<'de> + From<String>> Deserialize<'de> for ShortOr<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -4,8 +4,6 @@
 //! (what values and keys must be). Used by `desired` and `basis`.
 
 pub mod document;
-pub mod notation;
-pub mod parameters;
 pub mod rules;
 pub mod source;
 
@@ -80,7 +78,6 @@ impl Config {
         }
     }
 
-    /// Client-side interfaces, each once.
     pub fn interfaces(&self) -> BTreeSet<String> {
         self.vips.iter().filter_map(|vip| vip.interface.clone()).collect()
     }

@@ -13,15 +13,13 @@ use std::time::Duration;
 use serde_yaml::{Mapping, Value};
 
 use super::document::{self as raw, Document, ShortOr};
-use super::notation::{parse_duration, parse_endpoint};
-use super::parameters::IPVS_PARAMETERS;
 use super::source::{Invalid, Problem, Source};
 use super::{Arp, Config, Vip, WantedService};
 use crate::model::{
-    DEFAULT_PERSISTENCE, Endpoint, Family, Forward, MAX_SECONDS, Protocol, RealServer, SCHEDULER_FLAGS,
-    ServerKey, Servers, Service, ServiceKey, SyncDaemon, Timeouts, Tunnel, service_flag,
+    DEFAULT_PERSISTENCE, Endpoint, Family, Forward, MAX_SECONDS, Parameter, Protocol, RealServer,
+    SCHEDULER_FLAGS, ServerKey, Servers, Service, ServiceKey, SyncDaemon, Timeouts, Tunnel, service_flag,
 };
-use crate::text::did_you_mean;
+use crate::text::{did_you_mean, parse_duration, parse_endpoint};
 
 impl Config {
     /// Reads and checks a file's text, and tells every problem in its place.
@@ -185,10 +183,9 @@ impl At<'_> {
         let valid = is_name(&name, |c| c == '/' || c == ':') && name != "." && name != "..";
         self.must(valid, "not an interface name: 1 to 15 characters, no slash, colon or blank");
         let named = !name.contains(['=', '*', '?', '[']);
-        self.must(
-            named,
-            "sysctl.d(5) cannot name an interface with one of = * ? [, and its ARP parameters are kept there",
-        );
+        let message =
+            "sysctl.d(5) cannot name an interface with one of = * ? [, and its ARP parameters are kept there";
+        self.must(named, message);
         let faces = !["lo", "all", "default"].contains(&name.as_str());
         self.must(faces, format_args!("`{name}` cannot face clients; name the interface on which they reach the VIP, or leave `interface` out when the VIP is routed"));
         name
@@ -264,7 +261,6 @@ impl At<'_> {
     }
 
     fn parameters(&self, list: &Mapping) -> BTreeMap<String, String> {
-        let known = IPVS_PARAMETERS.map(|(name, _)| name);
         let text = |value: &Value| match value {
             Value::String(text) => text.split_whitespace().collect::<Vec<_>>().join(" "),
             other => serde_yaml::to_string(other).unwrap_or_default().trim_end().to_owned(),
@@ -272,7 +268,9 @@ impl At<'_> {
         let read = |(name, value): (&Value, &Value)| {
             let (name, value) = (text(name), text(value));
             let at = self.key(name.clone());
-            if !known.contains(&name.as_str()) {
+            let known = || Parameter::of_ipvs().map(|(known, _)| known);
+            if !known().any(|known| known == name) {
+                let known: Vec<&str> = known().collect();
                 at.wrong(format!("there is no parameter net.ipv4.vs.{name}{}", did_you_mean(&name, &known)));
             }
             let number = !value.is_empty() && value.chars().all(|c| c.is_ascii_digit() || " ,-".contains(c));
@@ -362,22 +360,13 @@ impl At<'_> {
         at.must(scheduler != "none", "`none` would refuse every connection");
         let name = is_name(scheduler, |c| !c.is_ascii_alphanumeric() && c != '_' && c != '-');
         at.must(name, format_args!("`{scheduler}` is not a scheduler's name, as in rr, wrr, wlc, sh, mh"));
-        let mut settings = Service {
-            flags: 0,
-            timeout: 0,
-            netmask: Service::full_netmask(key.family()),
-            engine: String::new(),
-            scheduler: scheduler.to_owned(),
-        };
+        let mut settings = Service::plain(scheduler, key.family());
         let flags = service.scheduler_flags.as_deref().unwrap_or_default();
         for (at, name) in self.key("scheduler_flags").items(flags) {
             let known = SCHEDULER_FLAGS.map(|(name, owner, bit)| (name, (owner, bit)));
             let (owner, bit) = at.word(name, (None, 0), &known);
-            let (owner, whose) = (owner.unwrap_or(scheduler), "belongs to the scheduler");
-            at.must(
-                owner == scheduler,
-                format_args!("`{name}` {whose} {owner}; this service has {scheduler}"),
-            );
+            let (owner, of) = (owner.unwrap_or(scheduler), "belongs to the scheduler");
+            at.must(owner == scheduler, format_args!("`{name}` {of} {owner}; this service has {scheduler}"));
             at.must(settings.flags & bit == 0, format_args!("`{name}` repeats a flag given before"));
             settings.flags |= bit;
         }

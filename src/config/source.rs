@@ -39,16 +39,9 @@ pub struct Source {
 }
 
 /// The desired-state file is invalid: another exit status than that of other failures.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
 pub struct Invalid(pub String);
-
-impl fmt::Display for Invalid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Invalid {}
 
 impl Source {
     /// Reads a file, and refuses one that somebody other than root or the caller can have written.

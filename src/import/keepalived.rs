@@ -10,13 +10,13 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, Error, Result, anyhow};
 
-use super::table::Table;
+use super::write::Table;
 use crate::config::WantedService;
 use crate::keepalived_conf::meaning::{self, Conf, VirtualServer};
 use crate::keepalived_conf::{self, Statement, files};
 use crate::model::{
-    AddressKey, DEFAULT_PERSISTENCE, DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey,
-    Servers, Service, ServiceKey, SyncDaemon, Timeouts, Tunnel, service_flag,
+    AddressKey, DEFAULT_PERSISTENCE, DaemonState, Endpoint, Family, Forward, RealServer, ServerKey, Servers,
+    Service, ServiceKey, SyncDaemon, Timeouts, Tunnel, service_flag,
 };
 use crate::observed::ObservedAddress;
 use crate::text::shown;
@@ -74,29 +74,13 @@ pub fn read(name: &str, text: &str) -> Table {
 /// What follows a word of a line, where that word is.
 fn after<T: FromStr>(line: &Statement, word: &str, notes: &mut Vec<String>) -> Option<T> {
     let value = line.values().skip_while(|found| *found != word).nth(1)?;
-    value.parse().map_err(|_| notes.push(not_understood(line))).ok()
+    value.parse().map_err(|_| notes.push(line.not_understood())).ok()
 }
 
 /// Adds the services that a block stands for: one, or those of its group and its ranges.
 fn virtual_server(table: &mut Table, server: &VirtualServer<'_>) -> Result<()> {
-    let mut protocol = Protocol::TCP;
-    if let Some(line) = server.at.last("protocol") {
-        let known = Protocol::WORDS.iter().find(|(word, _)| line.value(1).eq_ignore_ascii_case(word));
-        protocol = known.with_context(|| not_understood(line))?.1;
-    }
-    let mut keys = Vec::new();
-    for service in &server.services {
-        match *service.as_ref().map_err(|why| anyhow!("{why}"))? {
-            meaning::Service::Mark(mark, family) => {
-                keys.push(ServiceKey::Fwmark { mark, family: family.unwrap_or(family_of(server.at)) });
-            }
-            meaning::Service::Addresses(ref range, port) => {
-                let addresses = meaning::addresses(range).map_err(Error::msg)?;
-                keys.extend(addresses.map(|address| ServiceKey::Endpoint { address, port, protocol }));
-            }
-        }
-    }
-    for key in keys {
+    let keys: Result<Vec<_>, String> = server.services.iter().cloned().collect();
+    for key in keys.map_err(Error::msg)?.into_iter().flatten() {
         if table.services.contains_key(&key) {
             let why = "is defined before; the first one is written";
             table.notes.push(format!("{}: {key} {why}", without(server.at)));
@@ -111,23 +95,12 @@ fn virtual_server(table: &mut Table, server: &VirtualServer<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The family of a mark that names none: that of the block's granularity, or of its real servers.
-fn family_of(block: &Statement) -> Family {
-    let ipv6 = match (block.last("ip_family"), block.last("persistence_granularity")) {
-        (Some(line), _) if line.value(1) == "inet6" => true,
-        (_, Some(line)) => !line.value(1).contains('.'),
-        _ => block.last("real_server").is_some_and(|server| server.value(1).contains(':')),
-    };
-    if ipv6 { Family::Ipv6 } else { Family::Ipv4 }
-}
-
 /// What a block makes of one of its services, and what of it has no counterpart.
 fn wanted(block: &Statement, key: ServiceKey, lost: &mut Vec<String>) -> Result<WantedService> {
-    let (scheduler, netmask) = ("wlc".to_owned(), Service::full_netmask(key.family()));
     // Either of them makes a service persistent.
     let implied = block.last("persistence_granularity").or(block.last("persistence_engine"));
     let timeout = implied.map_or(0, |_| DEFAULT_PERSISTENCE);
-    let mut settings = Service { scheduler, flags: 0, timeout, netmask, engine: String::new() };
+    let mut settings = Service { timeout, ..Service::plain("wlc", key.family()) };
     let (forward, tunnel) = (Forward::NAT, Tunnel::default());
     // What real servers have, unless they say otherwise.
     let mut usual = RealServer { forward, weight: 1, upper_threshold: 0, lower_threshold: 0, tunnel };
@@ -196,7 +169,7 @@ fn sets_server(line: &Statement, server: &mut RealServer) -> Result<bool> {
     match line.keyword() {
         "weight" => server.weight = parsed(line, 1)?,
         _ if meaning::is_method(line) => {
-            (server.forward, server.tunnel) = meaning::method(line).with_context(|| not_understood(line))?;
+            (server.forward, server.tunnel) = meaning::method(line).with_context(|| line.not_understood())?;
         }
         _ => return Ok(false),
     }
@@ -205,11 +178,7 @@ fn sets_server(line: &Statement, server: &mut RealServer) -> Result<bool> {
 
 /// A word of a line. keepalived looks up no names of hosts or ports.
 fn parsed<T: FromStr>(line: &Statement, index: usize) -> Result<T> {
-    line.value(index).parse().map_err(|_| anyhow!(not_understood(line)))
-}
-
-fn not_understood(line: &Statement) -> String {
-    format!("{}: `{}` is not understood", line.place(), shown(&line.raw))
+    line.value(index).parse().map_err(|_| anyhow!(line.not_understood()))
 }
 
 /// A statement that has no counterpart, as it is told.

@@ -1,16 +1,14 @@
 //! What the running kernel has.
 //!
-//! Owns which parts of an observation go into a file: services as they are, and of everything else what is not
-//! the kernel's default. Decides nothing about what a file may say. Called by
-//! `import` and, for what a script has made, by `script`.
+//! Owns which parts of an observation go into a file: services as they are, and of everything else what is not the kernel's
+//! default. Decides nothing about what a file may say. Called by `import` and, for what a script has made, by `script`.
 
 use std::collections::BTreeSet;
 
 use anyhow::Context as _;
 
-use super::table::Table;
+use super::write::Table;
 use crate::config::WantedService;
-use crate::config::parameters::IPVS_PARAMETERS;
 use crate::kernel::{Kernel as _, Linux};
 use crate::model::{Ownership, Parameter, Timeouts};
 use crate::observed::{Observed, Scope};
@@ -18,10 +16,7 @@ use crate::observed::{Observed, Scope};
 /// `ip_vs_proto_tcp.c`, `ip_vs_proto_udp.c`
 const TIMEOUTS: Timeouts = Timeouts { tcp: 15 * 60, tcp_fin: 2 * 60, udp: 5 * 60 };
 
-/// Reads the kernel of this host.
-///
-/// # Errors
-/// When it has no IPVS, or cannot be read.
+/// Reads the kernel of this host, which must have IPVS.
 pub fn read() -> anyhow::Result<Table> {
     let observed = Linux::default().observe(&scope()?)?;
     observed.ipvs.as_ref().context(
@@ -30,16 +25,13 @@ pub fn read() -> anyhow::Result<Table> {
     Ok(table(&observed))
 }
 
-/// What to look at: everything.
-///
-/// # Errors
-/// When the links, on which a VIP may stand, cannot be listed.
+/// What to look at: everything, and every link, on which a VIP may stand.
 pub fn scope() -> anyhow::Result<Scope> {
     let interfaces = crate::kernel::names()?;
     let arp = interfaces.iter().map(String::as_str).chain(["all"]);
     let arp =
         arp.flat_map(|name| [Parameter::ArpIgnore(name.to_owned()), Parameter::ArpAnnounce(name.to_owned())]);
-    let ipvs = IPVS_PARAMETERS.iter().map(|(name, _)| Parameter::Ipvs((*name).to_owned()));
+    let ipvs = Parameter::of_ipvs().map(|(name, _)| Parameter::Ipvs(name.to_owned()));
     let servers = Some(Ownership { exclusive: true, ..Ownership::default() });
     Ok(Scope { parameters: ipvs.chain(arp).collect(), interfaces, servers, ..Scope::default() })
 }
@@ -50,10 +42,10 @@ pub fn table(observed: &Observed) -> Table {
     let services = ipvs.services.iter().map(|(key, found)| {
         (*key, WantedService { settings: found.settings.clone(), servers: found.servers.clone().into() })
     });
-    let parameters = IPVS_PARAMETERS.iter().filter_map(|(name, usual)| {
-        let found = observed.parameters.get(&Parameter::Ipvs((*name).to_owned()))?;
+    let parameters = Parameter::of_ipvs().filter_map(|(name, usual)| {
+        let found = observed.parameters.get(&Parameter::Ipvs(name.to_owned()))?;
         let found = found.split_whitespace().collect::<Vec<_>>().join(" ");
-        (found != (*usual)?).then(|| ((*name).to_owned(), found))
+        (found != usual?).then(|| (name.to_owned(), found))
     });
     let mut table = Table {
         origin: "the running kernel".to_owned(),
@@ -79,9 +71,8 @@ pub fn table(observed: &Observed) -> Table {
     let others = others.iter().filter(|found| found.is_host() && !found.is_of_the_link());
     let others: Vec<String> = others.map(|found| found.key.to_string()).collect();
     if !others.is_empty() {
-        let which =
-            "Addresses that no service names; those that fwmark services stand for belong into `vips`";
-        table.notes.push(format!("{which}: {}.", others.join(", ")));
+        let what = "Addresses that no service names; those that fwmark services stand for belong into `vips`";
+        table.notes.push(format!("{what}: {}.", others.join(", ")));
     }
     table
 }

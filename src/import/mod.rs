@@ -7,7 +7,6 @@ mod keepalived;
 mod kernel;
 pub mod sandbox;
 pub mod script;
-mod table;
 mod write;
 
 use std::fs::File;
@@ -23,10 +22,8 @@ use crate::names::entries;
 use crate::text::shown;
 
 pub use crate::names::Hosts;
-pub use table::Table;
-pub use write::write;
+pub use write::{Table, write};
 
-/// What to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Origin {
     /// The running kernel; nothing is lost
@@ -41,18 +38,12 @@ pub enum Origin {
 }
 
 /// Reads the source and gives the file's text, which `check` accepts.
-///
-/// # Errors
-/// When the source cannot be read or, of `ipvsadm-save`, when a line is not understood.
 pub fn run(origin: Origin, file: Option<&Path>) -> anyhow::Result<String> {
     let (name, text) = if origin == Origin::Kernel { Default::default() } else { input(file)? };
     write(&parse(origin, &name, &text, &Hosts::new(entries))?)
 }
 
-/// Reads a source: the text, or the kernel.
-///
-/// # Errors
-/// Every line that is not understood, with its number, where the source is to be understood whole.
+/// Reads a source: the text, or the kernel. One that is to be understood whole fails with every line that is not.
 pub fn parse(origin: Origin, name: &str, text: &str, hosts: &Hosts) -> anyhow::Result<Table> {
     match origin {
         // A script is run, not read; what to use instead is told on the command line.

@@ -42,10 +42,8 @@ pub fn is_inside() -> bool {
     std::env::args_os().next().is_some_and(|name| name == INSIDE)
 }
 
-/// Runs the script, and tells on standard output how it ended; its own output goes to standard error.
-///
-/// # Errors
-/// When it cannot be run; nothing is then told on standard output.
+/// Runs the script, and tells on standard output how it ended, nothing when it cannot be run; its own output goes to
+/// standard error.
 pub fn run(words: &[OsString]) -> anyhow::Result<()> {
     if std::process::id() != 1 {
         bail!("{INSIDE} is `import --run` in its own namespaces, and cannot be started by hand");

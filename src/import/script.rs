@@ -18,7 +18,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::kernel;
 use super::sandbox::INSIDE;
-use super::table::Table;
+use super::write::Table;
 use crate::kernel::{Kernel as _, Linux, namespace};
 use crate::plan::Needs;
 
@@ -26,9 +26,6 @@ const NOT_LOOKED_AT: &str = "Not looked at, because no desired-state file has it
 
 /// Runs a script with its arguments in private namespaces and gives what it has made there, and why that may not be
 /// all. This process stays in the network namespace.
-///
-/// # Errors
-/// When it cannot be run, or the kernel has no IPVS.
 pub fn read(words: &[OsString], limit: Duration) -> anyhow::Result<(Table, Option<String>)> {
     let (name, arguments) = words.split_first().context("no script is named")?;
     let script = find(name)?;

@@ -1,4 +1,5 @@
-//! The desired-state file's text: what of a table it can say, and in comments the rest and why.
+//! What a source of `import` says, as a table, and the desired-state file's text: what of the table it can say, and in
+//! comments the rest and why.
 //!
 //! Owns layout, short forms, quotes and comments; a serialiser writes no comments. Owns no rule: the file is read as
 //! `check` reads it, and what is refused there is taken out and told, until nothing is. So the writer cannot disagree with
@@ -6,15 +7,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::bail;
 
-use super::table::Table;
 use crate::config::source::{Problem, Source};
 use crate::config::{Config, WantedService};
 use crate::model::service_flag::ONE_PACKET;
-use crate::model::{DaemonState, Endpoint, Family, Forward, RealServer, ServiceKey, Timeouts};
+use crate::model::{DaemonState, Endpoint, Family, Forward, RealServer, ServiceKey, SyncDaemon, Timeouts};
 use crate::observed::ObservedAddress;
 use crate::plan::Change;
 use crate::text::{clean_json, shown};
@@ -30,10 +31,38 @@ const NOT_WRITTEN: &str = "Not written, because a desired-state file refuses it.
 /// A key, its value, and the value that need not be written.
 type Key<'a> = (&'a str, String, &'a str);
 
-/// The file's text.
-///
-/// # Errors
-/// When the reader of the file refuses what cannot be taken out, which would be a mistake in this program.
+/// What a source says, in the terms of the model.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Table {
+    /// Where it comes from, for the first line of the file
+    pub origin: String,
+    pub services: BTreeMap<ServiceKey, WantedService>,
+    /// 0 where the source says nothing
+    pub timeouts: Timeouts,
+    pub daemons: BTreeMap<DaemonState, SyncDaemon>,
+    pub parameters: BTreeMap<String, String>,
+    /// Where the VIPs stand, and others
+    pub addresses: Vec<ObservedAddress>,
+    /// ARP parameters that a file without `arp` would change
+    pub arp: Vec<String>,
+    /// What the reader of the file should know, before the first key
+    pub notes: Vec<String>,
+    /// What belongs to a service and has no key, told next to it
+    pub remarks: BTreeMap<ServiceKey, String>,
+}
+
+impl Table {
+    /// The addresses of its services.
+    pub fn vips(&self) -> BTreeSet<IpAddr> {
+        let vip = |key: &ServiceKey| match key {
+            ServiceKey::Endpoint { address, .. } => Some(*address),
+            ServiceKey::Fwmark { .. } => None,
+        };
+        self.services.keys().filter_map(vip).collect()
+    }
+}
+
+/// The file's text. Fails when its reader refuses what cannot be taken out, which would be a mistake in this program.
 pub fn write(table: &Table) -> anyhow::Result<String> {
     let (mut kept, mut refused) = (table.clone(), String::new());
     loop {
@@ -114,7 +143,6 @@ fn take_out(kept: &mut Table, tried: &Table, way: &[&str]) -> Option<Change> {
     Some(Change::Service { key, old: None, new: Some(settings), servers, connections: 0 })
 }
 
-/// The whole file.
 fn document(table: &Table, refused: &str) -> String {
     let mut text = String::new();
     let origin = format!("Written by `lvs-notify import` from {}.", table.origin);
@@ -181,8 +209,7 @@ fn vips(text: &mut String, table: &Table) {
 }
 
 fn ipvs(table: &Table) -> Vec<String> {
-    let Timeouts { tcp, tcp_fin, udp } = table.timeouts;
-    let timeouts = [("tcp", tcp), ("tcp_fin", tcp_fin), ("udp", udp)];
+    let timeouts = table.timeouts.fields().into_iter().map(|(name, seconds)| (name, seconds, "0s"));
     let parameters = table.parameters.iter().map(|(name, value)| (name.as_str(), scalar(value), ""));
     // The model's names of what a daemon has are the file's.
     let daemon = serde_json::json!(table.daemons.values().next());
@@ -193,7 +220,7 @@ fn ipvs(table: &Table) -> Vec<String> {
     let daemon =
         ["interface", "id", "max_len", "group", "port", "ttl"].map(|name| (name, setting(name), "null"));
     written([
-        ("timeouts", mapping(timeouts.map(|(name, seconds)| (name, format!("{seconds}s"), "0s"))), "{}"),
+        ("timeouts", mapping(timeouts), "{}"),
         ("sysctl", mapping(parameters), "{}"),
         ("sync_daemon", mapping(daemon), "{}"),
     ])

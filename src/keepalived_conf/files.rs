@@ -13,9 +13,7 @@ use glob::MatchOptions;
 
 use super::Found;
 
-/// Larger files are not read.
 const MAX_BYTES: u64 = 4 << 20;
-/// A pattern matches at most this many files.
 const MAX_FILES: usize = 1000;
 
 /// What `@` conditions compare with, without `keepalived -i`: the host's name up to its first dot.
@@ -67,7 +65,6 @@ fn braces(pattern: &str, out: &mut Vec<String>) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 

@@ -9,9 +9,9 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::{Statement, Tree, split};
-use crate::model::{Family, Forward, Tunnel};
+use crate::model::{Family, Forward, Protocol, ServiceKey, Tunnel};
 
-/// A range that holds more addresses is not unrolled.
+/// A range that holds more addresses is not read.
 const MOST_ADDRESSES: u128 = 4096;
 
 pub struct Conf<'a> {
@@ -62,18 +62,10 @@ pub struct Vip<'a> {
     pub device: &'a str,
 }
 
-/// A virtual_server, with what it balances: itself, or each line of its group.
 pub struct VirtualServer<'a> {
     pub at: &'a Statement,
-    pub services: Vec<Result<Service, String>>,
-}
-
-/// `ADDRESS PORT` or `fwmark N`.
-pub enum Service {
-    /// Addresses as numbers, and a port; 0 for every port
-    Addresses(RangeInclusive<u128>, u16),
-    /// A mark, and its family where it is given
-    Mark(u32, Option<Family>),
+    /// What it balances: its own line, or each one of its group
+    pub services: Vec<Result<Vec<ServiceKey>, String>>,
 }
 
 /// Notify keywords that keepalived has for the script of a state, with what each asks of lvs-notify.
@@ -107,7 +99,6 @@ impl<'a> Conf<'a> {
         self.blocks.iter().filter(|block| block.members.is_none())
     }
 
-    /// The sync groups that an instance is in.
     pub fn groups_of(&self, instance: &str) -> impl Iterator<Item = &Block<'a>> {
         self.blocks.iter().filter(move |group| group.members.iter().flatten().any(|name| *name == instance))
     }
@@ -208,31 +199,54 @@ impl<'a> Vip<'a> {
 
 impl<'a> VirtualServer<'a> {
     fn of(at: &'a Statement, tree: &'a Tree) -> Self {
-        let service =
-            |line: &Statement| Service::of(line, 0).map_err(|why| format!("{}: {why}", line.place()));
-        let services = match tree.all("virtual_server_group").find(|group| group.value(1) == at.value(2)) {
-            _ if at.value(1) != "group" => vec![Service::of(at, 1)],
-            Some(group) => group.children.iter().map(service).collect(),
-            None => vec![Err(format!("there is no virtual_server_group {}", at.value(2)))],
-        };
-        Self { at, services }
+        let (mut protocol, mut list) = (Protocol::TCP, Vec::new());
+        if let Some(line) = at.last("protocol") {
+            let known = Protocol::WORDS.iter().find(|(word, _)| line.value(1).eq_ignore_ascii_case(word));
+            list.extend(known.is_none().then(|| Err(line.not_understood())));
+            protocol = known.map_or(protocol, |(_, known)| *known);
+        }
+        let read = |words: &[String]| services(words, protocol, family_of(at));
+        let of = |line: &Statement| read(&line.words).map_err(|why| format!("{}: {why}", line.place()));
+        match tree.all("virtual_server_group").find(|group| group.value(1) == at.value(2)) {
+            _ if at.value(1) != "group" => list.push(read(at.words.get(1..).unwrap_or_default())),
+            Some(group) => list.extend(group.children.iter().map(of)),
+            None => list.push(Err(format!("there is no virtual_server_group {}", at.value(2)))),
+        }
+        Self { at, services: list }
     }
 }
 
-impl Service {
-    /// From the words of a line after so many.
-    fn of(line: &Statement, skip: usize) -> Result<Self, String> {
-        let (first, second, third) = (line.value(skip), line.value(skip + 1), line.value(skip + 2));
-        if first == "fwmark" {
-            let mark = second.parse().map_err(|_| format!("`{second}` is not a firewall mark"))?;
-            let family = if third == "inet6" { Family::Ipv6 } else { Family::Ipv4 };
-            return Ok(Self::Mark(mark, (!third.is_empty()).then_some(family)));
-        }
-        let range =
-            range(first).ok_or_else(|| format!("`{first}` is not an address or a range of addresses"))?;
-        let port = if second.is_empty() { Ok(0) } else { second.parse() };
-        Ok(Self::Addresses(range, port.map_err(|_| format!("`{second}` is not a port"))?))
+/// The services that `ADDRESSES [PORT]` or `fwmark MARK [inet6]` stands for.
+fn services(words: &[String], protocol: Protocol, usual: Family) -> Result<Vec<ServiceKey>, String> {
+    let word = |index| words.get(index).map_or("", String::as_str);
+    let (first, second, third) = (word(0), word(1), word(2));
+    if first == "fwmark" {
+        let mark = second.parse().map_err(|_| format!("`{second}` is not a firewall mark"))?;
+        let family = match third {
+            "" => usual,
+            "inet6" => Family::Ipv6,
+            _ => Family::Ipv4,
+        };
+        return Ok(vec![ServiceKey::Fwmark { mark, family }]);
     }
+    let range = range(first).ok_or_else(|| format!("`{first}` is not an address or a range of addresses"))?;
+    let port = if second.is_empty() { Ok(0) } else { second.parse() };
+    let port = port.map_err(|_| format!("`{second}` is not a port"))?;
+    if range.end() - range.start() >= MOST_ADDRESSES {
+        return Err(format!("the range `{first}` has more than {MOST_ADDRESSES} addresses"));
+    }
+    let key = |bits| ServiceKey::Endpoint { address: Ipv6Addr::from(bits).to_canonical(), port, protocol };
+    Ok(range.map(key).collect())
+}
+
+/// The family of a mark that names none: that of the block's granularity, or of its real servers.
+fn family_of(block: &Statement) -> Family {
+    let ipv6 = match (block.last("ip_family"), block.last("persistence_granularity")) {
+        (Some(line), _) if line.value(1) == "inet6" => true,
+        (_, Some(line)) => !line.value(1).contains('.'),
+        _ => block.last("real_server").is_some_and(|server| server.value(1).contains(':')),
+    };
+    if ipv6 { Family::Ipv6 } else { Family::Ipv4 }
 }
 
 /// A line that says how real servers are reached.
@@ -276,20 +290,6 @@ fn range(text: &str) -> Option<RangeInclusive<u128>> {
         first
     };
     (first <= last).then_some(first..=last)
-}
-
-/// The addresses of a range.
-///
-/// # Errors
-/// When they are too many.
-pub fn addresses(range: &RangeInclusive<u128>) -> Result<impl Iterator<Item = IpAddr> + use<>, String> {
-    let address = |number| Ipv6Addr::from(number).to_canonical();
-    let (first, last) = (*range.start(), *range.end());
-    if last - first >= MOST_ADDRESSES {
-        let range = format!("{}-{}", address(first), address(last));
-        return Err(format!("the range `{range}` has more than {MOST_ADDRESSES} addresses"));
-    }
-    Ok((first..=last).map(address))
 }
 
 /// An address as a number that no address of the other family has: that of `::ffff:A` for IPv4.

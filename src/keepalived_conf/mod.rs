@@ -16,6 +16,8 @@ use std::mem;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use crate::text::shown;
+
 /// Includes and blocks nested deeper are not read.
 const MAX_DEPTH: usize = 32;
 /// More bytes, written or made by substitution, are not read: a few lines can stand for millions.
@@ -29,7 +31,6 @@ pub struct Statement {
     /// The line that the words were made from, without comment, after substitution
     pub raw: String,
     pub file: Rc<Path>,
-    /// Line in that file, from 1
     pub line: usize,
     /// It has a block, even if an empty one
     pub block: bool,
@@ -46,9 +47,12 @@ impl Statement {
         self.words.get(index).map_or("", String::as_str)
     }
 
-    /// `FILE:LINE`
     pub fn place(&self) -> String {
         format!("{}:{}", self.file.display(), self.line)
+    }
+
+    pub fn not_understood(&self) -> String {
+        format!("{}: `{}` is not understood", self.place(), shown(&self.raw))
     }
 
     pub fn values(&self) -> impl Iterator<Item = &str> {
@@ -175,22 +179,16 @@ impl Reader<'_> {
     }
 
     fn lines(&mut self, text: &str) {
-        // A definition that goes on in the next line.
-        let mut definition: Option<(String, String)> = None;
+        // A definition goes on in the next line.
+        let mut whole = String::new();
         for (number, line) in text.split('\n').enumerate() {
             self.line = number + 1;
             let (line, continues) = uncommented(line);
-            let defined = match definition.take() {
-                Some((name, value)) => {
-                    let joint = if value.is_empty() || line.is_empty() { "" } else { "\n" };
-                    Some((name, value + joint + &line))
-                }
-                None => self.conditional(&line).and_then(defines),
-            };
-            match defined {
-                None => self.expand(line),
-                Some(goes_on) if continues => definition = Some(goes_on),
-                Some((name, value)) => drop(self.definitions.insert(name, value)),
+            let defines = !whole.is_empty() || self.conditional(&line).and_then(defines).is_some();
+            whole.extend((!whole.is_empty() && !line.is_empty()).then_some('\n'));
+            whole += &line;
+            if !continues || !defines {
+                self.expand(mem::take(&mut whole));
             }
         }
     }
@@ -384,5 +382,4 @@ fn split(line: &str, escaped: bool) -> Option<Vec<String>> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::meaning::{Conf, Service, addresses, script};
+use super::meaning::{Conf, script};
 use super::*;
 
 fn read_all(files: &[(&str, &str)], id: &str) -> Tree {
@@ -147,10 +147,8 @@ fn ranges_of_addresses() {
     let all = |text: &str| {
         let tree = read(&format!("virtual_server {text} 80 {{\n}}\n"));
         let conf = Conf::of(&tree);
-        match conf.servers[0].services[0].as_ref() {
-            Ok(Service::Addresses(range, 80)) => addresses(range).map(|list| list.count()).map_err(|_| 0),
-            _ => Err(1),
-        }
+        let keys = conf.servers[0].services[0].as_ref();
+        keys.map(Vec::len).map_err(|why| usize::from(!why.contains("has more than 4096 addresses")))
     };
     for (text, expected) in [
         ("192.0.2.1", Ok(1)),

@@ -108,17 +108,14 @@ impl Ipvs {
         let mut services: BTreeMap<_, _> = list.into_iter().collect();
         let v4 = services.keys().filter(|key| key.family() == Family::Ipv4).count();
         let whole = table.and_then(Table::count) == Some(v4);
+        let error = |failure| Error::netlink(Operation::Read, OBJECT, &failure);
         for key in expected.iter().filter(|key| !whole || key.family() == Family::Ipv6) {
             if services.contains_key(key) {
                 continue;
             }
             match self.request(command::GET_SERVICE, |to| put_service(to, key, None)) {
                 Err(failure) if failure.is(&[Errno::ESRCH]) => {}
-                reply => services.extend(
-                    reply
-                        .and_then(|reply| decode_service(&reply))
-                        .map_err(|failure| Error::netlink(Operation::Read, OBJECT, &failure))?,
-                ),
+                reply => services.extend(reply.and_then(|reply| decode_service(&reply)).map_err(error)?),
             }
         }
         Ok(services)
@@ -326,7 +323,6 @@ fn put_probe(to: &mut Writer, scheduler: &str, engine: &str) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use std::net::Ipv4Addr;
 

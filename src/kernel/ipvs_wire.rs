@@ -40,47 +40,26 @@ numbers! {
         TIMEOUT_TCP = 4, TIMEOUT_TCP_FIN = 5, TIMEOUT_UDP = 6,
     }
 
-    /// Attributes of a service, `IPVS_SVC_ATTR_*`.
+    /// Attributes of a service, `IPVS_SVC_ATTR_*`. The mere presence of FWMARK makes a fwmark service. NETMASK is an IPv4
+    /// mask in network order, or an IPv6 prefix length in host order.
     u16 service {
-        FAMILY = 1,     // u16
-        PROTOCOL = 2,   // u16
-        ADDRESS = 3,    // 16 bytes, IPv4 in the first four
-        PORT = 4,       // u16, network order
-        FWMARK = 5,     // u32; its mere presence makes a fwmark service
-        SCHEDULER = 6,  // text of at most 15 characters and NUL
-        FLAGS = 7,      // two u32: flags, and the mask of those that are meant
-        TIMEOUT = 8,    // u32, seconds
-        NETMASK = 9,    // u32: IPv4 a mask in network order, IPv6 a prefix length in host order
-        ENGINE = 11,    // text
+        FAMILY = 1, PROTOCOL = 2, ADDRESS = 3, PORT = 4, FWMARK = 5,
+        SCHEDULER = 6, FLAGS = 7, TIMEOUT = 8, NETMASK = 9, ENGINE = 11,
     }
 
-    /// Attributes of a real server, `IPVS_DEST_ATTR_*`; u32 unless noted.
+    /// Attributes of a real server, `IPVS_DEST_ATTR_*`. FAMILY is there since Linux 3.18, STATISTICS since 4.1, and of a
+    /// tunnel kind and port since 5.2, its flags since 5.3.
     u16 dest {
-        ADDRESS = 1,    // 16 bytes, IPv4 in the first four
-        PORT = 2,       // u16, network order
-        FORWARD = 3, WEIGHT = 4, UPPER_THRESHOLD = 5, LOWER_THRESHOLD = 6,
-        ACTIVE = 7, INACTIVE = 8, PERSISTENT = 9,
-        FAMILY = 11,        // u16, since Linux 3.18; without it the service's
-        STATISTICS = 12,    // nested `statistics`, since Linux 4.1
-        TUNNEL_KIND = 13,   // u8, since Linux 5.2
-        TUNNEL_PORT = 14,   // u16, network order, since Linux 5.2
-        TUNNEL_FLAGS = 15,  // u16, since Linux 5.3
+        ADDRESS = 1, PORT = 2, FORWARD = 3, WEIGHT = 4, UPPER_THRESHOLD = 5, LOWER_THRESHOLD = 6,
+        ACTIVE = 7, INACTIVE = 8, PERSISTENT = 9, FAMILY = 11, STATISTICS = 12,
+        TUNNEL_KIND = 13, TUNNEL_PORT = 14, TUNNEL_FLAGS = 15,
     }
 
     /// Attributes of statistics, `IPVS_STATS_ATTR_*`: u64, what passes in a second.
     u16 statistics { CONNECTIONS = 6, BYTES_IN = 9, BYTES_OUT = 10 }
 
-    /// Attributes of a sync daemon, `IPVS_DAEMON_ATTR_*`.
-    u16 daemon {
-        STATE = 1,      // u32: 1 master, 2 backup
-        INTERFACE = 2,  // text
-        ID = 3,         // u32, of which the wire has eight bits
-        MAX_LEN = 4,    // u16
-        GROUP = 5,      // 4 bytes
-        GROUP6 = 6,     // 16 bytes
-        PORT = 7,       // u16, host order
-        TTL = 8,        // u8
-    }
+    /// Attributes of a sync daemon, `IPVS_DAEMON_ATTR_*`. PORT is in host order.
+    u16 daemon { STATE = 1, INTERFACE = 2, ID = 3, MAX_LEN = 4, GROUP = 5, GROUP6 = 6, PORT = 7, TTL = 8 }
 }
 
 fn family_number(family: Family) -> [u8; 2] {
@@ -159,10 +138,8 @@ pub(super) fn put_daemon(to: &mut Writer, state: DaemonState, settings: Option<&
         for (kind, value) in [(daemon::MAX_LEN, settings.max_len), (daemon::PORT, settings.port)] {
             value.map(|value| to.put(kind, value.to_ne_bytes()));
         }
-        match settings.group {
-            Some(IpAddr::V4(group)) => _ = to.put(daemon::GROUP, group.octets()),
-            Some(IpAddr::V6(group)) => _ = to.put(daemon::GROUP6, group.octets()),
-            None => {}
+        if let Some(group) = settings.group {
+            to.put_ip(if group.is_ipv4() { daemon::GROUP } else { daemon::GROUP6 }, group);
         }
         settings.ttl.map(|value| to.put(daemon::TTL, [value]));
     });
@@ -274,7 +251,6 @@ pub(super) fn decode_timeouts(payload: &[u8]) -> Answer<Timeouts> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use proptest::prelude::*;
 

@@ -122,7 +122,6 @@ impl Kernel for Linux {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 mod tests {
     use nix::sched::{CloneFlags, unshare};
 

@@ -393,19 +393,15 @@ impl Writer {
     /// Appends an attribute. Its length is known when this is compiled, which makes it a few stores: a takeover of 200x10
     /// writes 23,000 of them.
     #[inline(always)]
-    pub(super) fn put<const LENGTH: usize>(
-        &mut self,
-        kind: impl Into<u16>,
-        value: [u8; LENGTH],
-    ) -> &mut Self {
-        const { assert!(LENGTH <= 16) }
-        let length = u16::try_from(4 + LENGTH).unwrap_or(u16::MAX);
+    pub(super) fn put<const N: usize>(&mut self, kind: impl Into<u16>, value: [u8; N]) -> &mut Self {
+        const { assert!(N <= 16) }
+        let length = u16::try_from(4 + N).unwrap_or(u16::MAX);
         let [[l0, l1], [k0, k1]] = [length.to_ne_bytes(), kind.into().to_ne_bytes()];
         let mut padded = [[l0, l1, k0, k1], [0; 4], [0; 4], [0; 4], [0; 4]];
-        let place = padded.as_flattened_mut().get_mut(4..4 + LENGTH);
+        let place = padded.as_flattened_mut().get_mut(4..4 + N);
         place.into_iter().for_each(|to| to.copy_from_slice(&value));
         // One look at the capacity, not three.
-        self.0.extend_from_slice(padded.as_flattened().get(..4 + aligned(LENGTH)).unwrap_or_default());
+        self.0.extend_from_slice(padded.as_flattened().get(..4 + aligned(N)).unwrap_or_default());
         self
     }
 
@@ -459,7 +455,6 @@ pub(super) fn read_all(bytes: &[u8]) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 mod tests {
     use neli::consts::genl::{CtrlAttr, CtrlCmd};
     use neli::consts::nl::GenlId;

@@ -62,7 +62,6 @@ fn failed(operation: Operation, object: impl std::fmt::Display, error: io::Error
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -6,10 +6,10 @@
 use std::time::{Duration, Instant};
 
 use lvs_notify::config::Config;
-use lvs_notify::config::notation::parse_duration;
 use lvs_notify::config::source::Source;
 use lvs_notify::desired::Desired;
 use lvs_notify::model::{Role, service_flag};
+use lvs_notify::text::parse_duration;
 
 use crate::support::golden;
 

@@ -410,7 +410,7 @@ fn daemon() -> impl Strategy<Value = SyncDaemon> {
     (
         select(names),
         any::<u8>(),
-        prop::option::of(1024..=u16::MAX),
+        prop::option::of(1024..=65487u16),
         select(groups),
         prop::option::of(1..=u16::MAX),
         prop::option::of(1..=u8::MAX),
