@@ -350,9 +350,9 @@ fn wherever(path: &str, rule: Value) -> Value {
 fn status_parts() -> Vec<Part> {
     parts! {
         "": {
-            "$id": "urn:lvs-notify:status:1",
-            "title": "lvs-notify status --json, version 1",
-            "description": "The state of a VRRP instance. Within version 1 fields are added, never renamed or removed: readers must accept unknown ones",
+            "$id": "urn:lvs-notify:status:2",
+            "title": "lvs-notify status --json, version 2",
+            "description": "The state of a VRRP instance. Within version 2 fields are added, never renamed or removed: readers must accept unknown ones",
             "$comment": (format!("Made {ORIGIN}")),
             "properties": {
                 "observed": {
@@ -361,7 +361,7 @@ fn status_parts() -> Vec<Part> {
                 },
             },
         },
-        ".version": {"description": "Version of this form", "const": 1},
+        ".version": {"description": "Version of this form", "const": 2},
         ".vips": {"description": "Virtual addresses"},
         ".sync_daemons": {"description": "Running sync daemons, as STATE on INTERFACE id ID"},
         ".ipvs": {"description": "IPVS is loaded"},

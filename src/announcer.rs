@@ -4,8 +4,6 @@
 //! each announcement it asks what there is to announce: the newest notification says MASTER, and the VIP is on its
 //! interface. Started by `reconcile` when it has announced, through `lib`, which carries it out.
 
-use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::basis::Basis;
@@ -17,23 +15,7 @@ use crate::observed::Scope;
 use crate::state::stamp::Stamp;
 
 /// By this name a process knows that it is one.
-const NAME: &str = "lvs-notify-announcer";
-
-pub fn is_one() -> bool {
-    std::env::args_os().next().is_some_and(|name| name == NAME)
-}
-
-/// Starts the process, and waits for nothing.
-pub fn start(instance: &Instance) {
-    let mut run = Command::new("/proc/self/exe");
-    // keepalived kills its scripts with their process group.
-    run.arg0(NAME).process_group(0);
-    run.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    run.arg("--config").arg(&instance.path).args(["apply", "--", &instance.name]);
-    if let Err(error) = run.spawn() {
-        log::warn!("the VIPs are announced once only, because no process can be started: {error}");
-    }
-}
+pub const NAME: &str = "lvs-notify-announcer";
 
 /// Announces at the times that the file says, from the second on.
 pub fn repeat(kernel: &mut dyn Kernel, instance: &Instance) -> anyhow::Result<()> {

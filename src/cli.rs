@@ -70,12 +70,12 @@ pub enum Command {
         #[arg(default_value = "0")]
         priority: String,
     },
-    /// Reconcile again to the recorded role, after an edit of the file or from a timer
+    /// Reconcile again to the newest notification's role, after an edit of the file or from a timer
     #[command(after_help = "Example: lvs-notify apply VI_1")]
-    Apply(RoleArgs),
+    Apply(ApplyArgs),
     /// Give a real server no new connections; existing ones live on, until `undrain`
     ///
-    /// Survives apply, failover and reboot. Without --service it holds in every service of the file.
+    /// Survives apply and reboot, and holds on this director only: drain it on the other one, too. Without --service it holds in every service of the file.
     #[command(after_help = "Example: lvs-notify drain 192.0.2.11 --for 10m")]
     Drain {
         /// Real server: ADDRESS or ADDRESS:PORT
@@ -113,7 +113,7 @@ pub enum Command {
     /// Show what would change, with the equivalent commands; changes nothing
     #[command(after_help = "Example: lvs-notify plan master VI_1")]
     Plan {
-        /// master, backup, fault or stop (default: the recorded role), and the instance
+        /// master, backup, fault or stop (default: the newest notification's), and the instance
         #[arg(value_name = "ROLE|INSTANCE", num_args = 0..=2)]
         words: Vec<String>,
         /// Print the plan as JSON
@@ -122,6 +122,12 @@ pub enum Command {
         /// Plan against an observation saved with `status --json` instead of this kernel
         #[arg(long, value_name = "FILE")]
         current: Option<PathBuf>,
+    },
+    /// Carry out a takeover in a private network namespace: whether it would succeed, and how long it takes
+    #[command(after_help = "Example: lvs-notify rehearse VI_1")]
+    Rehearse {
+        /// VRRP instance
+        instance: Option<String>,
     },
     /// Tell the role, whether the kernel is in sync, and why not
     #[command(after_help = "Example: lvs-notify status VI_1 --json")]
@@ -191,7 +197,7 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
 
 #[derive(Args, Debug)]
 pub struct StatusArgs {
-    /// VRRP instance
+    /// VRRP instance (default: a line for each)
     pub instance: Option<String>,
     /// Print everything as JSON
     #[arg(long, conflicts_with = "prometheus")]
@@ -205,6 +211,15 @@ pub struct StatusArgs {
     /// Ask the network who answers for the VIPs; two hosts that do are a split brain
     #[arg(long)]
     pub probe: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct ApplyArgs {
+    #[command(flatten)]
+    pub role: RoleArgs,
+    /// Every instance, one after the other
+    #[arg(long, conflicts_with_all = ["instance", "dry_run"])]
+    pub all: bool,
 }
 
 #[derive(Args, Debug)]

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::model::Role;
+use crate::model::{AddressKey, Role};
 use crate::state::{STATE, last_good, record};
 use crate::text::did_you_mean;
 
@@ -72,6 +72,19 @@ pub fn all() -> Vec<Instance> {
         files.filter_map(|path| Some(Instance::named(path.file_stem()?.to_str()?))).collect()
     };
     Some(named(DIRECTORY)).filter(|list| !list.is_empty()).unwrap_or_else(|| named(STATE))
+}
+
+/// Those, and what has lost its file while its VIPs stand, and no other instance has them.
+pub fn known() -> Vec<Instance> {
+    let others = record::others("");
+    let taken = |key: &AddressKey| others.values().any(|other| other.owned.addresses.contains(key));
+    let lost =
+        record::old_names("").filter_map(|name| Some(Instance { path: record::read(&name)?.file, name }));
+    let stands = |instance: &Instance| {
+        record::read(&instance.name)
+            .is_some_and(|record| record.owned.addresses.iter().any(|key| !taken(key)))
+    };
+    all().into_iter().chain(lost.filter(stands)).collect()
 }
 
 /// Splits the words of `plan`: a role, an instance, or both.

@@ -29,6 +29,7 @@ pub mod plan;
 pub mod preview;
 pub mod process;
 pub mod reconcile;
+pub mod rehearsal;
 pub mod report;
 pub mod state;
 pub mod status;
@@ -39,10 +40,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 
 use basis::Basis;
-use cli::{Cli, Command, RoleArgs, StatusArgs};
+use cli::{ApplyArgs, Cli, Command, RoleArgs, StatusArgs};
 use config::source::Invalid;
 use instance::Instance;
 use kernel::Linux;
@@ -50,9 +51,10 @@ use model::Role;
 use preview::Preview;
 use reconcile::Request;
 use report::{Exit, json, print_raw, print_text};
+use state::drain;
 use state::lock::Claim;
+use state::record::{self, Record};
 use state::stamp::Stamp;
-use state::{drain, record, sysctl_d};
 use status::Status;
 
 pub fn main() -> ExitCode {
@@ -104,11 +106,14 @@ fn run(cli: Cli, started: Instant) -> Result<Exit> {
         Command::Backup(args) => take(Some(Role::Backup), args),
         Command::Fault(args) => take(Some(Role::Fault), args),
         Command::Stop(args) => take(Some(Role::Stop), args),
-        Command::Apply(RoleArgs { instance, .. }) if announcer::is_one() => {
+        Command::Apply(ApplyArgs { role: RoleArgs { instance, .. }, .. })
+            if process::goes_by(announcer::NAME) =>
+        {
             process::drop_privileges_and_cwd();
             announcer::repeat(&mut Linux::default(), &find(instance.as_deref())?).map(|()| Exit::Done)
         }
-        Command::Apply(args) => take(None, args),
+        Command::Apply(ApplyArgs { all: true, .. }) => apply_all(config),
+        Command::Apply(ApplyArgs { role, .. }) => take(None, role),
         Command::Notify { kind, name, state, .. } => match state.parse() {
             Ok(role) => carry_out(find(Some(&name))?, Some(role), "notify", started),
             Err(()) => {
@@ -121,7 +126,11 @@ fn run(cli: Cli, started: Instant) -> Result<Exit> {
             let (role, name) = instance::role_and_name(&words)?;
             plan(find(name)?, role, json, current.as_deref())
         }
-        Command::Status(args) => status(find(args.instance.as_deref())?, &args),
+        Command::Rehearse { instance } => rehearsal::run(find(instance.as_deref())?),
+        Command::Status(args) => match (&args.instance, config, instance::known()) {
+            (None, None, several) if several.len() > 1 => status(&several, &args),
+            _ => status(&[find(args.instance.as_deref())?], &args),
+        },
         Command::Drain { server, instance, services, period } => {
             let instance = find(instance.as_deref())?;
             let Basis { file, config, .. } = Basis::read(&instance);
@@ -140,7 +149,7 @@ fn run(cli: Cli, started: Instant) -> Result<Exit> {
             };
             Ok(report::check::exit(&checked))
         }
-        Command::Import { run, .. } if import::sandbox::is_inside() => {
+        Command::Import { run, .. } if process::goes_by(import::sandbox::INSIDE) => {
             import::sandbox::run(&run).map(|()| Exit::Done)
         }
         Command::Import { run, limit, .. } if !run.is_empty() => {
@@ -157,13 +166,46 @@ fn run(cli: Cli, started: Instant) -> Result<Exit> {
 
 fn carry_out(instance: Instance, role: Option<Role>, command: &str, started: Instant) -> Result<Exit> {
     process::block_signals();
-    process::log_for(&instance.name);
+    log_for(&instance, role);
     process::drop_privileges_and_cwd();
-    let request =
-        Request { instance, role, command: command.to_owned(), started, announcer: announcer::start };
-    let outcome = reconcile::run(&mut Linux::default(), &request)?;
+    let announcer = |instance: &Instance| process::start_again(announcer::NAME, "apply", instance);
+    let request = Request { instance, role, command: command.to_owned(), started, announcer };
+    let ran = reconcile::run(&mut Linux::default(), &request);
+    let outcome = if role.is_some() { ran.context("FAILED") } else { ran }?;
     print_text(&report::outcome(&outcome));
+    let instance = &request.instance;
+    let waits = matches!(outcome.role, Some(Role::Backup | Role::Fault)) && outcome.superseded.is_none();
+    if waits && record::is_due(&instance.name, &Basis::read(instance).file) {
+        process::start_again(rehearsal::NAME, "rehearse", instance);
+    }
     Ok(report::exit_of(&outcome))
+}
+
+/// Runs once for each instance, which has its own lines in the log; gives the worst exit status.
+fn apply_all(config: Option<&Path>) -> Result<Exit> {
+    ensure!(
+        config.is_none(),
+        "--all means every file of /etc/lvs-notify, and not --config nor LVS_NOTIFY_CONFIG"
+    );
+    let mut worst = Exit::Done;
+    for Instance { name, .. } in instance::known() {
+        print_text(&format!("{name}:\n"));
+        let ran = std::process::Command::new("/proc/self/exe").args(["apply", "--", &name]).status();
+        let exit = match ran.with_context(|| format!("running apply for {name}"))?.code() {
+            Some(0) => Exit::Done,
+            Some(4) => Exit::Invalid,
+            _ => Exit::Failed,
+        };
+        worst = worst.max(exit);
+    }
+    Ok(worst)
+}
+
+/// Every line of the log has the instance and its role: a new one, or that of the newest notification.
+fn log_for(instance: &Instance, role: Option<Role>) {
+    let newest = || Record::newest(&instance.name, &instance.path).map(|record| record.role);
+    let role = role.or_else(newest).map_or(String::new(), |role| format!(" {role}"));
+    process::log_for(&(instance.name.clone() + &role));
 }
 
 /// Changes the list of drained real servers, then the kernel, when keepalived has called since boot.
@@ -172,7 +214,7 @@ fn edit_drains(
     started: Instant,
     edit: impl FnOnce(&str) -> Result<String>,
 ) -> Result<Exit> {
-    process::log_for(&instance.name);
+    log_for(&instance, None);
     // Two who change the list at once would lose one's change.
     let claim = Claim {
         stamp: &Stamp::own()?,
@@ -185,7 +227,7 @@ fn edit_drains(
     drop(lock);
     log::info!("{}", text.trim_end());
     print_text(&text);
-    if record::read(&instance.name).is_none() {
+    if Record::newest(&instance.name, &instance.path).is_none() {
         print_text("no role recorded yet; takes effect at the next notification\n");
         return Ok(Exit::Done);
     }
@@ -194,12 +236,13 @@ fn edit_drains(
 
 /// Tells what would change: here, or where `saved` was written.
 fn plan(instance: Instance, role: Option<Role>, json: bool, saved: Option<&Path>) -> Result<Exit> {
+    let mut invalid = None;
     let (role, plan) = match saved {
         Some(saved) => preview::offline(&instance, role, saved)?,
         None => {
             process::drop_privileges_and_cwd();
             let Preview { role, plan, basis, .. } = Preview::of(&mut Linux::default(), &instance, role)?;
-            basis.file.map_err(Invalid)?;
+            invalid = basis.file.err();
             (role, plan)
         }
     };
@@ -207,29 +250,44 @@ fn plan(instance: Instance, role: Option<Role>, json: bool, saved: Option<&Path>
         true => print_raw(&report::plan::as_json(&instance.name, role, &plan)),
         false => print_text(&report::plan::text(&instance.name, role, &plan)),
     };
-    Ok(if plan.is_empty() { Exit::Done } else { Exit::Differences })
+    match invalid {
+        // By the last good copy, or by the record.
+        Some(why) => Err(Invalid(why).into()),
+        None => Ok(if plan.is_empty() { Exit::Done } else { Exit::Differences }),
+    }
 }
 
-fn status(instance: Instance, args: &StatusArgs) -> Result<Exit> {
+/// Tells the state of an instance; of several a line each, and the worst exit status.
+fn status(instances: &[Instance], args: &StatusArgs) -> Result<Exit> {
     process::drop_privileges_and_cwd();
     let mut kernel = Linux::default();
     loop {
-        let preview = Preview::of(&mut kernel, &instance, None)?;
-        let persisted = preview.record.is_none() || sysctl_d::is_current(&instance.name, &preview.desired);
-        let claims = args.probe.then(|| kernel::probe(&preview.desired.client_side().cloned().collect()));
-        let status = Status::of(&instance.name, &preview, persisted, claims.as_ref());
+        let previews: Result<Vec<Preview>> =
+            instances.iter().map(|instance| Preview::of(&mut kernel, instance, None)).collect();
+        let previews = previews?;
+        let list = instances.iter().zip(&previews).map(|(instance, preview)| {
+            let places = || preview.desired.client_side().cloned().collect();
+            let claims = args.probe.then(|| kernel::probe(&places()));
+            let last = record::rehearsal(&instance.name, &preview.basis.file);
+            Status::of(&instance.name, preview, claims.as_ref()).rehearsed(last)
+        });
+        let list: Vec<Status> = list.collect();
         if args.watch.is_some() && stdout().is_terminal() {
             // Home, and clear to the end.
             print_raw("\x1b[H\x1b[2J");
         }
-        let read = match (args.json, args.prometheus) {
-            (true, _) => print_raw(&json(&status)),
-            (_, true) => print_raw(&report::prometheus::text(&status)),
-            _ => print_text(&report::status::text(&status)),
+        let read = match (args.json, args.prometheus, list.as_slice()) {
+            (_, true, list) => print_raw(&report::prometheus::text(list)),
+            (true, _, [status]) => print_raw(&json(status)),
+            (true, ..) => print_raw(&json(&list)),
+            (.., [status]) => print_text(&report::status::text(status)),
+            _ => print_text(
+                &list.iter().map(|status| report::status::verdict(status) + "\n").collect::<String>(),
+            ),
         };
         match args.watch.filter(|_| read) {
             Some(seconds) => std::thread::sleep(Duration::from_secs(seconds.max(1))),
-            None => return Ok(report::status::exit(&status)),
+            None => return Ok(list.iter().map(report::status::exit).max().unwrap_or(Exit::Done)),
         }
     }
 }

@@ -222,6 +222,24 @@ impl Service {
         self.known_flags().find(|(known, _)| *known == name).map(|(_, bit)| bit)
     }
 
+    /// What clients meet of a real server of weight 0, where it is not what draining means. sh, mh and dh leave it its share of
+    /// their tables (`ip_vs_sh.c`, `ip_vs_mh.c`, `ip_vs_dh.c`); a persistence template outlives it (`ip_vs_core.c`), unless
+    /// `expire_quiescent_template` is set.
+    pub fn drain_caveat(&self, expires: bool) -> Option<String> {
+        let (scheduler, fallback) = (&self.scheduler, format!("{}-fallback", self.scheduler));
+        match self.scheduler_flag(&fallback) {
+            Some(bit) if self.flags & bit == 0 => Some(format!(
+                "{scheduler} refuses its clients, and gives them to no other: `scheduler_flags: [{fallback}]` does"
+            )),
+            None if scheduler == "dh" => Some("dh refuses its clients; mh with mh-fallback gives them to others".to_owned()),
+            _ if self.is_persistent() && !expires => Some(
+                "its persistent clients come back to it: `ipvs: {sysctl: {expire_quiescent_template: 1}}` ends that"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+
     fn known_flags(&self) -> impl Iterator<Item = (&'static str, u32)> {
         let own = |owner: Option<&str>| owner.is_none_or(|owner| owner == self.scheduler);
         SCHEDULER_FLAGS.into_iter().filter(move |flag| own(flag.1)).map(|(name, _, bit)| (name, bit))

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,13 +18,17 @@ use crate::model::{
 /// What the kernel has: everything that a plan looks at, and nothing that it does not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observed {
-    /// Addresses on lo and on the client-side interfaces; one can be there with several prefix lengths.
+    /// Addresses on the interfaces; one can be there with several prefix lengths.
     pub addresses: Vec<ObservedAddress>,
     /// What the default routes name as source; empty when they were not asked for
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub sources: BTreeSet<IpAddr>,
+    /// lo and those that a file is about; all, where neighbours' questions are asked for
     #[serde(default)]
     pub interfaces: BTreeMap<String, Interface>,
+    /// The link that gets neighbours' questions for an address, and what becomes of them
+    #[serde(default, with = "pairs", skip_serializing_if = "BTreeMap::is_empty")]
+    pub heard: BTreeMap<AddressKey, (String, Fate)>,
     #[serde(with = "pairs")]
     pub parameters: BTreeMap<Parameter, String>,
     /// IPVS, or `None` when the kernel has none loaded.
@@ -47,19 +51,49 @@ impl Observed {
     }
 }
 
-/// What a link is, as far as announcing on it goes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a link is, as far as announcing and answering on it goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Interface {
-    #[serde(default)]
     pub index: u32,
     /// Its own name, where it was asked for by an alternative one
-    #[serde(default)]
     pub name: String,
     pub up: bool,
     /// IFF_LOWER_UP: the link has a carrier
     pub carrier: bool,
+    pub noarp: bool,
     /// Link-layer address, when it has one of Ethernet's size
     pub mac: Option<Mac>,
+    /// Index of what it is a port of
+    pub master: u32,
+    /// Index of the link whose broadcasts it hears: its own, or a macvlan's lower one
+    pub wire: u32,
+    pub vrf: bool,
+}
+
+/// What becomes of a neighbour's question for an address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// Answered: it is the link's, or local and this arp_ignore lets it pass, or another host's
+    Stands,
+    Local(u32),
+    Proxied,
+    Absent,
+    /// The link is down or has no carrier
+    Deaf,
+    Noarp,
+    /// By arp_ignore
+    Ignored(u32),
+    /// By arp_filter or rp_filter: this neighbour is reached by another link
+    Filtered(String, Ipv4Addr),
+    Tentative,
+}
+
+impl Fate {
+    pub fn answers(&self) -> bool {
+        matches!(self, Self::Stands | Self::Local(_) | Self::Proxied)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -67,6 +101,18 @@ pub struct ObservedAddress {
     pub key: AddressKey,
     pub prefix: u8,
     pub label: Option<String>,
+    #[serde(default)]
+    pub nature: Nature,
+}
+
+/// What of an address decides, besides its place, whether it answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Nature {
+    /// Of IPv4, by which its subnet is known: on a point-to-point link the other end
+    pub network: Option<Ipv4Addr>,
+    pub scope: u8,
+    /// Duplicate address detection runs, or has failed
+    pub tentative: bool,
 }
 
 impl ObservedAddress {
@@ -161,6 +207,8 @@ pub struct Scope {
     pub interfaces: BTreeSet<String>,
     /// VIPs that go, unless the host lives on them: only where one is found are routes read, of which there can be many
     pub doubtful: BTreeSet<AddressKey>,
+    /// Addresses of which is asked whether neighbours are answered that look for them
+    pub asked: BTreeSet<AddressKey>,
     pub parameters: BTreeSet<Parameter>,
     /// Services whose real servers matter, which cost a request each; every service itself is read. Without it IPVS
     /// is not read at all: [`Observed::ipvs`] stays empty.
@@ -182,6 +230,6 @@ impl Scope {
         let parameters = parameters.map(|(parameter, _)| parameter.clone()).collect();
         let servers = Some(desired.ownership.with_record(owned));
         let expected = desired.services.keys().chain(&owned.services).copied().collect();
-        Self { interfaces, doubtful, parameters, servers, expected }
+        Self { interfaces, doubtful, parameters, servers, expected, ..Self::default() }
     }
 }

@@ -309,6 +309,15 @@ pub fn is_home(at: &ObservedAddress, vips: &BTreeSet<IpAddr>, observed: &Observe
 }
 
 impl Change {
+    /// Of an address, which it is.
+    pub fn address(&self) -> Option<IpAddr> {
+        if let Self::Address { key, .. } = self { Some(key.address) } else { None }
+    }
+
+    pub fn taken_away(&self) -> Option<IpAddr> {
+        self.address().filter(|_| self.sign() == '-')
+    }
+
     /// `+` for what comes, `~` for what changes, `-` for what goes.
     pub fn sign(&self) -> char {
         match self {

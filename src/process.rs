@@ -4,6 +4,8 @@
 //! before anything is read or changed.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -17,6 +19,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
 use nix::syslog::{Facility, LogFlags, Priority, Severity, openlog, syslog};
 
+use crate::instance::Instance;
 use crate::text::clean;
 
 /// Puts right what every command would stumble over, and opens the log.
@@ -60,11 +63,28 @@ pub fn block_signals() {
     let _ = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]).thread_block();
 }
 
+/// Starts this program again, as a process of its own that goes by another name, and waits for nothing.
+pub fn start_again(name: &str, command: &str, instance: &Instance) {
+    let mut run = Command::new("/proc/self/exe");
+    // keepalived kills its scripts with their process group.
+    run.arg0(name).process_group(0);
+    run.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    if let Err(error) = run.arg("--config").arg(&instance.path).args([command, "--", &instance.name]).spawn()
+    {
+        log::warn!("{name} cannot be started: {error}");
+    }
+}
+
+/// Whether this process was started so, by this name.
+pub fn goes_by(name: &str) -> bool {
+    std::env::args_os().next().is_some_and(|own| own == name)
+}
+
 static PREFIX: OnceLock<String> = OnceLock::new();
 
-/// From now on every line of the log names this instance: lines of overlapping runs are mixed there.
-pub fn log_for(instance: &str) {
-    let _ = PREFIX.set(format!("{}: ", clean(instance)));
+/// From now on every line of the log begins with these words: lines of overlapping runs are mixed there.
+pub fn log_for(whom: &str) {
+    let _ = PREFIX.set(format!("{}: ", clean(whom)));
 }
 
 /// Lines on their way to syslog. syslog(3) waits for a daemon that does not read: a thread waits in its place, and nothing

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, Result};
 
 use crate::basis::{Basis, Goal};
 use crate::desired::Desired;
@@ -46,7 +46,11 @@ pub struct Outcome {
     pub done: Vec<(Change, Option<kernel::Error>)>,
     /// The file of parameters that was written or removed, with the sign of a change
     pub persisted: Option<String>,
-    /// Announcements that failed, the sysctl.d file, the record: reported, never in the way
+    /// What the file needs and this kernel lacks
+    pub refused: Vec<kernel::Error>,
+    /// Why neighbours were not told of the VIPs
+    pub unannounced: Option<String>,
+    /// The sysctl.d file, the record: reported, never in the way
     pub troubles: Vec<String>,
     /// VIPs that were not put up, because their services could not be made
     pub withheld: BTreeSet<IpAddr>,
@@ -60,10 +64,22 @@ pub struct Outcome {
 
 impl Outcome {
     pub fn is_clean(&self) -> bool {
-        self.done.iter().all(|(_, error)| error.is_none())
-            && self.troubles.is_empty()
-            && self.withheld.is_empty()
-            && self.remaining.is_empty()
+        self.troubles.is_empty() && self.unannounced.is_none() && self.failure().is_none()
+    }
+
+    /// How the role change failed, in a line.
+    fn failure(&self) -> Option<String> {
+        let failed = self.done.iter().filter_map(|(_, error)| Some(error.as_ref()?.to_string()));
+        let withheld = self.withheld.iter().map(|vip| format!("{vip} was not put up"));
+        let remaining =
+            self.remaining.iter().map(|change| format!("still differs: {} {change}", change.sign()));
+        self.refused
+            .iter()
+            .map(|error| error.detail.clone())
+            .chain(failed)
+            .chain(withheld)
+            .chain(remaining)
+            .next()
     }
 
     fn note<T>(&mut self, result: anyhow::Result<T>) -> Option<T> {
@@ -76,16 +92,35 @@ impl Outcome {
     }
 }
 
-/// Carries out a role change, or repairs the recorded role's state.
+/// Carries out a role change, or repairs the state of the newest notification's role.
 ///
 /// Fails when nothing could be done at all: no usable file while becoming MASTER, the kernel cannot be read or lacks what
 /// the file needs; without a notification, too, when the lock is not had.
 pub fn run(kernel: &mut dyn Kernel, request: &Request) -> anyhow::Result<Outcome> {
     let mut run = Run::begin(kernel, request)?;
-    match run.work()? {
-        Some(goal) => Ok(run.persist(goal)),
-        None => Ok(run.outcome),
+    match run.work() {
+        Ok(Some(goal)) => Ok(run.persist(goal)),
+        Ok(None) => Ok(run.outcome),
+        Err(error) => {
+            run.record_failure(&error);
+            Err(error)
+        }
     }
+}
+
+/// A takeover without all that outlives it, which ends when a notification comes after the one that it goes by. When the
+/// kernel lacks something, nothing is tried.
+pub fn rehearse(kernel: &mut dyn Kernel, request: &Request, goes_by: Stamp) -> Result<(Outcome, Basis)> {
+    let mut run = Run { goes_by, ..Run::begin(kernel, request)? };
+    let mut goal = Goal::of(run.name(), &run.basis, Role::Master, None, false)?;
+    let later = std::mem::take(&mut goal.scope.expected);
+    let plan = goal.plan(&run.observe(&goal)?);
+    goal.scope.expected = later;
+    run.outcome.refused = run.lacks(&plan);
+    if run.outcome.refused.is_empty() {
+        let _ = run.carry_out(plan, &goal).and_then(|()| run.verify(&goal));
+    }
+    Ok((run.outcome, run.basis))
 }
 
 struct Run<'a> {
@@ -110,9 +145,12 @@ impl<'a> Run<'a> {
         if let Some(role) = request.role {
             outcome.note(stamp.announce(&request.instance.name, role));
         }
+        outcome.run.phases.push(("start".to_owned(), request.started.elapsed().as_secs_f64() * 1000.0));
         let basis = Basis::read(&request.instance);
         let goes_by = stamp.clone();
-        Ok(Self { kernel, request, stamp, goes_by, basis, record: None, outcome, drained: false })
+        let mut run = Self { kernel, request, stamp, goes_by, basis, record: None, outcome, drained: false };
+        run.lap("file");
+        Ok(run)
     }
 
     /// Everything that needs the lock: twice when connections are waited for in between. `None` when a newer notification
@@ -120,6 +158,7 @@ impl<'a> Run<'a> {
     fn work(&mut self) -> anyhow::Result<Option<Goal>> {
         loop {
             let Some(lock) = self.lock()? else { return Ok(None) };
+            self.lap("lock");
             let (mut goal, mut record) = self.goal()?;
             // Adding what a list has missed is no failure: nobody waits for a takeover to look for each service.
             let later =
@@ -149,20 +188,34 @@ impl<'a> Run<'a> {
                 }
             }
             let plan = goal.plan(&observed);
+            self.lap("reading the kernel");
             let lacks = self.lacks(&plan);
+            let why = || lacks.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
             if goal.desired.active
                 && !lacks.is_empty()
-                && self.basis.fall_back(&self.request.instance, &lacks.join("; "))
+                && self.basis.fall_back(&self.request.instance, &why())
             {
                 continue;
             }
-            self.outcome.troubles.extend(lacks);
+            self.outcome.refused.extend(lacks);
             self.record_intent(&plan, &observed, &goal, &mut record);
+            self.lap("preparing");
             if self.carry_out(plan, &goal).and_then(|()| self.verify(&goal)).is_none() {
                 return Ok(None);
             }
-            record.owned.links =
-                observed.interfaces.iter().map(|(name, link)| (name.clone(), link.index)).collect();
+            // A name that is gone leads to its link still, until nothing of ours is there.
+            let on = |name: &String| record.owned.addresses.iter().any(|key| key.interface == *name);
+            record.owned.links = record
+                .owned
+                .links
+                .iter()
+                .filter(|(name, _)| on(name))
+                .map(|(name, index)| (name.clone(), *index))
+                .collect();
+            record
+                .owned
+                .links
+                .extend(observed.interfaces.iter().map(|(name, link)| (name.clone(), link.index)));
             self.record_result(&goal, record);
             drop(lock);
             if goal.desired.drain.is_zero() {
@@ -224,15 +277,10 @@ impl<'a> Run<'a> {
         // Who was not MASTER has no connections to wait for.
         let drains = !self.drained && before.is_some_and(|record| record.role == Role::Master);
         let mut goal = Goal::of(name, &self.basis, role, before, drains)?;
-        let same_role = before.filter(|record| record.role == role);
         let record = Record {
-            place: record::here(),
-            file: self.request.instance.path.clone(),
-            role,
-            since: same_role.map_or_else(seconds_now, |record| record.since),
-            complete: false,
             owned: with_objects(&goal.desired, goal.owned.clone()),
-            last: before.and_then(|record| record.last.clone()),
+            by: self.stamp.to_string(),
+            ..Record::of(&self.request.instance.path, role, seconds_now(), before)
         };
         self.outcome.role = Some(role);
         self.outcome.note(goal.problem.take().map_or(Ok(()), Err));
@@ -252,20 +300,8 @@ impl<'a> Run<'a> {
     }
 
     /// Asks the kernel for everything that the plan needs before anything is touched; what it lacks, told.
-    fn lacks(&mut self, plan: &Plan) -> Vec<String> {
-        let needs = plan.needs();
-        needs.map_or_else(Vec::new, |needs| {
-            self.kernel.prepare(&needs).iter().map(ToString::to_string).collect()
-        })
-    }
-
-    /// Whether the kernel has what the file would need in the role of MASTER, which another role does not show.
-    fn would_serve(&mut self) -> bool {
-        let Some(config) = self.basis.config.as_ref().filter(|_| !self.basis.compiled) else { return true };
-        let desired = Desired::for_role(config, Role::Master);
-        let lacks = self.lacks(&Plan::between(&desired, &Observed::default(), &Owned::default()));
-        lacks.iter().for_each(|why| log::warn!("a takeover would fail: {why}"));
-        lacks.is_empty()
+    fn lacks(&mut self, plan: &Plan) -> Vec<kernel::Error> {
+        plan.needs().map_or_else(Vec::new, |needs| self.kernel.prepare(&needs))
     }
 
     /// Records before the first change what the run will own: when it is killed, it leaves nothing that nobody owns.
@@ -292,6 +328,9 @@ impl<'a> Run<'a> {
         record.owned.found = found.cloned().collect();
         let before = self.record.as_ref().filter(|before| before.role == record.role);
         record.complete = plan.is_empty() && before.is_some_and(|before| before.complete);
+        if goal.desired.active && !plan.is_empty() && !goal.desired.announce.is_empty() {
+            record.unannounced = Some("the run did not come to it".to_owned());
+        }
         self.save(record);
     }
 
@@ -304,6 +343,7 @@ impl<'a> Run<'a> {
         if goal.desired.active {
             self.go_on()?;
             self.announce(goal, again);
+            self.lap("announcement");
         }
         self.steps(rest, goal)?;
         self.outcome.run.milliseconds = self.milliseconds();
@@ -328,17 +368,27 @@ impl<'a> Run<'a> {
 
     fn steps(&mut self, steps: Vec<Step>, goal: &Goal) -> Option<()> {
         for Step { phase, mut changes } in steps {
-            let begun = Instant::now();
             let withheld = &self.outcome.withheld;
             changes.retain(
                 |change| !matches!(change, Change::Address { key, new: Some(_), .. } if withheld.contains(&key.address)),
             );
-            self.apply(changes)?;
+            let mut next = Vec::new();
+            for change in changes {
+                if let Some(address) = change.taken_away().filter(|_| goal.desired.active) {
+                    self.apply(std::mem::take(&mut next))?;
+                    // A VIP that could not be put up where it should be stays where it is.
+                    let mut failed = self.outcome.done.iter().filter(|(_, error)| error.is_some());
+                    if failed.any(|(failed, _)| failed.address() == Some(address)) {
+                        continue;
+                    }
+                }
+                next.push(change);
+            }
+            self.apply(next)?;
             if phase == Phase::Services && goal.desired.active && self.outcome.run.failed > 0 {
                 self.make_up_for_failures(goal)?;
             }
-            let took = begun.elapsed().as_secs_f64() * 1000.0;
-            self.outcome.run.phases.push((phase.to_string(), took));
+            self.lap(&phase.to_string());
         }
         Some(())
     }
@@ -389,12 +439,15 @@ impl<'a> Run<'a> {
     fn announce(&mut self, goal: &Goal, again: bool) {
         let stands = |key: &&AddressKey| !self.outcome.withheld.contains(&key.address);
         let addresses: Vec<AddressKey> = goal.desired.announce.iter().filter(stands).cloned().collect();
-        let results = self.kernel.announce(&addresses);
-        let sent = results.iter().any(Result::is_ok);
+        let failed: Vec<String> = self
+            .kernel
+            .announce(&addresses)
+            .into_iter()
+            .filter_map(|sent| Some(sent.err()?.to_string()))
+            .collect();
+        let sent = !addresses.is_empty() && failed.is_empty();
         self.outcome.run.announced = sent.then(|| self.milliseconds());
-        self.outcome
-            .troubles
-            .extend(results.into_iter().filter_map(|result| Some(result.err()?.to_string())));
+        self.outcome.unannounced = Some(failed.join("; ")).filter(|why| !why.is_empty());
         let times = self.basis.config.as_ref().map_or(0, |config| config.announce.len());
         if again && times > 1 && !addresses.is_empty() {
             (self.request.announcer)(&self.request.instance);
@@ -422,8 +475,8 @@ impl<'a> Run<'a> {
 
     /// Writes what outlives a boot: the parameters' file, and the file that was carried out as the last good one. A disk
     /// that hangs is told, and holds up nobody: the lock is free.
-    fn persist(mut self, Goal { desired, owned, .. }: Goal) -> Outcome {
-        let is_good = self.outcome.is_clean() && (desired.active || self.would_serve());
+    fn persist(self, Goal { desired, owned, .. }: Goal) -> Outcome {
+        let is_good = self.outcome.is_clean() && desired.active;
         let Self { basis, mut outcome, request, record, .. } = self;
         let name = request.instance.name.clone();
         let (told, writing) = channel();
@@ -462,11 +515,12 @@ impl<'a> Run<'a> {
     }
 
     fn record_result(&mut self, Goal { desired, .. }: &Goal, mut record: Record) {
+        (record.failure, record.unannounced) = (self.outcome.failure(), self.outcome.unannounced.clone());
         let run = &mut self.outcome.run;
         (run.at, run.pid) = (seconds_now(), Some(self.stamp.pid));
         run.command.clone_from(&self.request.command);
         record.complete = desired.drain.is_zero();
-        if run.changes > 0 || self.request.role.is_some() {
+        if run.changes + run.failed > 0 || self.request.role.is_some() {
             record.last = Some(run.clone());
         }
         if self.outcome.is_clean() {
@@ -479,10 +533,34 @@ impl<'a> Run<'a> {
         self.save(&record);
     }
 
+    /// A role that could not be taken on is what was asked for all the same.
+    fn record_failure(&mut self, error: &anyhow::Error) {
+        let Some(role) = self.request.role.filter(|_| self.go_on().is_some()) else { return };
+        let before = self.record.take();
+        let mut record = Record::of(&self.request.instance.path, role, seconds_now(), before.as_ref());
+        (record.complete, record.failure) = (true, Some(format!("{error:#}")));
+        let (command, pid) = (self.request.command.clone(), Some(self.stamp.pid));
+        let milliseconds = self.milliseconds();
+        record.last =
+            Some(LastRun { at: seconds_now(), command, pid, failed: 1, milliseconds, ..LastRun::default() });
+        self.save(&record);
+    }
+
     fn save(&mut self, record: &Record) {
         if self.record.as_ref() != Some(record) {
             self.outcome.note(record::save(self.name(), record));
             self.record = Some(record.clone());
+        }
+    }
+
+    /// Ends a phase, which has taken all the time since the one before.
+    fn lap(&mut self, phase: &str) {
+        let now = self.milliseconds();
+        let phases = &mut self.outcome.run.phases;
+        let took = now - phases.iter().map(|(_, took)| took).sum::<f64>();
+        match phases.iter_mut().find(|(name, _)| name == phase) {
+            Some((_, before)) => *before += took,
+            None => phases.push((phase.to_owned(), took)),
         }
     }
 

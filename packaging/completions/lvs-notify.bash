@@ -50,6 +50,9 @@ _lvs__notify() {
             lvs__notify,plan)
                 cmd="lvs__notify__subcmd__plan"
                 ;;
+            lvs__notify,rehearse)
+                cmd="lvs__notify__subcmd__rehearse"
+                ;;
             lvs__notify,status)
                 cmd="lvs__notify__subcmd__status"
                 ;;
@@ -92,6 +95,9 @@ _lvs__notify() {
             lvs__notify__subcmd__help,plan)
                 cmd="lvs__notify__subcmd__help__subcmd__plan"
                 ;;
+            lvs__notify__subcmd__help,rehearse)
+                cmd="lvs__notify__subcmd__help__subcmd__rehearse"
+                ;;
             lvs__notify__subcmd__help,status)
                 cmd="lvs__notify__subcmd__help__subcmd__status"
                 ;;
@@ -108,7 +114,7 @@ _lvs__notify() {
 
     case "${cmd}" in
         lvs__notify)
-            opts="-c -h -V --config --help --version master backup fault stop notify apply drain undrain fifo plan status check import help"
+            opts="-c -h -V --config --help --version master backup fault stop notify apply drain undrain fifo plan rehearse status check import help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -130,7 +136,7 @@ _lvs__notify() {
             return 0
             ;;
         lvs__subcmd__notify__subcmd__apply)
-            opts="-c -h --dry-run --config --help"
+            opts="-c -h --dry-run --all --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -274,7 +280,7 @@ _lvs__notify() {
             return 0
             ;;
         lvs__subcmd__notify__subcmd__help)
-            opts="master backup fault stop notify apply drain undrain fifo plan status check import help"
+            opts="master backup fault stop notify apply drain undrain fifo plan rehearse status check import help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -441,6 +447,20 @@ _lvs__notify() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        lvs__subcmd__notify__subcmd__help__subcmd__rehearse)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         lvs__subcmd__notify__subcmd__help__subcmd__status)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -572,6 +592,28 @@ _lvs__notify() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        lvs__subcmd__notify__subcmd__rehearse)
+            opts="-c -h --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -12,11 +12,14 @@ use std::process::{Command, Stdio};
 use serde::Serialize;
 
 use crate::config::Config;
+use crate::desired::Desired;
 use crate::keepalived_conf::meaning::Conf;
 use crate::kernel;
+use crate::model::Role;
 use crate::names;
 use crate::observed::Observed;
 use crate::state::record::{self, Record};
+use crate::state::sysctl_d;
 
 /// Where keepalived may be installed, and timeout(1).
 const PATH: &str = "/usr/sbin:/usr/local/sbin:/usr/bin:/bin";
@@ -28,6 +31,9 @@ pub struct File {
     pub instance: String,
     #[serde(skip)]
     pub config: Config,
+    /// What went wrong when a takeover was rehearsed with it
+    #[serde(skip)]
+    pub unready: Option<Vec<String>>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -48,6 +54,8 @@ pub struct Host {
     pub observed: Observed,
     /// What was made here, by instance
     pub records: BTreeMap<String, Record>,
+    /// What sets an instance's parameters otherwise at the next boot
+    pub overruled: BTreeMap<String, String>,
     /// Parameters by their path below /proc/sys
     pub parameters: BTreeMap<String, String>,
     /// Kernel modules that are loaded, built in or can be loaded; `None` when that cannot be told
@@ -60,7 +68,7 @@ pub struct Host {
 }
 
 impl Host {
-    pub fn read(conf: Option<&Conf<'_>>) -> Self {
+    pub fn read(conf: Option<&Conf<'_>>, files: &[File]) -> Self {
         let mut users = BTreeSet::from(["keepalived_script"]);
         users.extend(conf.and_then(|conf| conf.script_user));
         let mut programs = BTreeSet::new();
@@ -73,6 +81,7 @@ impl Host {
         Self {
             observed: kernel::interfaces(),
             records: record::others(""),
+            overruled: files.iter().filter_map(overruled).collect(),
             parameters: parameters(),
             modules: modules(),
             users: users.into_iter().filter_map(|name| Some((name.to_owned(), names::user(name)?))).collect(),
@@ -95,6 +104,10 @@ impl Host {
     pub fn has_address(&self, address: IpAddr) -> bool {
         address.is_loopback() || self.observed.addresses.iter().any(|own| own.key.address == address)
     }
+}
+
+fn overruled(File { instance, config, .. }: &File) -> Option<(String, String)> {
+    Some((instance.clone(), sysctl_d::overruled(instance, &Desired::for_role(config, Role::Master))?))
 }
 
 fn parameters() -> BTreeMap<String, String> {
@@ -165,7 +178,7 @@ mod tests {
         let text = b"vrrp_instance V {\n notify_master /nosuch root\n notify_backup /etc/passwd nosuchuser\n notify /bin/sh\n}";
         let mut find = |path: &Path| vec![(path.to_owned(), Ok(text.to_vec()))];
         let tree = crate::keepalived_conf::parse(Path::new("/k"), "lb1", &mut find);
-        let host = Host::read(Some(&Conf::of(&tree)));
+        let host = Host::read(Some(&Conf::of(&tree)), &[]);
         assert_eq!(host.users.get("root"), Some(&0));
         assert!(!host.users.contains_key("nosuchuser"));
         let unusable = |path: &str, why: &str| (path.to_owned(), format!("{path} {why}"));

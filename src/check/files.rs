@@ -25,6 +25,7 @@ pub fn check(input: Input<'_>, found: &mut Findings) {
             needs(host, file, found);
             real_servers(host, file, found);
             addresses(host, file, found);
+            file.unready.iter().flatten().for_each(|why| found.of(Rule::E65, file, why.as_str()));
         }
     }
     let Some(conf) = input.conf else { return };
@@ -126,10 +127,15 @@ fn check_reachable(file: &File, vip: &Vip, input: Input<'_>, found: &mut Finding
 fn needs(host: &Host, file: &File, found: &mut Findings) {
     let daemon = file.config.daemon.iter().map(|daemon| daemon.interface.clone());
     for name in file.config.interfaces().into_iter().chain(daemon) {
-        match host.observed.interfaces.get(&name).map(|link| link.up && link.carrier) {
+        let links = &host.observed.interfaces;
+        match links.get(&name) {
             None => found.of(Rule::E49, file, name),
-            Some(false) => found.of(Rule::W60, file, name),
-            Some(true) => {}
+            Some(link) if !(link.up && link.carrier) => found.of(Rule::W60, file, name),
+            Some(link) => {
+                let master = links.values().find(|master| master.index == link.master && !master.vrf);
+                let port = master.map(|master| format!("{name}, a port of {}", master.name));
+                port.into_iter().for_each(|port| found.of(Rule::W60, file, port));
+            }
         }
     }
     let Some(known) = &host.modules else { return };
@@ -168,6 +174,9 @@ fn addresses(host: &Host, file: &File, found: &mut Findings) {
     let own = host.observed.addresses.iter().filter(|own| vips.contains(&own.key.address));
     for home in own.filter(|own| is_home(own, &vips, &host.observed, &owned)) {
         found.of(Rule::E64, file, home.key.to_string());
+    }
+    if let Some(line) = host.overruled.get(&file.instance) {
+        found.of(Rule::W66, file, line.as_str());
     }
     for vip in &config.vips {
         let interface = vip.interface.as_deref();

@@ -20,6 +20,7 @@ use crate::config::source::Source;
 use crate::instance;
 use crate::keepalived_conf::files::{find, id};
 use crate::keepalived_conf::{self, meaning::Conf};
+use crate::state::record;
 
 use facts::Host;
 use rules::Findings;
@@ -63,12 +64,12 @@ pub fn run(named: &[PathBuf], config: Option<&Path>, conf: Option<&Path>, host: 
     }
     let mut checked = Checked { version: 1, host, ..Checked::default() };
     for path in &paths {
-        match Source::read(path).and_then(|source| Ok(Config::parse(&source)?)) {
-            Ok(config) => checked.files.push(File {
-                path: path.display().to_string(),
-                instance: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-                config,
-            }),
+        match Source::read(path).and_then(|source| Ok((Config::parse(&source)?, source))) {
+            Ok((config, source)) => {
+                let instance = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                let unready = record::rehearsal(&instance, &Ok(source)).map(|last| last.problems);
+                checked.files.push(File { path: path.display().to_string(), instance, config, unready });
+            }
             Err(error) => checked.invalid.push(format!("{error:#}")),
         }
     }
@@ -79,7 +80,7 @@ pub fn run(named: &[PathBuf], config: Option<&Path>, conf: Option<&Path>, host: 
         complete: complete && checked.invalid.is_empty(),
         conf: conf.as_ref(),
         said: start.and_then(facts::keepalived_says).as_deref(),
-        host: host.then(|| Host::read(conf.as_ref())).as_ref(),
+        host: host.then(|| Host::read(conf.as_ref(), &checked.files)).as_ref(),
     });
     let read = tree.iter().flat_map(|tree| &tree.files);
     checked.keepalived_conf = read.map(|path| path.display().to_string()).collect();

@@ -18,7 +18,7 @@ use crate::model::{
     AddressKey, DEFAULT_PERSISTENCE, DaemonState, Endpoint, Family, Forward, RealServer, ServerKey, Servers,
     Service, ServiceKey, SyncDaemon, Timeouts, Tunnel, service_flag,
 };
-use crate::observed::ObservedAddress;
+use crate::observed::{Nature, ObservedAddress};
 use crate::text::shown;
 
 /// Reads a configuration with its includes. Never fails: what is not understood is told in the comments.
@@ -65,7 +65,8 @@ pub fn read(name: &str, text: &str) -> Table {
             // One that is bound to lo is reached by the instance's interface.
             let interface = if vip.device == "lo" { instance.interface } else { vip.device };
             let key = AddressKey { interface: interface.to_owned(), address: vip.address };
-            table.addresses.push(ObservedAddress { key, prefix: vip.prefix, label: None });
+            let (prefix, label, nature) = (vip.prefix, None, Nature::default());
+            table.addresses.push(ObservedAddress { key, prefix, label, nature });
         }
     }
     table

@@ -37,11 +37,6 @@ const READ_ONLY: MsFlags = MsFlags::MS_REMOUNT.union(MsFlags::MS_BIND).union(MsF
 const KEPT: &str = "CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_KILL CAP_NET_ADMIN \
     CAP_NET_BIND_SERVICE CAP_NET_RAW CAP_SETGID CAP_SETPCAP CAP_SETUID CAP_SYS_MODULE";
 
-/// Whether this process is the inner one.
-pub fn is_inside() -> bool {
-    std::env::args_os().next().is_some_and(|name| name == INSIDE)
-}
-
 /// Runs the script, and tells on standard output how it ended, nothing when it cannot be run; its own output goes to
 /// standard error.
 pub fn run(words: &[OsString]) -> anyhow::Result<()> {

@@ -33,7 +33,7 @@ pub fn read(words: &[OsString], limit: Duration) -> anyhow::Result<(Table, Optio
     if let Some(error) = Linux::default().prepare(&Needs::default()).pop() {
         return Err(error.into());
     }
-    namespace::enter()?;
+    namespace::enter(&crate::kernel::names()?)?;
     let mut kernel = Linux::default();
     let before = kernel.observe(&kernel::scope()?)?;
     let problem = execute(&script, arguments, limit)?;

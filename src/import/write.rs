@@ -134,7 +134,7 @@ fn take_out(kept: &mut Table, tried: &Table, way: &[&str]) -> Option<Change> {
         ["vips", ..] | ["interface"] => {
             let vip = vip()?;
             let place = kept.addresses.iter().position(|found| found.key.address == vip)?;
-            let ObservedAddress { key, prefix, label } = kept.addresses.remove(place);
+            let ObservedAddress { key, prefix, label, .. } = kept.addresses.remove(place);
             return Some(Change::Address { key, old: None, new: Some(prefix), label });
         }
         _ => return None,

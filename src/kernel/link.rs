@@ -20,7 +20,7 @@ use nix::sys::socket::{LinkAddr, SockProtocol};
 use super::error::{Error, Operation, Result};
 use super::netlink::{Answer, Attributes, Failure, Socket, Writer, malformed, structure};
 use crate::model::{AddressKey, Mac};
-use crate::observed::{Interface, Observed, ObservedAddress};
+use crate::observed::{Interface, Nature, Observed, ObservedAddress};
 
 /// The name that the link with this index has now.
 pub fn name_of(index: u32) -> Option<String> {
@@ -73,7 +73,7 @@ pub(super) fn stations() -> nix::Result<BTreeMap<String, Station>> {
 }
 
 /// Access to links and addresses.
-pub(super) struct Addresses(Socket);
+pub(super) struct Addresses(pub(super) Socket);
 
 impl Default for Addresses {
     fn default() -> Self {
@@ -172,18 +172,22 @@ impl Addresses {
         })
     }
 
-    /// Sets a link up, and makes it before, as a dummy with ARP, when there is none of this name.
+    /// Sets a link up, and makes it before, with ARP, when there is none of this name: as a dummy or, where the kernel has
+    /// none, as an end of a pair of which nobody uses the other.
     pub(super) fn stand_in(&mut self, name: &str) -> Result<()> {
         let link = IfinfomsgBuilder::default()
             .ifi_family(RtAddrFamily::Unspecified)
             .ifi_flags(Iff::UP)
             .ifi_change(Iff::UP | Iff::NOARP)
             .build();
-        let made = self.0.request(Rtm::Newlink, NlmF::CREATE, &structure(link), |to| {
-            to.put_text(Ifla::Ifname, name).nest(Ifla::Linkinfo, |to| {
-                to.put_text(IflaInfo::Kind, "dummy");
-            });
-        });
+        let link = structure(link);
+        let mut make = |kind| {
+            self.0.request(Rtm::Newlink, NlmF::CREATE, &link, |to| {
+                to.put_text(Ifla::Ifname, name)
+                    .nest(Ifla::Linkinfo, |to| _ = to.put_text(IflaInfo::Kind, kind));
+            })
+        };
+        let made = make("dummy").or_else(|_| make("veth"));
         made.map(|_| ()).map_err(|failure| Error::netlink(Operation::AddLink, name, &failure))
     }
 }
@@ -198,7 +202,7 @@ fn address_message(family: RtAddrFamily, prefix: u8, flags: IfaF, index: u32) ->
     structure(message.ifa_scope(RtScope::Universe).ifa_index(index).build())
 }
 
-fn family_of(address: IpAddr) -> RtAddrFamily {
+pub(super) fn family_of(address: IpAddr) -> RtAddrFamily {
     if address.is_ipv4() { RtAddrFamily::Inet } else { RtAddrFamily::Inet6 }
 }
 
@@ -224,12 +228,18 @@ pub(super) fn decode_link(reply: &[u8]) -> Answer<Interface> {
     let found = Attributes::read(attributes)?;
     let mac = found.get::<&[u8]>(Ifla::Address)?.and_then(|mac| mac.try_into().ok());
     let (index, name) = (u32::from_ne_bytes([i0, i1, i2, i3]), found.or_default(Ifla::Ifname)?);
-    Ok(Interface { index, name, up: flags.contains(Iff::UP), carrier: flags.contains(Iff::LOWERUP), mac })
+    let kind: String = Attributes::read(found.or_default(Ifla::Linkinfo)?)?.or_default(IflaInfo::Kind)?;
+    // The index of a lower link in another namespace says nothing here.
+    let shares = matches!(&*kind, "macvlan" | "ipvlan") && found.get::<&[u8]>(Ifla::LinkNetnsid)?.is_none();
+    let wire = found.get(Ifla::Link)?.filter(|_| shares).unwrap_or(index);
+    let (master, vrf) = (found.or_default(Ifla::Master)?, kind == "vrf");
+    let [up, carrier, noarp] = [Iff::UP, Iff::LOWERUP, Iff::NOARP].map(|flag| flags.contains(flag));
+    Ok(Interface { index, name, up, carrier, noarp, mac, master, wire, vrf })
 }
 
 /// Reads `struct ifaddrmsg` and its attributes: the link's index and the address, without the link's name.
 pub(super) fn decode_address(reply: &[u8]) -> Answer<Option<(u32, ObservedAddress)>> {
-    let ([family, prefix, _, _, index @ ..], attributes) =
+    let ([family, prefix, flags, scope, index @ ..], attributes) =
         reply.split_first_chunk::<8>().ok_or_else(malformed)?;
     if ![libc::AF_INET, libc::AF_INET6].contains(&i32::from(*family)) {
         return Ok(None);
@@ -238,8 +248,11 @@ pub(super) fn decode_address(reply: &[u8]) -> Answer<Option<(u32, ObservedAddres
     // On a point-to-point link IFA_ADDRESS is the other end's; IPv6 has IFA_LOCAL only there.
     let address = found.get(Ifa::Local)?.or(found.get(Ifa::Address)?).ok_or_else(malformed)?;
     let key = AddressKey { interface: String::new(), address };
-    let label = found.get(Ifa::Label)?;
-    Ok(Some((u32::from_ne_bytes(*index), ObservedAddress { key, prefix: *prefix, label })))
+    let (label, network) = (found.get(Ifa::Label)?, found.get::<[u8; 4]>(Ifa::Address).ok().flatten());
+    let dad = IfaF::from_bits_retain(*flags).intersection(IfaF::TENTATIVE | IfaF::OPTIMISTIC);
+    let network = network.map(Ipv4Addr::from);
+    let nature = Nature { network, scope: *scope, tentative: dad == IfaF::TENTATIVE };
+    Ok(Some((u32::from_ne_bytes(*index), ObservedAddress { key, prefix: *prefix, label, nature })))
 }
 
 /// Reads `struct rtmsg` and its attributes: the preferred source of a default route.
@@ -286,7 +299,7 @@ mod tests {
         let (name, mac) = ("eth0.100".to_owned(), Some([2, 0, 0x5e, 0, 0, 1]));
         assert_eq!(
             decode_link(&link_reply()),
-            Ok(Interface { index: 7, name, up: true, carrier: true, mac })
+            Ok(Interface { index: 7, name, up: true, carrier: true, mac, wire: 7, ..Interface::default() })
         );
     }
 
@@ -294,7 +307,8 @@ mod tests {
     fn the_near_end_of_an_address_is_read() {
         let address = Ipv4Addr::new(192, 0, 2, 1).into();
         let key = AddressKey { interface: String::new(), address };
-        let found = ObservedAddress { key, prefix: 32, label: Some("lo:0".to_owned()) };
+        let nature = Nature { network: Some(Ipv4Addr::new(192, 0, 2, 9)), ..Nature::default() };
+        let found = ObservedAddress { key, prefix: 32, label: Some("lo:0".to_owned()), nature };
         assert_eq!(decode_address(&address_reply()), Ok(Some((1, found))));
         let mut other = address_reply();
         other[0] = 28;
@@ -375,6 +389,13 @@ mod tests {
                 key: key.clone(),
                 prefix,
                 label: label.map(str::to_owned),
+                nature: Nature {
+                    network: match key.address {
+                        IpAddr::V4(address) => Some(address),
+                        IpAddr::V6(_) => None,
+                    },
+                    ..Nature::default()
+                },
             };
             assert_eq!(found, [observed(&v4, 32, Some("lo:0")), observed(&v6, 128, None)]);
 

@@ -4,6 +4,7 @@
 //! nothing: what to read comes as a [`Scope`], what to change as [`Change`]s in their order. Called by `reconcile`,
 //! `status`, `check` and `import`.
 
+mod answering;
 mod error;
 mod frames;
 mod ipvs;
@@ -17,6 +18,8 @@ mod neighbours;
 mod netlink;
 mod sysctl;
 
+use std::collections::BTreeSet;
+
 use nix::errno::Errno;
 
 use crate::model::AddressKey;
@@ -28,6 +31,7 @@ use link::Addresses;
 
 pub use error::{Error, Result};
 pub use link::{interfaces, name_of, names};
+pub use namespace::speaks_vrrp;
 pub use neighbours::probe;
 
 /// A kernel, as far as this program needs one.
@@ -79,8 +83,12 @@ impl Kernel for Linux {
     fn observe(&mut self, scope: &Scope) -> Result<Observed> {
         let mut observed = Observed::default();
         if !scope.interfaces.is_empty() {
-            (observed.interfaces, observed.addresses) = self.addresses.observe(&scope.interfaces)?;
+            let all = if scope.asked.is_empty() { BTreeSet::new() } else { names()? };
+            (observed.interfaces, observed.addresses) =
+                self.addresses.observe(&(&all | &scope.interfaces))?;
         }
+        let mut heard = |key: &AddressKey| answering::heard(&mut self.addresses.0, &observed, key);
+        observed.heard = scope.asked.iter().filter_map(|key| Some((key.clone(), heard(key)?))).collect();
         if observed.addresses.iter().any(|found| scope.doubtful.contains(&found.key)) {
             observed.sources = self.addresses.sources();
         }

@@ -1,19 +1,19 @@
-//! A network namespace of this process's own, which looks like the one that it leaves.
+//! The network namespace: one of this process's own, which looks like the one that it leaves; and who is in this one.
 //!
-//! Owns what it has: links of the same names, as dummies, with the same addresses. Leaves what is done there to its
-//! caller, `import`, which lets a script loose in it. It ends with the last process in it.
+//! Owns what it has: links of the same names, as stand-ins, with the same addresses. Leaves what is done there to its
+//! callers: `import`, which lets a script loose in it, and `rehearsal`. It ends with the last process in it.
 
 use nix::sched::{CloneFlags, unshare};
 
 use super::error::{Error, Operation, Result};
-use super::link::{Addresses, names};
+use super::link::Addresses;
 use crate::model::Family;
 use crate::observed::ObservedAddress;
 
-/// Moves this process, which must have one thread, into a network namespace that nothing leaves and nothing enters.
-/// lo is up in it and has no addresses but the kernel's.
-pub fn enter() -> Result<()> {
-    let (links, addresses) = Addresses::default().observe(&names()?)?;
+/// Moves this process, which must have one thread, into a network namespace that nothing leaves and nothing enters, with
+/// those of these links that exist. lo is up in it and has no addresses but the kernel's.
+pub fn enter(names: &std::collections::BTreeSet<String>) -> Result<()> {
+    let (links, addresses) = Addresses::default().observe(names)?;
     unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::new(Operation::MakeNetwork, "", errno))?;
     let mut inside = Addresses::default();
     for name in links.keys() {
@@ -40,6 +40,16 @@ fn is_own(found: &ObservedAddress, all: &[ObservedAddress]) -> bool {
         && (is_network(found) || !all.iter().any(is_network))
 }
 
+/// Whether somebody in this network namespace speaks VRRP (IP protocol 112, RFC 9568), as keepalived does while it lives:
+/// the kernel's own list of raw sockets. Whose process it is would take a privilege to see.
+pub fn speaks_vrrp() -> bool {
+    let lists =
+        ["/proc/net/raw", "/proc/net/raw6"].map(|list| std::fs::read_to_string(list).unwrap_or_default());
+    let mut sockets =
+        lists.iter().flat_map(|list| list.lines()).filter_map(|line| line.split_whitespace().nth(1));
+    sockets.any(|local| local.ends_with(":0070"))
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -60,6 +70,7 @@ mod tests {
             key: AddressKey { interface: interface.to_owned(), address: address.parse().unwrap() },
             prefix,
             label: None,
+            nature: crate::observed::Nature::default(),
         })
         .into();
         let own = all.iter().filter(|found| is_own(found, &all)).map(|found| found.key.address.to_string());

@@ -321,15 +321,15 @@ impl<'a> Iterator for Replies<'a> {
     }
 }
 
-/// The attributes of one object (`struct nlattr`) by their kinds. None that is read has a kind above 15.
-pub(super) struct Attributes<'a>([Option<&'a [u8]>; 16]);
+/// The attributes of one object (`struct nlattr`) by their kinds. None that is read has a kind above 37.
+pub(super) struct Attributes<'a>([Option<&'a [u8]>; 38]);
 
 impl<'a> Attributes<'a> {
     /// The attributes in these bytes, all of which must fit.
     pub(super) fn read(mut bytes: &'a [u8]) -> Answer<Self> {
         // Without NLA_F_NESTED and NLA_F_NET_BYTEORDER
         const KIND: u16 = 0x3fff;
-        let mut found = [None; 16];
+        let mut found = [None; 38];
         while !bytes.is_empty() {
             let ([l0, l1, k0, k1], _) = bytes.split_first_chunk().ok_or_else(malformed)?;
             let length = usize::from(u16::from_ne_bytes([*l0, *l1]));

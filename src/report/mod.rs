@@ -24,10 +24,10 @@ Exit status:
   0  done, or in sync
   1  failed: the messages say what, and what to do
   2  the command line is wrong
-  3  there are differences (plan, status), or findings (check)
+  3  there are differences (plan, status) or findings (check), or a takeover would fail (rehearse, status)
   4  the desired-state file is invalid, missing or unsafe; a role command then has used the last good copy";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
     Done = 0,
     Failed = 1,
@@ -67,7 +67,11 @@ pub fn outcome(outcome: &Outcome) -> String {
     lines.extend(outcome.persisted.iter().map(|file| (Level::Info, file.clone())));
     let refuses = "its services could not be made, so it would refuse every client";
     lines.extend(outcome.withheld.iter().map(|vip| error(format!("{vip} was not put up: {refuses}"))));
-    lines.extend(outcome.troubles.iter().map(|trouble| (Level::Warn, trouble.clone())));
+    let unannounced =
+        outcome.unannounced.iter().map(|why| format!("neighbours were not told of the VIPs: {why}"));
+    let refused = outcome.refused.iter().map(ToString::to_string);
+    let troubles = refused.chain(outcome.troubles.iter().cloned()).chain(unannounced);
+    lines.extend(troubles.map(|trouble| (Level::Warn, trouble)));
     let remaining = outcome.remaining.iter();
     lines.extend(remaining.map(|change| error(format!("still differs: {} {change}", change.sign()))));
     let role = outcome.role.map_or(String::new(), |role| format!("{role}: "));
@@ -76,9 +80,14 @@ pub fn outcome(outcome: &Outcome) -> String {
         (Some(by), changes) => format!("superseded by {by} after {changes} changes"),
         (None, _) => figures(&outcome.run),
     };
-    lines.push((Level::Info, role + &sum));
+    let (level, sum) = match outcome.superseded.is_some() || outcome.is_clean() {
+        true => (Level::Info, sum),
+        false => (Level::Error, format!("FAILED: {sum}")),
+    };
+    // A line of the log has the role before it already.
     lines.iter().for_each(|(level, line)| log::log!(*level, "{line}"));
-    lines.into_iter().map(|(_, line)| line + "\n").collect()
+    log::log!(level, "{sum}{}", phases(&outcome.run, ": "));
+    lines.into_iter().map(|(_, line)| line + "\n").collect::<String>() + &format!("{role}{sum}\n")
 }
 
 fn figures(run: &LastRun) -> String {
@@ -89,6 +98,12 @@ fn figures(run: &LastRun) -> String {
     };
     let announced = run.announced.map(|after| format!(", VIP announced after {after:.1} ms"));
     format!("{changes} in {:.1} ms{}", run.milliseconds, announced.unwrap_or_default())
+}
+
+/// What its time was spent on, after these words; they add up to it.
+fn phases(run: &LastRun, before: &str) -> String {
+    let phases: Vec<String> = run.phases.iter().map(|(name, ms)| format!("{name} {ms:.1} ms")).collect();
+    if phases.is_empty() { String::new() } else { format!("{before}{}", phases.join(", ")) }
 }
 
 /// Writes a text for people to standard output: nothing in it can command their terminal.
@@ -116,7 +131,12 @@ fn paint(text: &str) -> String {
             Some("+") => "32",
             Some("~") => "33",
             Some("-") => "1;31",
-            _ if ["OUT OF SYNC", "PROBLEM", "INVALID"].iter().any(|word| line.contains(word)) => "1;31",
+            _ if ["OUT OF SYNC", "PROBLEM", "INVALID", "FAILED", "NOT READY"]
+                .iter()
+                .any(|word| line.contains(word)) =>
+            {
+                "1;31"
+            }
             _ => return line.to_owned(),
         };
         format!("\x1b[{colour}m{line}\x1b[0m")

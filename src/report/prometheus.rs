@@ -10,22 +10,31 @@ use crate::model::ServiceKey;
 use crate::state::record::LastRun;
 use crate::status::{Status, Vip, VirtualService};
 
-/// The exposition format, version 0.0.4; every metric is a gauge.
-pub fn text(status: &Status) -> String {
-    let mut text = String::new();
-    let instance = label("instance", &status.instance);
-    // Each value has its label beside the instance; a metric without values is left out.
-    let mut add = |name: &str, help: &str, samples: Vec<(String, f64)>| {
-        if !samples.is_empty() {
-            text += &format!("# HELP lvs_notify_{name} {help}\n# TYPE lvs_notify_{name} gauge\n");
-        }
-        for (label, value) in samples {
-            let comma = if label.is_empty() { "" } else { "," };
-            text += &format!("lvs_notify_{name}{{{instance}{comma}{label}}} {value}\n");
-        }
-    };
+/// The exposition format, version 0.0.4; every metric is a gauge, and stands once for all instances.
+pub fn text(list: &[Status]) -> String {
+    let mut order = Vec::new();
+    let mut metrics: BTreeMap<&str, String> = BTreeMap::new();
+    for status in list {
+        let instance = label("instance", &status.instance);
+        // Each value has its label beside the instance; a metric without values is left out.
+        samples(status, |name, help, samples| {
+            for (label, value) in samples {
+                let text = metrics.entry(name).or_insert_with(|| {
+                    order.push(name);
+                    format!("# HELP lvs_notify_{name} {help}\n# TYPE lvs_notify_{name} gauge\n")
+                });
+                let comma = if label.is_empty() { "" } else { "," };
+                *text += &format!("lvs_notify_{name}{{{instance}{comma}{label}}} {value}\n");
+            }
+        });
+    }
+    order.iter().filter_map(|name| metrics.remove(name)).collect()
+}
+
+/// Adds the samples of an instance to each metric: its name, its help, and labels with values.
+fn samples(status: &Status, mut add: impl FnMut(&'static str, &str, Vec<(String, f64)>)) {
     let one = |value: f64| vec![(String::new(), value)];
-    let held = |role| (label("role", role), (status.recorded && status.role.command() == role).into());
+    let held = |role| (label("role", role), status.role.is_some_and(|held| held.command() == role).into());
     let roles = ["master", "backup", "fault", "stop"].map(held);
     let vips = |value: fn(&Vip) -> bool| -> Vec<_> {
         status.vips.iter().map(|vip| (label("vip", vip.address), value(vip).into())).collect()
@@ -45,20 +54,25 @@ pub fn text(status: &Status) -> String {
     let last = |value: fn(&LastRun) -> Option<f64>| {
         status.last_run.as_ref().and_then(value).map(one).unwrap_or_default()
     };
-    let health = "1 when in sync, the file is valid, and every VIP answers where it must and nowhere else";
+    let health = "1 when in sync, the file is valid, every VIP answers where it must and nowhere else, no other problem";
     let since = status.since.map(|at| one(at as f64)).unwrap_or_default();
     let drained = |service: &VirtualService| {
         service.servers.iter().filter(|server| server.settings.weight == 0).count() as f64
     };
+    let ready =
+        status.rehearsal.iter().map(|last| (String::new(), last.problems.is_empty().into())).collect();
     let phases = status.last_run.iter().flat_map(|run| &run.phases);
     let phases = phases.map(|(name, took)| (label("phase", name), took / 1000.0)).collect();
 
-    add("role", "1 for the recorded VRRP role, 0 for the others", roles.into());
+    add("role", "1 for the newest notification's VRRP role, 0 for the others", roles.into());
+    add("role_failed", "1 when it could not be taken on", one(status.failure.is_some().into()));
+    add("problems", "What clients or the other director suffer from", one(status.problems.len() as f64));
     add("in_sync", "1 when the kernel is as the desired-state file wants it", one(status.in_sync.into()));
     add("healthy", health, one(status.healthy.into()));
     add("differences", "Changes that are due", one(status.count() as f64));
     let valid = status.file_problem.is_none();
     add("file_valid", "0 when the desired-state file cannot be used", one(valid.into()));
+    add("takeover_ready", "0 when a rehearsed takeover failed; none while MASTER or not rehearsed", ready);
     add("role_since_seconds", "When the role was taken, in seconds since 1970", since);
     add("vip_answers", "1 when the VIP answers ARP or neighbour solicitations here", vips(|vip| vip.answers));
     let problems = vips(|vip| vip.problem.is_some());
@@ -80,7 +94,6 @@ pub fn text(status: &Status) -> String {
     let announced = last(|run| run.announced.map(|took| took / 1000.0));
     add("last_run_announced_seconds", "Its time to the announced VIP", announced);
     add("last_run_phase_seconds", "Its time per phase", phases);
-    text
 }
 
 fn label(name: &str, value: impl Display) -> String {

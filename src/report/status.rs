@@ -4,12 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{Exit, figures};
+use super::{Exit, figures, phases};
 use crate::model::Role;
 use crate::observed::Counters;
+use crate::state::record::Rehearsal;
 use crate::state::stamp::seconds_now;
 use crate::state::sysctl_d;
-use crate::status::{Server, Status, VirtualService};
+use crate::status::{Problem, Server, Status, VirtualService};
 use crate::text::counted;
 
 pub fn exit(status: &Status) -> Exit {
@@ -23,39 +24,62 @@ pub fn exit(status: &Status) -> Exit {
 /// The text; the first line is the verdict.
 pub fn text(status: &Status) -> String {
     let mut text = verdict(status) + "\n";
+    if status.role != Some(Role::Master) {
+        text += &format!("\nTakeover: {}\n", readiness(status.rehearsal.as_ref()));
+    }
     if let Some(why) = &status.file_problem {
         let then = if status.last_good { "the last good copy" } else { "nothing: there is no good copy" };
         text += &format!("\nThe desired-state file is not usable; a takeover now would use {then}:\n{why}\n");
     }
+    let problems =
+        status.problems.iter().map(|Problem { what, remedy }| format!("  PROBLEM: {what}; {remedy}\n"));
+    text += &headed("Problems", problems.collect());
     text += &(differences(status) + &vips(status) + &parameters(status) + &services(status));
     text.extend(status.sync_daemons.iter().map(|daemon| format!("\nSync daemon: {daemon}\n")));
     if let Some(last) = &status.last_run {
         let process = last.pid.map_or(String::new(), |pid| format!(" (process {pid})"));
-        text += &format!("\nLast run: {}{process} at {}: {}\n", last.command, utc(last.at), figures(last));
-        let phases: Vec<String> = last.phases.iter().map(|(name, ms)| format!("{name} {ms:.1} ms")).collect();
-        if !phases.is_empty() {
-            text += &format!("  {}\n", phases.join(", "));
-        }
+        let sum = figures(last) + &phases(last, "\n  ");
+        text += &format!("\nLast run: {}{process} at {}: {sum}\n", last.command, utc(last.at));
     }
     text
 }
 
 /// One line: who, since when, and what is the matter.
-fn verdict(status: &Status) -> String {
+pub fn verdict(status: &Status) -> String {
     let Status { instance, role, .. } = status;
-    let mut text = match status.since {
-        None => format!("{instance}: no role recorded since boot, compared with {role}"),
-        Some(since) => {
+    let mut text = match (role, status.since) {
+        (Some(role), Some(since)) => {
             let ago = scaled(seconds_now().saturating_sub(since), 2, TIMES);
             format!("{instance}: {role} since {} ({ago})", utc(since))
         }
+        _ => format!("{instance}: no role since boot, compared with {}", Role::Backup),
     };
+    if let Some(why) = status.failure.as_ref().and_then(|why| why.lines().next()) {
+        let what = match (&status.last_run, role) {
+            (Some(last), _) if last.command == "apply" => "APPLY",
+            (_, Some(Role::Master)) => "TAKEOVER",
+            _ => "WITHDRAWAL",
+        };
+        text += &format!(", {what} FAILED: {why}");
+        if *role == Some(Role::Master) && !status.vips.is_empty() && !status.serves() {
+            text += "; nobody is served";
+        }
+    }
     text += &match status.count() {
-        0 => ", in sync".to_owned(),
+        0 if status.in_sync => ", in sync".to_owned(),
+        0 => String::new(),
         count => format!(", OUT OF SYNC, {}", counted(count, "difference")),
     };
-    if !status.complete && status.count() > 0 {
-        text += ", the last run did not end";
+    if !status.complete && status.failure.is_none() && status.count() > 0 {
+        text += ", being carried out";
+    }
+    // What failed has its reason there already.
+    if let (None, [Problem { what, .. }, more @ ..]) = (&status.failure, status.problems.as_slice()) {
+        text += &format!(", PROBLEM: {what}");
+        text += &if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+    }
+    if let Some(why) = status.rehearsal.as_ref().and_then(|last| last.problems.first()) {
+        text += &format!(", NOT READY: {why}");
     }
     if status.file_problem.is_some() {
         text += ", the desired-state file is INVALID";
@@ -66,6 +90,16 @@ fn verdict(status: &Status) -> String {
         (Some(vip), 0) => format!(", {vip}: PROBLEM"),
         (Some(vip), more) => format!(", {vip} and {more} more: PROBLEM"),
     }
+}
+
+/// Whether a takeover would succeed, by its last rehearsal.
+pub fn readiness(last: Option<&Rehearsal>) -> String {
+    let Some(Rehearsal { at, edited, milliseconds, problems }) = last else {
+        return "not rehearsed since the file, lvs-notify or the kernel has changed".to_owned();
+    };
+    let after = scaled(at.saturating_sub(*edited), 2, TIMES);
+    let ready = || format!("READY, {milliseconds:.0} ms, rehearsed {after} after the last edit");
+    if problems.is_empty() { ready() } else { format!("NOT READY: {}", problems.join("\n  ")) }
 }
 
 const TIMES: [(u64, &str); 4] = [(1, " s"), (60, " min"), (3600, " h"), (86_400, " days")];
@@ -92,7 +126,12 @@ fn differences(status: &Status) -> String {
     if !status.persisted {
         lines += &format!("  ~ {} is not current\n", sysctl_d::path(instance).display());
     }
-    headed(&format!("Differences (`lvs-notify apply {instance}` repairs them)"), lines)
+    // Without a role, `apply` knows not what to make, nor does anybody whether this host is MASTER.
+    let heading = match status.role {
+        Some(_) => format!("Differences (`lvs-notify apply {instance}` repairs them)"),
+        None => format!("Differences from a BACKUP, which `lvs-notify backup {instance}` makes of it"),
+    };
+    headed(&heading, lines)
 }
 
 fn vips(status: &Status) -> String {
@@ -143,8 +182,8 @@ fn services(status: &Status) -> String {
     let mut text = String::new();
     if !status.ipvs {
         text += "\nIPVS: the kernel has none loaded\n";
-    } else if status.services.is_empty() && status.role != Role::Master {
-        text += &format!("\nServices: none while {}\n", status.role);
+    } else if status.services.is_empty() && status.role != Some(Role::Master) {
+        text += &format!("\nServices: none while {}\n", status.role.unwrap_or(Role::Backup));
     }
     let own = status.services.iter().map(|service| ((0, "Services".to_owned()), service));
     let foreign = status.foreign_services.iter().map(|service| match &service.instance {

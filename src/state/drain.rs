@@ -4,6 +4,7 @@
 //! /var/lib/lvs-notify, which survives `apply`, a failover and a reboot, and changes the desired state of every role.
 //! Called by `lib` (the commands) and `basis`.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -102,8 +103,14 @@ pub fn begin(
     list.retain(|known| known.holds(now) && Drain { until: drain.until, ..known.clone() } != drain);
     list.push(drain);
     write_json(&path(instance), &list, true)?;
-    let meant: Vec<_> = meant.iter().map(|(service, server)| format!("{server} of {service}")).collect();
-    Ok(format!("draining {}\n", meant.join(", ")))
+    let expires = config.ipvs_parameters.get("expire_quiescent_template").is_some_and(|value| value == "1");
+    let told: Vec<_> = meant.iter().map(|(service, server)| format!("{server} of {service}")).collect();
+    let mut told = format!("draining {}\n", told.join(", "));
+    for service in meant.iter().map(|(service, _)| service).collect::<BTreeSet<_>>() {
+        let caveat = config.services.get(service).and_then(|wanted| wanted.settings.drain_caveat(expires));
+        told.extend(caveat.map(|caveat| format!("but {service}: {caveat}\n")));
+    }
+    Ok(told + "on this director only: drain it on the other director too, or a failover lifts it\n")
 }
 
 /// Takes from the list every entry about this server, or all; gives what to tell.

@@ -2,7 +2,8 @@
 //!
 //! Checking a file takes longer than the kernel needs for all its services, while clients wait; reading the copy takes a
 //! thirtieth of that. Without one, or with one that is not believed, the file is checked as ever. Called by `basis`, which
-//! falls back to the file, and by `reconcile`, which keeps both in /var/lib/lvs-notify.
+//! falls back to the file, and by whoever
+//! keeps both in /var/lib/lvs-notify: `reconcile`, `rehearsal`.
 
 use std::hash::{Hash as _, Hasher as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -64,7 +65,7 @@ fn unpack(text: &str, packed: &[u8]) -> Option<Config> {
 }
 
 /// Chance alone opens one seal in 2^64, and `files` opens nothing that others may write.
-fn sealed(program: &Program, text: &str, meaning: &[u8]) -> [u8; SEAL] {
+pub(super) fn sealed(program: &Program, text: &str, meaning: &[u8]) -> [u8; SEAL] {
     let mut hasher = FxHasher::default();
     (program, text, meaning).hash(&mut hasher);
     hasher.finish().to_le_bytes()
@@ -72,9 +73,9 @@ fn sealed(program: &Program, text: &str, meaning: &[u8]) -> [u8; SEAL] {
 
 /// Which program this is: its version, and its file's place, size and times. An update replaces the file, and with it
 /// perhaps the rules that the copy was checked by; packages give it the time of its commit, but nobody gives it its ctime.
-type Program = (&'static str, [u64; 3], [i64; 4]);
+pub(super) type Program = (&'static str, [u64; 3], [i64; 4]);
 
-fn program() -> Option<Program> {
+pub(super) fn program() -> Option<Program> {
     let file = std::fs::metadata("/proc/self/exe").ok()?;
     let times = [file.mtime(), file.mtime_nsec(), file.ctime(), file.ctime_nsec()];
     Some((env!("CARGO_PKG_VERSION"), [file.dev(), file.ino(), file.size()], times))

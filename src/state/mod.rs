@@ -7,6 +7,7 @@
 //! |---|---|---|---|---|
 //! | `/run/lvs-notify/INSTANCE.json` | role, what was made, values found before | a boot, a network namespace | [`record`] | `apply` and `status` know no role, nothing of an older file is taken away, `restore` restores nothing |
 //! | `/run/lvs-notify/INSTANCE.notifications/` | a mark for each role that was asked for | the next one, a boot | [`stamp`] | an older run that wakes late undoes a newer one |
+//! | `/run/lvs-notify/INSTANCE.rehearsal` | whether a takeover would succeed | the file, the program or the kernel changes | [`record`] | `status` does not know it until the next run |
 //! | `/run/lvs-notify/lock` | who reads and changes the kernel now | a boot | [`lock`] | two runs may overlap; reading back repairs it |
 //! | `/var/lib/lvs-notify/INSTANCE.yaml` | the last file that a kernel has accepted | the next one | [`last_good`] | a broken file prevents a takeover |
 //! | `/var/lib/lvs-notify/INSTANCE.compiled` | what that file means | the next one | [`last_good`] | a takeover takes longer |

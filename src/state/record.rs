@@ -1,7 +1,8 @@
-//! What the last run of an instance left behind: the record.
+//! What the last run of an instance left behind: the record; and what its last rehearsed takeover has shown.
 //!
-//! Owns its shape and its file, `INSTANCE.json` below /run/lvs-notify. Called by `reconcile`, which writes it, and by
-//! whatever wants to know the role, or what was made for an instance.
+//! Owns their shapes and files, `INSTANCE.json` and `INSTANCE.rehearsal` below /run/lvs-notify. Called by `reconcile` and
+//! `rehearsal`, which write them, and by whatever wants to know the role, what was made for an instance, or whether it could
+//! take over.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::files::{RUN, STATE, path_of, read_json, write_json};
-use super::stamp::place;
+use super::last_good::{program, sealed};
+use super::stamp::{Stamp, place};
+use crate::config::source::Source;
 use crate::model::{Owned, Parameter, Role};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,6 +29,15 @@ pub struct Record {
     pub since: u64,
     /// The role change was carried out to its end
     pub complete: bool,
+    /// The stamp of the run that carries it out
+    #[serde(default)]
+    pub by: String,
+    /// How it failed
+    #[serde(default)]
+    pub failure: Option<String>,
+    /// Why neighbours were not told of the VIPs
+    #[serde(default)]
+    pub unannounced: Option<String>,
     /// Objects made for the instance
     #[serde(default)]
     pub owned: Owned,
@@ -40,6 +52,39 @@ pub fn here() -> String {
 }
 
 impl Record {
+    /// Of a role that has just been asked for, after what is on record.
+    pub fn of(file: &Path, role: Role, since: u64, before: Option<&Self>) -> Self {
+        let same = before.filter(|record| record.role == role);
+        Self {
+            place: here(),
+            file: file.to_owned(),
+            role,
+            since: same.map_or(since, |record| record.since),
+            complete: false,
+            by: String::new(),
+            failure: same.and_then(|record| record.failure.clone()),
+            unannounced: same.and_then(|record| record.unannounced.clone()),
+            owned: before.map(|record| record.owned.clone()).unwrap_or_default(),
+            last: before.and_then(|record| record.last.clone()),
+        }
+    }
+
+    /// What is on record with the newest notification, which its run has not always written down.
+    pub fn newest(instance: &str, file: &Path) -> Option<Self> {
+        let (before, own) = (read(instance), Stamp::own().ok()?);
+        let Some((stamp, role)) = own.latest(instance) else { return before };
+        let mut record = Self::of(file, role, stamp.at(), before.as_ref());
+        let same = before.filter(|before| before.role == role);
+        record.complete = same.as_ref().is_some_and(|same| same.complete);
+        // The last to work for it: the notification's own run, or an `apply`.
+        let by = same.as_ref().and_then(|same| same.by.parse().ok()).unwrap_or(stamp);
+        let how = if same.is_some() { "did not end" } else { "has left no record" };
+        if !record.complete && !by.lives() {
+            record.failure = Some(format!("its run, process {}, {how}", by.pid));
+        }
+        Some(record)
+    }
+
     /// A record of an older version does not say which file it is of.
     fn is_renamed(&self) -> bool {
         self.file != Path::new("") && !self.file.exists()
@@ -60,8 +105,9 @@ pub struct LastRun {
     pub failed: usize,
     /// Milliseconds from the start of the process to the end of the last change
     pub milliseconds: f64,
-    /// Milliseconds to the first announcement
+    /// Milliseconds until all VIPs had been announced
     pub announced: Option<f64>,
+    /// What they were spent on
     pub phases: Vec<(String, f64)>,
 }
 
@@ -117,4 +163,37 @@ fn originals_file() -> PathBuf {
 /// Writes the record of an instance. When that fails, the kernel's state is right all the same.
 pub fn save(instance: &str, record: &Record) -> anyhow::Result<()> {
     write_json(&path_of(RUN, instance, "json"), record, false)
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Rehearsal {
+    /// Its end, in seconds since 1970
+    pub at: u64,
+    /// When the desired-state file was edited last, in seconds since 1970
+    pub edited: u64,
+    /// From the reading of the file to the end of the last change
+    pub milliseconds: f64,
+    /// Why a takeover would fail; none when it would succeed
+    pub problems: Vec<String>,
+}
+
+/// What a rehearsal is of: the file's text, this program, this boot, this network namespace.
+fn seal(source: &Source) -> Option<[u8; 8]> {
+    Some(sealed(&program()?, &source.text, place().as_bytes()))
+}
+
+/// The last rehearsal of a takeover, unless something has changed since.
+pub fn rehearsal(instance: &str, file: &Result<Source, String>) -> Option<Rehearsal> {
+    let (of, last): (Option<[u8; 8]>, Rehearsal) = read_json(&path_of(RUN, instance, "rehearsal")).ok()??;
+    (of? == seal(file.as_ref().ok()?)?).then_some(last)
+}
+
+/// Whether a takeover with this file should be rehearsed: again, when what it lacked may be there by now.
+pub fn is_due(instance: &str, file: &Result<Source, String>) -> bool {
+    file.is_ok() && rehearsal(instance, file).is_none_or(|last| !last.problems.is_empty())
+}
+
+pub fn keep_rehearsal(instance: &str, source: &Source, last: &Rehearsal) -> anyhow::Result<()> {
+    write_json(&path_of(RUN, instance, "rehearsal"), &(seal(source), last), false)
 }

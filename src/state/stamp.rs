@@ -45,6 +45,16 @@ impl Stamp {
         (self.pid > other.pid) != wrapped
     }
 
+    /// Whether the process is still there.
+    pub fn lives(&self) -> bool {
+        start_of(self.pid) == Some(self.start)
+    }
+
+    /// When it was forked, in seconds since 1970.
+    pub fn at(&self) -> u64 {
+        seconds_now().saturating_sub(now_in_ticks().saturating_sub(self.start) / TICKS)
+    }
+
     /// Tells the other processes of an instance that this one was called, and for which role, with a mark. When
     /// that fails, the order of overlapping calls is left to the lock.
     pub fn announce(&self, instance: &str, role: Role) -> anyhow::Result<()> {

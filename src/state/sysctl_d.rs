@@ -3,6 +3,7 @@
 //! Owns that file's name, content and replacement. Called by `reconcile` at the very end: a disk
 //! that is slow or read-only must never hold up a takeover.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -46,6 +47,34 @@ pub fn apply(instance: &str, desired: &Desired) -> anyhow::Result<Option<String>
         || format!("keeping the ARP parameters in {name} (they are set, but a reboot would lose them)"),
     )?;
     Ok(Some(format!("{sign} {name}")))
+}
+
+/// Where systems keep such files; of those with the same name the first counts (sysctl.d(5)).
+const DIRECTORIES: [&str; 5] =
+    [DIRECTORY, "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d"];
+
+/// What is read after the file at boot and sets a parameter to another value: file and line.
+pub fn overruled(instance: &str, desired: &Desired) -> Option<String> {
+    let mut files = BTreeMap::new();
+    for directory in DIRECTORIES {
+        for file in glob::glob(&format!("{directory}/*.conf")).into_iter().flatten().flatten() {
+            files.entry(file.file_name().map(ToOwned::to_owned)).or_insert(file);
+        }
+    }
+    let own = Some(path(instance).file_name()?.to_owned()).filter(|_| desired.persist == Persist::Keep)?;
+    let mut later = files.split_off(&Some(own.clone()));
+    later.remove(&Some(own));
+    // Dots and slashes both separate parts, and each stands for the other within one. A pattern yields to a name (sysctl(8)).
+    let parts = |name: &str| name.trim().trim_start_matches('-').replace('.', "/");
+    let texts = later.into_values().filter_map(|file| Some((std::fs::read_to_string(&file).ok()?, file)));
+    let texts: Vec<(String, PathBuf)> = texts.collect();
+    let lines = texts.iter().flat_map(|(text, file)| text.lines().map(move |line| (line, file)));
+    let lines: Vec<_> = lines.filter_map(|(line, file)| Some((line.split_once('=')?, file))).collect();
+    desired.parameters.iter().find_map(|(parameter, wanted)| {
+        let own = parts(&parameter.parts().join("/"));
+        let ((name, value), file) = lines.iter().rev().find(|((name, _), _)| parts(name) == own)?;
+        (value.trim() != *wanted).then(|| format!("{}: {} = {}", file.display(), name.trim(), value.trim()))
+    })
 }
 
 /// Takes away the file of a name that an instance no longer has.

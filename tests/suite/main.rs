@@ -20,6 +20,7 @@ mod anywhere {
 
 /// What needs root, and no IPVS: in namespaces of any machine.
 mod here {
+    pub(crate) mod answering;
     mod faults;
     mod fifo;
     mod golden;
@@ -27,16 +28,20 @@ mod here {
     mod instances;
     pub(crate) mod keepalived;
     mod netns;
+    mod rehearsal;
+    mod verdict;
 }
 
 /// What needs root and a kernel with IPVS.
 mod ipvs {
+    mod answering;
     mod drain;
     mod examples;
     mod fifo;
     mod import;
     mod keepalived;
     mod races;
+    mod rehearsal;
     mod services;
     mod status;
     mod symptoms;

@@ -59,11 +59,11 @@ virtual_services:
 
 fn own(interface: &str, address: &str, prefix: u8) -> ObservedAddress {
     let key = AddressKey { interface: interface.into(), address: address.parse().unwrap() };
-    ObservedAddress { key, prefix, label: None }
+    ObservedAddress { key, prefix, label: None, nature: Default::default() }
 }
 
 fn link(up: bool) -> Interface {
-    Interface { index: 1, name: String::new(), up, carrier: up, mac: None }
+    Interface { index: 1, name: String::new(), up, carrier: up, ..Interface::default() }
 }
 
 /// A host on which all of this works.
@@ -100,6 +100,8 @@ struct World {
     host: Host,
     complete: bool,
     said: String,
+    /// What went wrong when a takeover with any of the files was rehearsed
+    unready: Option<Vec<String>>,
 }
 
 fn world() -> World {
@@ -109,6 +111,7 @@ fn world() -> World {
         host: host(),
         complete: true,
         said: String::new(),
+        unready: None,
     }
 }
 
@@ -178,6 +181,7 @@ impl World {
                 path: format!("/etc/lvs-notify/{name}.yaml"),
                 instance: (*name).to_owned(),
                 config: read(text),
+                unready: self.unready.clone(),
             })
             .collect();
         let tree = parse(&self.conf);
@@ -416,6 +420,24 @@ fn cases() -> Vec<(Rule, World, World)> {
             }),
             world().host(|host| host.observed.addresses.push(own("eth0", "192.0.2.100", 32))),
         ),
+        (
+            Rule::E65,
+            World {
+                unready: Some(vec![
+                    "adding service tcp 192.0.2.100:80: no scheduler `rr` (ENOENT)".to_owned(),
+                ]),
+                ..world()
+            },
+            World { unready: Some(Vec::new()), ..world() },
+        ),
+        (
+            Rule::W66,
+            world().host(|host| {
+                let line = "/etc/sysctl.d/99-local.conf: net.ipv4.conf.all.arp_ignore = 0";
+                host.overruled.extend([("VI_1".into(), line.into())]);
+            }),
+            world(),
+        ),
     ]
 }
 
@@ -428,6 +450,17 @@ fn every_rule_has_a_configuration_that_breaks_it_and_one_that_does_not() {
         assert!(broken.breaks(*rule), "{rule:?} is not found; found: {:#?}\n{}", broken.found(), broken.conf);
         assert!(!fine.breaks(*rule), "{rule:?} is found where it is not broken\n{}", fine.conf);
     }
+}
+
+#[test]
+fn a_port_of_a_bridge_is_told_and_one_of_a_vrf_is_not() {
+    let port = |vrf: bool| {
+        let upper = Interface { index: 9, name: "br0".into(), vrf, ..link(true) };
+        let port = Interface { master: 9, ..link(true) };
+        world().host(|host| host.observed.interfaces.extend([("eth0".into(), port), ("br0".into(), upper)]))
+    };
+    assert!(port(false).breaks(Rule::W60));
+    assert!(!port(true).breaks(Rule::W60));
 }
 
 #[test]

@@ -19,7 +19,7 @@ use lvs_notify::preview::Preview;
 use lvs_notify::reconcile::Outcome;
 use lvs_notify::report::{self, Exit};
 use lvs_notify::state::drain::{self, Drain};
-use lvs_notify::state::record::Record;
+use lvs_notify::state::record::{Record, Rehearsal};
 use lvs_notify::status::Status;
 use nix::errno::Errno;
 use serde::Deserialize;
@@ -57,6 +57,7 @@ struct State {
     role: Role,
     observed: Observed,
     record: Option<Record>,
+    rehearsal: Option<Rehearsal>,
     /// What is wrong with the file
     problem: Option<String>,
     /// There is a last good copy, which is the file
@@ -69,6 +70,9 @@ struct State {
     claims: Option<Vec<Claim>>,
     #[serde(default)]
     drains: Vec<Drain>,
+    /// Nobody speaks VRRP
+    #[serde(default)]
+    alone: bool,
 }
 
 impl State {
@@ -92,6 +96,10 @@ impl State {
             observed: self.observed.clone(),
             desired,
             record: self.record.clone(),
+            keepalived: !self.alone,
+            persisted: true,
+            overruled: None,
+            problem: None,
             basis,
             others: self.others.iter().cloned().collect(),
         }
@@ -113,7 +121,7 @@ fn status_says_what_it_said() {
             serde_json::from_str(&read("state.json")).unwrap_or_else(|why| panic!("{name}: {why}"));
         let preview = state.preview(Source { name: "VI_1.yaml".into(), text: read("VI_1.yaml") });
         let claims = state.claims.map(|claims| claims.into_iter().collect());
-        let status = Status::of("VI_1", &preview, true, claims.as_ref());
+        let status = Status::of("VI_1", &preview, claims.as_ref()).rehearsed(state.rehearsal);
         // Every change of the plan has its mark.
         let due = status.differences.iter().map(|due| &due.text);
         let due = due.filter(|text| text.starts_with("service ") || text.starts_with("real server ")).count();
@@ -124,7 +132,12 @@ fn status_says_what_it_said() {
         let exit = report::status::exit(&status);
         let mut text = String::new();
         told(&mut text, "status VI_1", &report::status::text(&status), exit);
-        told(&mut text, "status VI_1 --prometheus", &report::prometheus::text(&status), exit);
+        told(
+            &mut text,
+            "status VI_1 --prometheus",
+            &report::prometheus::text(std::slice::from_ref(&status)),
+            exit,
+        );
         told(&mut text, "status VI_1 --json", &report::json(&status), exit);
         all += &golden::difference(&format!("{name}/status"), &text);
     }

@@ -198,6 +198,7 @@ fn standing(address: &str, interface: &str, label: Option<&str>) -> ObservedAddr
         key: AddressKey { interface: interface.to_owned(), address },
         prefix: Family::of(address).host_prefix(),
         label: label.map(str::to_owned),
+        nature: Default::default(),
     }
 }
 

@@ -115,6 +115,7 @@ fn observed() -> impl Strategy<Value = Observed> {
                     key: AddressKey { interface: interface.into(), address },
                     prefix,
                     label: None,
+                    nature: Default::default(),
                 }
             });
             found.collect::<BTreeSet<_>>().into_iter().collect()

@@ -36,10 +36,10 @@ fn manuals_and_schemas_are_of_this_version() {
         assert!(manual.contains(&heading), "lvs-notify(8) lacks {}", command.get_name());
     }
     // The version of both forms is in the name by which they are known.
-    for (schema, id) in [("lvs-notify", "desired-state:1"), ("status", "status:1")] {
+    for (schema, id, version) in [("lvs-notify", "desired-state", 1), ("status", "status", 2)] {
         let text = read(&format!("schema/{schema}.schema.json"));
         let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(parsed["$id"], format!("urn:lvs-notify:{id}"));
-        assert_eq!(parsed["properties"]["version"]["const"], 1);
+        assert_eq!(parsed["$id"], format!("urn:lvs-notify:{id}:{version}"));
+        assert_eq!(parsed["properties"]["version"]["const"], version);
     }
 }

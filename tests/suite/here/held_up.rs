@@ -23,12 +23,12 @@ use crate::support::{Background, Host, LVS_NOTIFY, wait_for};
 /// What holds up a takeover, or a withdrawal, is given up after a second; machines that run tests are slow.
 const HELD_UP: Duration = Duration::from_secs(4);
 pub(crate) const LOCK: &str = "/run/lvs-notify/lock";
-const OTHER: &str = "192.0.2.200";
+pub(super) const OTHER: &str = "192.0.2.200";
 pub(crate) const STATE: &str = "/var/lib/lvs-notify";
 const SYSCTL_D: &str = "/etc/sysctl.d";
 
 /// A director with two instances, VI_1 with [`VIP`] and VI_2 with [`OTHER`], both BACKUP, and its neighbour.
-fn director(extra: &str) -> (Host, Host) {
+pub(super) fn director(extra: &str) -> (Host, Host) {
     let (director, neighbour) = wire("eth0");
     for (instance, vip) in [("VI_1", VIP), ("VI_2", OTHER)] {
         director.desire(instance, &with_vips(vip, extra));
@@ -291,8 +291,11 @@ fn whoever_holds_the_lock_holds_up_nobody() {
                     let took = carried_out(&director, role, instance, &mut runs);
                     assert_eq!(runs[0].wait(), 0, "{role} {instance}: {what}");
                     let text = logged(&log);
-                    let named =
-                        format!("{instance}: going on without the lock {LOCK}: process {},", holder.pid());
+                    let named = format!(
+                        "{instance} {}: going on without the lock {LOCK}: process {},",
+                        role.to_uppercase(),
+                        holder.pid()
+                    );
                     assert!(text.contains(&named), "{role} {instance}: {what}: {text}");
                     took
                 });

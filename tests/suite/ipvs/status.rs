@@ -80,7 +80,7 @@ fn the_first_line_is_the_verdict() {
     let Pair { lb1, lb2, client: _client, _switch } = pair();
     let (exit, text) = status(&lb1, "");
     assert_eq!(exit, 3, "compared with BACKUP, the parameters are missing");
-    assert!(verdict(&text).starts_with("VI_1: no role recorded since boot"), "{text}");
+    assert!(verdict(&text).starts_with("VI_1: no role since boot"), "{text}");
 
     lb2.lvs_ok("backup VI_1");
     let (exit, text) = status(&lb2, "");
@@ -134,6 +134,71 @@ fn the_first_line_is_the_verdict() {
 }
 
 /// Two instances are no strangers to each other, and how packets are wrapped is told.
+/// `status` of VI_1: its exit status and verdict, the metric and JSON with it, none of which says that all is well.
+fn assert_ill(host: &Host, words: &str) {
+    let (exit, text) = status(host, "");
+    assert!([3, 4].contains(&exit) && verdict(&text).contains(words), "{words}");
+    assert!(!verdict(&text).contains("in sync") || verdict(&text).contains("PROBLEM"), "{words}");
+    assert!(status(host, "--prometheus").1.contains("lvs_notify_healthy{instance=\"VI_1\"} 0"), "{words}");
+    let json: Value = serde_json::from_str(&status(host, "--json").1).unwrap();
+    assert_eq!(json["healthy"], false, "{words}");
+}
+
+#[test]
+#[ignore = "needs root and a kernel with IPVS: run tests/run"]
+fn a_takeover_that_failed_and_services_that_refuse_clients_are_told() {
+    let Pair { lb1, lb2: _lb2, client: _client, _switch } = pair();
+    // Nothing to fall back to: what can be made is made.
+    lb1.desire("VI_1", &FILE.replace("scheduler: rr", "scheduler: nosuch"));
+    let ran = lb1.lvs("master VI_1");
+    assert!(ran.status == 1 && ran.stdout.contains("MASTER: FAILED: "), "{}", ran.all());
+    assert_ill(&lb1, "TAKEOVER FAILED: this kernel has no scheduler `nosuch`");
+    lb1.desire(
+        "VI_1",
+        &FILE.replace("scheduler: wlc", "scheduler: nosuch").replace("scheduler: rr", "scheduler: nosuch"),
+    );
+    lb1.lvs("backup VI_1");
+    lb1.lvs("master VI_1");
+    assert_ill(&lb1, "; nobody is served");
+    // The file is put right, and what failed has been made up for.
+    lb1.desire("VI_1", FILE);
+    lb1.lvs_ok("apply VI_1");
+    assert!(verdict(&status(&lb1, "").1).ends_with(", in sync"));
+
+    lb1.ok(&format!("ipvsadm -D -t {VIP}:80"));
+    assert_ill(&lb1, &format!("PROBLEM: tcp {VIP}:80 refuses its clients: there is no such service"));
+    lb1.lvs_ok("apply VI_1");
+    // Drained on purpose, and its clients are refused all the same.
+    lb1.lvs_ok("drain 2001:db8:1::11 VI_1");
+    assert_ill(&lb1, "refuses its clients: it has no real server above weight 0");
+    lb1.lvs_ok("undrain 2001:db8:1::11 VI_1");
+
+    for (settings, words) in [
+        ("scheduler: sh", "sh refuses its clients"),
+        ("scheduler: mh", "mh refuses its clients"),
+        ("scheduler: dh", "dh refuses its clients"),
+        ("scheduler: rr\n    persistence: 5m", "its persistent clients come back to it"),
+    ] {
+        lb1.desire("VI_1", &FILE.replace("scheduler: rr", settings));
+        lb1.lvs_ok("apply VI_1");
+        let told = lb1.lvs_ok("drain 203.0.113.11 VI_1");
+        assert!(told.contains(words) && told.contains("other director"), "{told}");
+        assert_ill(&lb1, &format!("203.0.113.11:80 of tcp {VIP}:80 is drained"));
+        lb1.lvs_ok("undrain --all VI_1");
+    }
+    for settings in [
+        "scheduler: sh\n    scheduler_flags: [sh-fallback]",
+        "scheduler: mh\n    scheduler_flags: [mh-fallback]",
+        "scheduler: rr",
+    ] {
+        lb1.desire("VI_1", &FILE.replace("scheduler: rr", settings));
+        lb1.lvs_ok("apply VI_1");
+        lb1.lvs_ok("drain 203.0.113.11 VI_1");
+        assert!(verdict(&status(&lb1, "").1).ends_with(", in sync"), "{settings}");
+        lb1.lvs_ok("undrain --all VI_1");
+    }
+}
+
 #[test]
 #[ignore = "needs root and a kernel with IPVS: run tests/run"]
 fn services_of_another_instance_are_told_apart_and_tunnels_with_their_kind() {
@@ -289,7 +354,7 @@ fn the_forms_for_programs() {
     lb1.lvs_ok("master VI_1");
     let value: Value = serde_json::from_str(&lb1.lvs_ok("status VI_1 --json")).unwrap();
     for (name, expected) in [
-        ("version", Value::from(1)),
+        ("version", Value::from(2)),
         ("instance", "VI_1".into()),
         ("role", "MASTER".into()),
         ("in_sync", true.into()),

@@ -335,7 +335,7 @@ fn a_backup_that_answers() {
     };
     // As ours was before.
     lab.lb[1].address(&format!("{VIP}/32"), "eth0");
-    problem("`lvs-notify apply` repairs it");
+    problem("`lvs-notify apply VI_1` repairs it");
     lab.lb[1].lvs_ok("apply VI_1");
     assert_eq!(lab.answers(), ["lb1"]);
 

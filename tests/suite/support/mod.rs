@@ -13,6 +13,7 @@ pub mod stage;
 pub mod tables;
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
@@ -30,6 +31,8 @@ pub struct Host {
     pid: u32,
     /// what ends with the value; nothing when somebody else keeps the namespaces
     holder: Option<Child>,
+    /// What shows that keepalived lives
+    vrrp: Option<OwnedFd>,
 }
 
 /// What a command did.
@@ -54,6 +57,14 @@ impl Ran {
     }
 }
 
+/// Of IP protocol 112, as keepalived has them.
+fn vrrp_socket() -> OwnedFd {
+    use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
+    let protocol = 112.try_into().map(Protocol::from_raw).expect("a number");
+    socket_with(AddressFamily::INET, SocketType::RAW, SocketFlags::CLOEXEC, Some(protocol))
+        .expect("a raw socket")
+}
+
 impl Host {
     pub fn new(name: &str) -> Self {
         // keepalived wants /etc/keepalived as it is, but for its own configuration.
@@ -74,12 +85,19 @@ impl Host {
         std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line)
             .expect("the namespace's answer");
         assert_eq!(line, "ready\n", "host {name} could not be made; these tests need root");
-        Self { name: name.to_owned(), pid: holder.id(), holder: Some(holder) }
+        let mut host = Self { name: name.to_owned(), pid: holder.id(), holder: Some(holder), vrrp: None };
+        host.vrrp = Some(host.inside(vrrp_socket).join().expect("the thread"));
+        host
+    }
+
+    /// From now on nobody speaks VRRP here but a keepalived that a test has started.
+    pub fn without_keepalived(&mut self) {
+        self.vrrp = None;
     }
 
     /// The machine whose namespaces this process keeps.
     pub fn of(name: &str, pid: u32) -> Self {
-        Self { name: name.to_owned(), pid, holder: None }
+        Self { name: name.to_owned(), pid, holder: None, vrrp: None }
     }
 
     pub fn name(&self) -> &str {
@@ -143,14 +161,24 @@ impl Host {
         ran.stdout
     }
 
-    /// Runs lvs-notify.
+    /// Runs lvs-notify, and the rehearsal that may follow: while it fills the IPVS table, which all namespaces share, a judge
+    /// could see a service twice.
     pub fn lvs(&self, arguments: &str) -> Ran {
-        self.run(&format!("{LVS_NOTIFY} {arguments}"))
+        let ran = self.run(&format!("{LVS_NOTIFY} {arguments}"));
+        if ["backup", "fault", "apply"].iter().any(|command| arguments.starts_with(command)) {
+            let deadline = Instant::now() + Duration::from_secs(5);
+            while rehearses() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        ran
     }
 
-    /// Runs lvs-notify, which must end with 0.
+    /// The same, which must end with 0.
     pub fn lvs_ok(&self, arguments: &str) -> String {
-        self.ok(&format!("{LVS_NOTIFY} {arguments}"))
+        let ran = self.lvs(arguments);
+        assert_eq!(ran.status, 0, "{}: `lvs-notify {arguments}` failed: {}", self.name, ran.all());
+        ran.stdout
     }
 
     /// Starts a command that goes on in the background; it is killed with the returned value.
@@ -208,6 +236,13 @@ impl Host {
         let nodad = if address.contains(':') { " nodad" } else { "" };
         self.ok(&format!("ip address add {address} dev {interface}{nodad}"));
     }
+}
+
+/// Whether a rehearsal that nobody has asked for goes on, here or on another host.
+fn rehearses() -> bool {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let line = |process: std::fs::DirEntry| std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+    processes.map(line).any(|line| line.starts_with(b"lvs-notify-rehearsal\0"))
 }
 
 /// A director with a client-side and a server-side interface, a client, and a real server behind NAT.

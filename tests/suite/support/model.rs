@@ -46,7 +46,12 @@ pub fn carry_out(observed: &mut Observed, change: &Change) {
         }
         Change::Address { key, old: None, new, label } => {
             let (key, label) = (key.clone(), label.clone());
-            observed.addresses.push(ObservedAddress { key, prefix: new.unwrap(), label });
+            observed.addresses.push(ObservedAddress {
+                key,
+                prefix: new.unwrap(),
+                label,
+                nature: Default::default(),
+            });
         }
         Change::Address { key, old, .. } => {
             let before = observed.addresses.len();
