@@ -78,13 +78,12 @@ pub fn all() -> Vec<Instance> {
 pub fn known() -> Vec<Instance> {
     let others = record::others("");
     let taken = |key: &AddressKey| others.values().any(|other| other.owned.addresses.contains(key));
-    let lost =
-        record::old_names("").filter_map(|name| Some(Instance { path: record::read(&name)?.file, name }));
-    let stands = |instance: &Instance| {
-        record::read(&instance.name)
-            .is_some_and(|record| record.owned.addresses.iter().any(|key| !taken(key)))
-    };
-    all().into_iter().chain(lost.filter(stands)).collect()
+    let lost = record::old_names("").filter_map(|name| {
+        let record = record::read(&name)?;
+        let stands = record.owned.addresses.iter().any(|key| !taken(key));
+        stands.then_some(Instance { path: record.file, name })
+    });
+    all().into_iter().chain(lost).collect()
 }
 
 /// Splits the words of `plan`: a role, an instance, or both.

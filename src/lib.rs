@@ -127,10 +127,13 @@ fn run(cli: Cli, started: Instant) -> Result<Exit> {
             plan(find(name)?, role, json, current.as_deref())
         }
         Command::Rehearse { instance } => rehearsal::run(find(instance.as_deref())?),
-        Command::Status(args) => match (&args.instance, config, instance::known()) {
-            (None, None, several) if several.len() > 1 => status(&several, &args),
-            _ => status(&[find(args.instance.as_deref())?], &args),
-        },
+        Command::Status(args) => {
+            let is_named = args.instance.is_some() || config.is_some();
+            match if is_named { Vec::new() } else { instance::known() } {
+                several if several.len() > 1 => status(&several, &args),
+                _ => status(&[find(args.instance.as_deref())?], &args),
+            }
+        }
         Command::Drain { server, instance, services, period } => {
             let instance = find(instance.as_deref())?;
             let Basis { file, config, .. } = Basis::read(&instance);

@@ -71,6 +71,13 @@ pub struct Interface {
     pub vrf: bool,
 }
 
+impl Interface {
+    /// Whether packets can pass.
+    pub fn works(&self) -> bool {
+        self.up && self.carrier
+    }
+}
+
 /// What becomes of a neighbour's question for an address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -204,18 +204,9 @@ impl<'a> Run<'a> {
                 return Ok(None);
             }
             // A name that is gone leads to its link still, until nothing of ours is there.
-            let on = |name: &String| record.owned.addresses.iter().any(|key| key.interface == *name);
-            record.owned.links = record
-                .owned
-                .links
-                .iter()
-                .filter(|(name, _)| on(name))
-                .map(|(name, index)| (name.clone(), *index))
-                .collect();
-            record
-                .owned
-                .links
-                .extend(observed.interfaces.iter().map(|(name, link)| (name.clone(), link.index)));
+            let Owned { links, addresses, .. } = &mut record.owned;
+            links.retain(|name, _| addresses.iter().any(|key| key.interface == *name));
+            links.extend(observed.interfaces.iter().map(|(name, link)| (name.clone(), link.index)));
             self.record_result(&goal, record);
             drop(lock);
             if goal.desired.drain.is_zero() {

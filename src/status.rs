@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::model::{AddressKey, Claims, Mac, Parameter, RealServer, Role, ServerKey, Service, ServiceKey};
-use crate::observed::{Counters, Fate, Observed, ObservedAddress};
+use crate::observed::{Counters, Fate, Interface, Observed, ObservedAddress};
 use crate::plan::{Change, is_home};
 use crate::preview::Preview;
 use crate::state::record::{LastRun, Rehearsal};
@@ -236,7 +236,7 @@ fn problems(instance: &str, preview: &Preview) -> Vec<Problem> {
     }
     for key in desired.client_side().filter(|_| *role == Role::Backup) {
         let link = observed.interfaces.get(&key.interface);
-        if !link.is_some_and(|link| link.up && link.carrier) {
+        if !link.is_some_and(Interface::works) {
             let what =
                 format!("{} could not be taken over: {} is down or missing", key.address, key.interface);
             add(what, format!("see `ip link show {}`", key.interface));
@@ -277,7 +277,7 @@ fn problems(instance: &str, preview: &Preview) -> Vec<Problem> {
     }
     if let Some((state, daemon)) = &desired.daemon {
         let link = observed.interfaces.get(&daemon.interface);
-        if !link.is_some_and(|link| link.up && link.carrier) {
+        if !link.is_some_and(Interface::works) {
             let what = format!("the sync daemon ({state}) has no working interface: {}", daemon.interface);
             add(what, format!("see `ip link show {}`", daemon.interface));
         }

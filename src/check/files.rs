@@ -130,7 +130,7 @@ fn needs(host: &Host, file: &File, found: &mut Findings) {
         let links = &host.observed.interfaces;
         match links.get(&name) {
             None => found.of(Rule::E49, file, name),
-            Some(link) if !(link.up && link.carrier) => found.of(Rule::W60, file, name),
+            Some(link) if !link.works() => found.of(Rule::W60, file, name),
             Some(link) => {
                 let master = links.values().find(|master| master.index == link.master && !master.vrf);
                 let port = master.map(|master| format!("{name}, a port of {}", master.name));

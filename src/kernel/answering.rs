@@ -23,7 +23,7 @@ pub(super) fn heard(socket: &mut Socket, observed: &Observed, key: &AddressKey) 
     let mut first = links.get(&key.interface)?;
     // A port's packets are its master's (`rx_handler`), but for a VRF's; a macvlan hears what its lower link hears.
     let master = |port: &Interface| links.values().find(|link| link.index == port.master && !link.vrf);
-    while let Some(master) = master(first).filter(|_| first.up && first.carrier) {
+    while let Some(master) = master(first).filter(|_| first.works()) {
         first = master;
     }
     let beside = |link: &&Interface| link.wire == first.wire && *link != first && master(link).is_none();
@@ -45,7 +45,7 @@ fn fate(socket: &mut Socket, observed: &Observed, link: &Interface, address: IpA
     };
     let set = |parameter| value("all", parameter).max(value(name, parameter));
     let vip = match (address, stands) {
-        _ if !(link.up && link.carrier) => return Fate::Deaf,
+        _ if !link.works() => return Fate::Deaf,
         _ if link.noarp => return Fate::Noarp,
         (IpAddr::V4(vip), _) => vip,
         // An address of its VRF is looked for as well, but nobody listens to the multicast group of such a question.

@@ -17,7 +17,7 @@ use nix::sys::stat::{major, minor};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::files::{RUN, open_private, read_own};
-use super::stamp::{Stamp, start_of};
+use super::stamp::Stamp;
 
 /// How long a killed holder may take to be gone.
 const KILL_GRACE: Duration = Duration::from_millis(200);
@@ -127,7 +127,7 @@ fn named(path: &Path) -> Option<Holder> {
     let [stamp, instance, kind] = text.split(' ').collect::<Vec<_>>().try_into().ok()?;
     let stamp: Stamp = stamp.parse().ok()?;
     let holder = Holder { instance: instance.to_owned(), notified: kind == "notified", stamp };
-    (start_of(holder.stamp.pid) == Some(holder.stamp.start)).then_some(holder)
+    holder.stamp.lives().then_some(holder)
 }
 
 /// The processes that hold a lock on a file, by the kernel's list; 0 stands for those of another PID namespace
@@ -161,7 +161,7 @@ fn describe(holder: Option<&Holder>, pids: &[u32], patience: Duration) -> String
 fn kill(stamp: &Stamp) {
     let pid = i32::try_from(stamp.pid).ok().and_then(Pid::from_raw);
     let opened = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-    if let Some(process) = opened.filter(|_| start_of(stamp.pid) == Some(stamp.start)) {
+    if let Some(process) = opened.filter(|_| stamp.lives()) {
         let _ = pidfd_send_signal(process, Signal::KILL);
     }
 }

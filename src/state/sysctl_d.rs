@@ -55,13 +55,13 @@ const DIRECTORIES: [&str; 5] =
 
 /// What is read after the file at boot and sets a parameter to another value: file and line.
 pub fn overruled(instance: &str, desired: &Desired) -> Option<String> {
+    let own = Some(path(instance).file_name()?.to_owned()).filter(|_| desired.persist == Persist::Keep)?;
     let mut files = BTreeMap::new();
     for directory in DIRECTORIES {
         for file in glob::glob(&format!("{directory}/*.conf")).into_iter().flatten().flatten() {
             files.entry(file.file_name().map(ToOwned::to_owned)).or_insert(file);
         }
     }
-    let own = Some(path(instance).file_name()?.to_owned()).filter(|_| desired.persist == Persist::Keep)?;
     let mut later = files.split_off(&Some(own.clone()));
     later.remove(&Some(own));
     // Dots and slashes both separate parts, and each stands for the other within one. A pattern yields to a name (sysctl(8)).
