@@ -9,6 +9,7 @@ use lvs_notify::config::rules::COUNT;
 use lvs_notify::model::{
     DEFAULT_PERSISTENCE, Forward, MAX_SECONDS, Parameter, Protocol, SCHEDULER_FLAGS, Tunnel, service_flag,
 };
+use lvs_notify::report::plan::PlanJson;
 use lvs_notify::status::Status;
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
@@ -21,13 +22,23 @@ use super::ORIGIN;
 pub fn files() -> Vec<(&'static str, String)> {
     let settings = SchemaSettings::draft2020_12().with_transform(RecursiveTransform(tidy));
     let file = settings.clone().for_deserialize().into_generator().into_root_schema_for::<Document>();
-    let status = settings.for_serialize().with_transform(RecursiveTransform(open));
-    let mut status = status.into_generator().into_root_schema_for::<Status>().to_value();
+    let settings = settings.for_serialize().with_transform(RecursiveTransform(open));
+    // One, or a list of several.
+    let mut status = settings.clone().into_generator().into_root_schema_for::<Vec<Status>>().to_value();
+    let root = status.as_object_mut().unwrap();
+    let (list, one) = (root.remove("type").unwrap(), root.remove("items").unwrap());
+    root.insert("anyOf".to_owned(), json!([one, {"type": list, "items": one}]));
     // Its inside is left out.
-    status.pointer_mut("/required").and_then(Value::as_array_mut).unwrap().push("observed".into());
+    status
+        .pointer_mut("/$defs/Status/required")
+        .and_then(Value::as_array_mut)
+        .unwrap()
+        .push("observed".into());
+    let plan = settings.into_generator().into_root_schema_for::<PlanJson>().to_value();
     vec![
         ("schema/lvs-notify.schema.json", text(file.to_value(), file_parts(), file_rules())),
         ("schema/status.schema.json", text(status, status_parts(), Vec::new())),
+        ("schema/plan.schema.json", text(plan, plan_parts(), Vec::new())),
     ]
 }
 
@@ -116,7 +127,7 @@ fn file_parts() -> Vec<Part> {
         ".virtual_services": {"description": "Virtual services", "uniqueItems": true},
         "Vip.address": {"pattern": vip},
         "Vip.label": {"description": "Label on lo; IPv4 only", "pattern": r"^lo(?::\S{0,12})?$", "default": "lo:0"},
-        "Arp.arp_ignore": {"description": "1 hides the VIP on lo", "enum": [0, 1, 2, 3, 8, null], "default": 1},
+        "Arp.arp_ignore": {"description": "1 hides the VIP on lo", "enum": [0, 1, 2, null], "default": 1},
         "Arp.arp_announce": {
             "description": "2 never uses the VIP as ARP source on another link",
             "enum": [0, 1, 2, null],
@@ -155,7 +166,7 @@ fn file_parts() -> Vec<Part> {
         "VirtualService.family": {"enum": (words(["ipv4", "ipv6"])), "default": "ipv4"},
         "VirtualService.protocol": {
             "description": "Protocol; not of a fwmark service",
-            "enum": (words(Protocol::WORDS.map(|(word, _)| word))),
+            "enum": (words(Protocol::WORDS.first_chunk::<3>().unwrap().map(|(word, _)| word))),
             "default": "tcp",
         },
         "VirtualService.scheduler": {
@@ -174,7 +185,7 @@ fn file_parts() -> Vec<Part> {
             "anyOf": [{"type": ["string", "integer", "null"]}, {"$ref": "#/$defs/Persistence"}],
         },
         "VirtualService.one_packet": {"description": "Every packet is scheduled anew; UDP and fwmark"},
-        "VirtualService.forward RealServer.forward": {"enum": (words(Forward::WORDS.map(|(word, _)| word)))},
+        "VirtualService.forward RealServer.forward": {"enum": (words(Forward::DECLARED.map(|(word, _)| word)))},
         "VirtualService.forward": {"default": "nat"},
         "VirtualService.real_servers": {"description": "Real servers", "uniqueItems": true, "items": {"pattern": server}},
         "Persistence.engine": {"enum": (words(["sip"]))},
@@ -352,8 +363,10 @@ fn status_parts() -> Vec<Part> {
         "": {
             "$id": "urn:lvs-notify:status:2",
             "title": "lvs-notify status --json, version 2",
-            "description": "The state of a VRRP instance. Within version 2 fields are added, never renamed or removed: readers must accept unknown ones",
+            "description": "The state of a VRRP instance, or a list of several. Within version 2 fields are added, never renamed or removed: readers must accept unknown ones",
             "$comment": (format!("Made {ORIGIN}")),
+        },
+        "Status": {
             "properties": {
                 "observed": {
                     "description": "The kernel as it was found, for `plan --current` of the same version; its inside is not part of this form",
@@ -361,21 +374,19 @@ fn status_parts() -> Vec<Part> {
                 },
             },
         },
-        ".version": {"description": "Version of this form", "const": 2},
-        ".vips": {"description": "Virtual addresses"},
-        ".sync_daemons": {"description": "Running sync daemons, as STATE on INTERFACE id ID"},
-        ".ipvs": {"description": "IPVS is loaded"},
+        "Status.version": {"description": "Version of this form", "const": 2},
+        "Status.vips": {"description": "Virtual addresses"},
+        "Status.sync_daemons": {"description": "Running sync daemons, as STATE on INTERFACE id ID"},
+        "Status.ipvs": {"description": "IPVS is loaded"},
         "Difference.sign": {"description": "Added, changed or removed", "enum": ["+", "~", "-"]},
         "ParameterValue.wanted": {"description": "What the file sets"},
         "LastRun.command": {"description": "The command word"},
         "LastRun.changes": {"description": "Changes made"},
         "LastRun.failed": {"description": "Changes that failed"},
-        "LastRun.phases": {"description": "Name and milliseconds of each phase"},
         "ServiceKey": {"description": "Identity"},
-        "Protocol": {"description": "IP protocol number: 6 tcp, 17 udp, 132 sctp"},
-        "Service.flags": {"description": "Bits: 1 persistent, 4 one packet, 8, 16 and 32 scheduler flags 1 to 3"},
-        "Service.timeout": {"description": "Persistence in seconds"},
-        "Forward": {"description": "Forwarding method as the kernel numbers it: 0 nat, 1 local, 2 tun, 3 dr, 4 bypass"},
+        "Protocol": {"description": "IP protocol: tcp, udp or sctp; another one as proto-NUMBER"},
+        "Service.flags": {"description": "persistent, one_packet, and flag-1, flag-2 and flag-3 of the scheduler"},
+        "Forward": {"description": "Forwarding method: nat, dr, tun, local or bypass"},
         "RealServer.tunnel": {"description": "How packets are wrapped, with tun"},
         "Tunnel.port": {"description": "UDP port of gue"},
         "Counters.active": {"description": "Established"},
@@ -383,5 +394,19 @@ fn status_parts() -> Vec<Part> {
         "Rates.connections": {"description": "New connections"},
         "Rates.bytes_in": {"description": "Bytes from clients"},
         "Server.drained": {"description": "By hand, with `lvs-notify drain`"},
+    }
+}
+
+fn plan_parts() -> Vec<Part> {
+    parts! {
+        "": {
+            "$id": "urn:lvs-notify:plan:2",
+            "title": "lvs-notify plan --json, version 2",
+            "description": "What would change. Within version 2 fields are added, never renamed or removed: readers must accept unknown ones",
+            "$comment": (format!("Made {ORIGIN}")),
+        },
+        ".version": {"description": "Version of this form", "const": 2},
+        "ChangeJson.sign": {"description": "Added, changed or removed", "enum": ["+", "~", "-"]},
+        "ChangeJson.change": {"description": "The object as it is found (old) and as it is wanted (new)"},
     }
 }

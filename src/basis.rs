@@ -8,17 +8,19 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use anyhow::bail;
+
 use crate::config::Config;
 use crate::config::source::{Invalid, Source};
 use crate::desired::Desired;
 use crate::instance::Instance;
 use crate::kernel;
-use crate::model::{AddressKey, Owned, Role};
+use crate::model::{AddressKey, Owned, Role, ServerKey, ServiceKey};
 use crate::observed::{Observed, Scope};
 use crate::plan::Plan;
 use crate::state::record::{self, Record};
 use crate::state::stamp::seconds_now;
-use crate::state::{drain, last_good};
+use crate::state::{drain, last_good, trial};
 
 #[derive(Clone, Debug)]
 pub struct Basis {
@@ -30,6 +32,8 @@ pub struct Basis {
     /// The meaning came from the compiled copy
     pub compiled: bool,
     pub version: Option<Version>,
+    /// The file is valid, and this kernel refuses it
+    pub refused: bool,
 }
 
 /// What changes with a file's content: its device, number, size, and the time of its last change.
@@ -43,8 +47,17 @@ fn version(path: &Path) -> Option<Version> {
 impl Basis {
     /// Reads the instance's file, or what can stand in for it.
     pub fn read(instance: &Instance) -> Self {
-        let read = |path| -> anyhow::Result<(Source, Config, bool)> {
+        let read = |path: &Path| -> anyhow::Result<(Source, Config, bool)> {
             let source = Source::read(path)?;
+            if path == instance.path
+                && trial::end_of(&instance.name, &source.text).is_some_and(|end| end <= seconds_now())
+            {
+                let again = format!("`lvs-notify apply --confirm 60s {}`", instance.name);
+                bail!(
+                    "{}: nobody has confirmed this edit in time; {again} tries it once more",
+                    path.display()
+                );
+            }
             let kept = last_good::compiled(&instance.name, &source.text);
             let compiled = kept.is_some();
             let config = kept.map_or_else(|| Config::parse(&source), Ok)?;
@@ -53,11 +66,11 @@ impl Basis {
         let version = version(&instance.path);
         match read(&instance.path) {
             Ok((source, config, compiled)) => {
-                Self { file: Ok(source), config: Some(config), compiled, version }
+                Self { file: Ok(source), config: Some(config), compiled, version, refused: false }
             }
             Err(error) => {
                 let config = read(&last_good::path(&instance.name)).ok().map(|(_, config, _)| config);
-                Self { file: Err(format!("{error:#}")), config, compiled: false, version }
+                Self { file: Err(format!("{error:#}")), config, compiled: false, version, refused: false }
             }
         }
     }
@@ -70,6 +83,7 @@ impl Basis {
         let Some(config) = kept.and_then(|kept| Config::parse(&kept).ok()) else { return false };
         (self.file, self.config) =
             (Err(format!("this kernel refuses {}: {why}", instance.path.display())), Some(config));
+        self.refused = true;
         true
     }
 
@@ -151,6 +165,8 @@ impl Goal {
             let wanted = |name: &_| others.values().any(|other| other.owned.parameters.contains(name));
             owned.originals.retain(|name, _| !wanted(name));
         }
+        let (now, left) = (seconds_now(), owned.leaving.iter());
+        desired.overdue.extend(left.filter(|(_, until)| **until <= now).map(|(key, _)| *key));
         let mut scope = Scope::of(&desired, &owned);
         if !desired.active {
             scope.expected.extend(basis.config.iter().flat_map(|config| config.services.keys()));
@@ -177,6 +193,20 @@ impl Goal {
             self.scope.interfaces = Scope::of(&self.desired, &self.owned).interfaces;
         }
         follows
+    }
+
+    /// Real servers that left the file and may stay for a while: until when.
+    pub fn leaving(&self, observed: &Observed) -> BTreeMap<(ServiceKey, ServerKey), u64> {
+        let (table, graceful) = (observed.table(), self.desired.graceful.as_secs());
+        let mut leaving = BTreeMap::new();
+        for (service, wanted) in self.desired.services.iter().filter(|_| graceful > 0) {
+            let found = table.services.get(service).into_iter().flat_map(|found| found.servers.keys());
+            leaving.extend(found.filter(|key| !wanted.servers.contains_key(key)).map(|key| {
+                let latest = seconds_now().saturating_add(graceful);
+                ((*service, *key), self.owned.leaving.get(&(*service, *key)).copied().unwrap_or(latest))
+            }));
+        }
+        leaving
     }
 
     /// What differs from it, but for what another instance of this host has by now.

@@ -73,6 +73,12 @@ pub enum Command {
     /// Reconcile again to the newest notification's role, after an edit of the file or from a timer
     #[command(after_help = "Example: lvs-notify apply VI_1")]
     Apply(ApplyArgs),
+    /// Keep the edit that `apply --confirm` has put on trial
+    #[command(after_help = "Example: lvs-notify apply --confirm 60s VI_1, then: lvs-notify confirm VI_1")]
+    Confirm {
+        /// VRRP instance
+        instance: Option<String>,
+    },
     /// Give a real server no new connections; existing ones live on, until `undrain`
     ///
     /// Survives apply and reboot, and holds on this director only: drain it on the other one, too. Without --service it holds in every service of the file.
@@ -217,6 +223,9 @@ pub struct StatusArgs {
 pub struct ApplyArgs {
     #[command(flatten)]
     pub role: RoleArgs,
+    /// Take the edit back after this time, by itself, unless `lvs-notify confirm` comes before
+    #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with_all = ["all", "dry_run"])]
+    pub confirm: Option<Duration>,
     /// Every instance, one after the other
     #[arg(long, conflicts_with_all = ["instance", "dry_run"])]
     pub all: bool,

@@ -24,6 +24,10 @@ pub struct Desired {
     pub restore: bool,
     pub ipvs_parameters: BTreeMap<Parameter, String>,
     pub services: BTreeMap<ServiceKey, WantedService>,
+    /// How long a real server that left the file stays while it has connections, at weight 0
+    pub graceful: Duration,
+    /// Those whose time is over
+    pub overdue: BTreeSet<(ServiceKey, ServerKey)>,
     pub ownership: Ownership,
     pub timeouts: Timeouts,
     pub daemon: Option<(DaemonState, SyncDaemon)>,
@@ -80,6 +84,7 @@ impl Desired {
         if active || config.keep_services {
             desired.services = config.services.clone();
         }
+        desired.graceful = if active { config.graceful_removal } else { Duration::ZERO };
         let parameters = config.ipvs_parameters.clone().into_iter();
         desired.ipvs_parameters = parameters.map(|(name, value)| (Parameter::Ipvs(name), value)).collect();
         let state = if active { DaemonState::Master } else { DaemonState::Backup };

@@ -31,6 +31,7 @@ pub mod process;
 pub mod reconcile;
 pub mod rehearsal;
 pub mod report;
+mod serial;
 pub mod state;
 pub mod status;
 pub mod text;
@@ -44,17 +45,18 @@ use anyhow::{Context as _, Result, ensure};
 
 use basis::Basis;
 use cli::{ApplyArgs, Cli, Command, RoleArgs, StatusArgs};
-use config::source::Invalid;
+use config::Config;
+use config::source::{Invalid, Source};
 use instance::Instance;
 use kernel::Linux;
 use model::Role;
 use preview::Preview;
 use reconcile::Request;
 use report::{Exit, json, print_raw, print_text};
-use state::drain;
 use state::lock::Claim;
 use state::record::{self, Record};
-use state::stamp::Stamp;
+use state::stamp::{Stamp, seconds_now};
+use state::{drain, last_good, trial};
 use status::Status;
 
 pub fn main() -> ExitCode {
@@ -113,7 +115,20 @@ fn run(cli: Cli, started: Instant) -> Result<Exit> {
             announcer::repeat(&mut Linux::default(), &find(instance.as_deref())?).map(|()| Exit::Done)
         }
         Command::Apply(ApplyArgs { all: true, .. }) => apply_all(config),
+        Command::Apply(ApplyArgs { confirm: Some(period), role: RoleArgs { instance, .. }, .. }) => {
+            try_out(find(instance.as_deref())?, period, started)
+        }
+        Command::Apply(ApplyArgs { role: RoleArgs { instance, .. }, .. })
+            if process::goes_by(trial::NAME) =>
+        {
+            take_back(find(instance.as_deref())?)
+        }
         Command::Apply(ApplyArgs { role, .. }) => take(None, role),
+        Command::Confirm { instance } => {
+            let instance = find(instance.as_deref())?;
+            trial::confirm(&instance.name, &Source::read(&instance.path)?.text)?;
+            carry_out(instance, None, "confirm", started)
+        }
         Command::Notify { kind, name, state, .. } => match state.parse() {
             Ok(role) => carry_out(find(Some(&name))?, Some(role), "notify", started),
             Err(()) => {
@@ -174,7 +189,7 @@ fn carry_out(instance: Instance, role: Option<Role>, command: &str, started: Ins
     let announcer = |instance: &Instance| process::start_again(announcer::NAME, "apply", instance);
     let request = Request { instance, role, command: command.to_owned(), started, announcer };
     let ran = reconcile::run(&mut Linux::default(), &request);
-    let outcome = if role.is_some() { ran.context("FAILED") } else { ran }?;
+    let outcome = ran.context("FAILED")?;
     print_text(&report::outcome(&outcome));
     let instance = &request.instance;
     let waits = matches!(outcome.role, Some(Role::Backup | Role::Fault)) && outcome.superseded.is_none();
@@ -202,6 +217,37 @@ fn apply_all(config: Option<&Path>) -> Result<Exit> {
         worst = worst.max(exit);
     }
     Ok(worst)
+}
+
+/// Applies an edit that is taken back unless it is confirmed in time.
+fn try_out(instance: Instance, period: Duration, started: Instant) -> Result<Exit> {
+    let source = Source::read(&instance.path)?;
+    Config::parse(&source)?;
+    let good = Source::read(&last_good::path(&instance.name)).map(|good| good.text);
+    let good = good.context("there is no last good copy to go back to; apply without --confirm makes one")?;
+    if good == source.text {
+        print_text("nothing to confirm: this file is the last good one already\n");
+    } else if Record::newest(&instance.name, &instance.path).is_some() {
+        trial::begin(&instance.name, &source.text, period)?;
+        // First, lest it be forgotten when what follows cuts off the login.
+        process::start_again_after(period, trial::NAME, "apply", &instance);
+        let (name, seconds) = (&instance.name, period.as_secs());
+        print_text(&format!("the edit is taken back in {seconds} s, unless: lvs-notify confirm {name}\n"));
+    }
+    carry_out(instance, None, "apply", started)
+}
+
+/// Waits for the end of the trial; a run after it finds the edit unconfirmed.
+fn take_back(instance: Instance) -> Result<Exit> {
+    process::block_signals();
+    let end = || trial::end_of(&instance.name, &Source::read(&instance.path).ok()?.text);
+    while end().is_some_and(|end| seconds_now() < end) {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    match end() {
+        Some(_) => carry_out(instance, None, "apply", Instant::now()),
+        None => Ok(Exit::Done),
+    }
 }
 
 /// Every line of the log has the instance and its role: a new one, or that of the newest notification.

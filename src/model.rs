@@ -1,7 +1,8 @@
 //! The field's words as types: roles, VIPs, virtual services, real servers and their settings.
 //!
 //! Owns names, identities (what makes two objects the same one), settings (what may differ between two versions of one
-//! object) and their text form. Leaves ipvsadm's words to `ipvsadm`. Reads nothing, decides nothing, imports nothing local.
+//! object) and their text form. Leaves ipvsadm's words to `ipvsadm`. Reads nothing, decides nothing, imports nothing
+//! local but `serial`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,6 +11,8 @@ use std::str::FromStr;
 
 use serde::de::IntoDeserializer as _;
 use serde::{Deserialize, Serialize};
+
+use crate::serial::{pairs, words};
 
 /// The longest persistence and idle timeout: 31 days, ipvsadm's limit. The kernel counts in jiffies in 32 bits and
 /// overflows silently beyond (`ip_vs_ctl.c`).
@@ -77,28 +80,28 @@ impl Family {
     }
 }
 
-/// IP protocol number of a virtual service. The kernel accepts any number over netlink; files
-/// may name tcp, udp and sctp only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(transparent)]
-pub struct Protocol(pub u16);
+words! {
+    /// IP protocol of a virtual service. The kernel accepts any number over netlink; files may name these only.
+    Protocol(u16): "proto", ["tcp" TCP 6, "udp" UDP 17, "sctp" SCTP 132];
 
-impl Protocol {
-    pub const TCP: Self = Self(6);
-    pub const UDP: Self = Self(17);
-    pub const SCTP: Self = Self(132);
-    pub const WORDS: [(&'static str, Self); 3] =
-        [("tcp", Self::TCP), ("udp", Self::UDP), ("sctp", Self::SCTP)];
+    /// How packets reach a real server (`linux/ip_vs.h`, `IP_VS_CONN_F_FWD_MASK`). Files may name nat, dr and tun; the others
+    /// are seen only in foreign services.
+    Forward(u32): "forward", [
+        /// Masquerading: the director rewrites the destination, replies pass it again.
+        "nat" NAT 0,
+        /// Direct routing: packets go out unchanged to the real server's link address.
+        "dr" DR 3,
+        /// Tunnelling: packets are wrapped and sent to the real server.
+        "tun" TUN 2,
+        "local" LOCAL 1,
+        "bypass" BYPASS 4
+    ];
 }
 
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match Self::WORDS.iter().find(|(_, protocol)| protocol == self) {
-            Some((word, _)) => f.write_str(word),
-            None => write!(f, "proto-{}", self.0),
-        }
-    }
+impl Forward {
+    /// What files may name
+    pub const DECLARED: [(&'static str, Self); 3] =
+        [("nat", Self::NAT), ("dr", Self::DR), ("tun", Self::TUN)];
 }
 
 /// What makes a virtual service that service: the kernel's key (`ip_vs_ctl.c`,
@@ -186,7 +189,10 @@ pub const SCHEDULER_FLAGS: [(&str, Option<&str>, u32); 7] = [
 pub struct Service {
     /// Scheduler name; `none` when the kernel has none bound.
     pub scheduler: String,
+    #[serde(with = "flag_names")]
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub flags: u32,
+    /// Persistence, in seconds
     pub timeout: u32,
     /// Persistence granularity: an IPv4 netmask as a number, or an IPv6 prefix length.
     pub netmask: u32,
@@ -226,18 +232,25 @@ impl Service {
     /// their tables (`ip_vs_sh.c`, `ip_vs_mh.c`, `ip_vs_dh.c`); a persistence template outlives it (`ip_vs_core.c`), unless
     /// `expire_quiescent_template` is set.
     pub fn drain_caveat(&self, expires: bool) -> Option<String> {
-        let (scheduler, fallback) = (&self.scheduler, format!("{}-fallback", self.scheduler));
-        match self.scheduler_flag(&fallback) {
-            Some(bit) if self.flags & bit == 0 => Some(format!(
-                "{scheduler} refuses its clients, and gives them to no other: `scheduler_flags: [{fallback}]` does"
-            )),
-            None if scheduler == "dh" => Some("dh refuses its clients; mh with mh-fallback gives them to others".to_owned()),
-            _ if self.is_persistent() && !expires => Some(
-                "its persistent clients come back to it: `ipvs: {sysctl: {expire_quiescent_template: 1}}` ends that"
-                    .to_owned(),
-            ),
-            _ => None,
+        let scheduler = &self.scheduler;
+        if scheduler == "dh" {
+            Some("dh refuses its clients; mh with mh-fallback gives them to others".to_owned())
+        } else if self.refuses_for_drained() {
+            Some(format!(
+                "{scheduler} refuses its clients, and gives them to no other: `scheduler_flags: [{scheduler}-fallback]` does"
+            ))
+        } else if self.is_persistent() && !expires {
+            let ends = "`ipvs: {sysctl: {expire_quiescent_template: 1}}` ends that";
+            Some(format!("its persistent clients come back to it: {ends}"))
+        } else {
+            None
         }
+    }
+
+    /// Whether clients are refused that the scheduler leads to a real server of weight 0.
+    pub fn refuses_for_drained(&self) -> bool {
+        let fallback = self.scheduler_flag(&format!("{}-fallback", self.scheduler));
+        fallback.map_or(self.scheduler == "dh", |bit| self.flags & bit == 0)
     }
 
     fn known_flags(&self) -> impl Iterator<Item = (&'static str, u32)> {
@@ -262,33 +275,6 @@ impl Service {
             ("engine", self.engine.clone()),
             ("one_packet", (self.flags & service_flag::ONE_PACKET != 0).to_string()),
         ]
-    }
-}
-
-/// How packets reach a real server (`linux/ip_vs.h`, `IP_VS_CONN_F_FWD_MASK`). Files may name
-/// nat, dr and tun; the others are seen only in foreign services.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(transparent)]
-pub struct Forward(pub u32);
-
-impl Forward {
-    /// Masquerading: the director rewrites the destination, replies pass it again.
-    pub const NAT: Self = Self(0);
-    /// Tunnelling: packets are wrapped and sent to the real server.
-    pub const TUN: Self = Self(2);
-    /// Direct routing: packets go out unchanged to the real server's link address.
-    pub const DR: Self = Self(3);
-    pub const WORDS: [(&'static str, Self); 3] = [("nat", Self::NAT), ("dr", Self::DR), ("tun", Self::TUN)];
-}
-
-impl fmt::Display for Forward {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let foreign = [("local", Self(1)), ("bypass", Self(4))];
-        match Self::WORDS.iter().chain(&foreign).find(|(_, forward)| forward == self) {
-            Some((word, _)) => f.write_str(word),
-            None => write!(f, "forward-{}", self.0),
-        }
     }
 }
 
@@ -360,6 +346,7 @@ impl RealServer {
 
 /// IPVS timeouts of idle connections in seconds (`ipvsadm --set`); 0 keeps the kernel's value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Timeouts {
     pub tcp: u32,
     pub tcp_fin: u32,
@@ -381,6 +368,7 @@ impl Timeouts {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum DaemonState {
     Master,
@@ -396,6 +384,7 @@ impl fmt::Display for DaemonState {
 /// An IPVS connection synchronisation daemon. Unset values are the kernel's defaults:
 /// `max_len` from the MTU, group 224.0.0.81, port 8848, ttl 1 (`ip_vs_sync.c`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SyncDaemon {
     pub interface: String,
     /// Sync id, 0 to 255; a backup daemon with 0 accepts every id
@@ -423,6 +412,7 @@ impl SyncDaemon {
 
 /// An address on an interface: what makes it that address, whatever its prefix length.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct AddressKey {
     pub interface: String,
     pub address: IpAddr,
@@ -452,6 +442,7 @@ pub type Claims = BTreeMap<AddressKey, Result<Vec<Mac>, String>>;
 /// A kernel parameter that this tool may set. Typed, because an interface name may hold dots,
 /// which a dotted name could not tell from its own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Parameter {
     /// `net.ipv4.conf.INTERFACE.arp_ignore` (INTERFACE may be `all`)
@@ -533,6 +524,9 @@ pub struct Owned {
     /// Those of them that were there before
     pub found: BTreeSet<AddressKey>,
     pub services: BTreeSet<ServiceKey>,
+    /// Real servers that left the file, and when each goes at the latest, in seconds since 1970
+    #[serde(with = "pairs")]
+    pub leaving: BTreeMap<(ServiceKey, ServerKey), u64>,
     /// ARP parameters that are set for the instance
     pub parameters: BTreeSet<Parameter>,
     /// A sync daemon was declared
@@ -553,26 +547,33 @@ impl Owned {
     }
 }
 
-/// Maps with keys that JSON cannot have as names, written as lists of pairs.
-pub mod pairs {
-    use std::collections::BTreeMap;
-
+/// Flags of a service by ipvsadm's names, which every scheduler has; an unknown one by its number.
+mod flag_names {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    pub fn serialize<S: Serializer>(
-        map: &BTreeMap<impl Serialize, impl Serialize>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(map)
+    use super::{SCHEDULER_FLAGS, service_flag};
+
+    fn known() -> impl Iterator<Item = (&'static str, u32)> {
+        let every = SCHEDULER_FLAGS.into_iter().filter(|(_, owner, _)| owner.is_none());
+        let own = [("persistent", service_flag::PERSISTENT), ("one_packet", service_flag::ONE_PACKET)];
+        own.into_iter().chain(every.map(|(name, _, bit)| (name, bit)))
     }
 
-    pub fn deserialize<'de, K, V, M, D>(deserializer: D) -> Result<M, D::Error>
-    where
-        K: Ord,
-        (K, V): Deserialize<'de>,
-        M: From<BTreeMap<K, V>>,
-        D: Deserializer<'de>,
-    {
-        Ok(BTreeMap::from_iter(Vec::deserialize(deserializer)?).into())
+    pub fn serialize<S: Serializer>(flags: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+        if !serializer.is_human_readable() {
+            return flags.serialize(serializer);
+        }
+        let rest = known().fold(*flags, |rest, (_, bit)| rest & !bit);
+        let names = known().filter(|(_, bit)| flags & bit != 0).map(|(name, _)| name.to_owned());
+        serializer.collect_seq(names.chain((rest != 0).then(|| format!("{rest}"))))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+        if !deserializer.is_human_readable() {
+            return u32::deserialize(deserializer);
+        }
+        let bit = |name: &String| known().find(|(known, _)| known == name).map(|(_, bit)| bit);
+        let names = Vec::<String>::deserialize(deserializer)?;
+        Ok(names.iter().fold(0, |flags, name| flags | bit(name).or(name.parse().ok()).unwrap_or(0)))
     }
 }

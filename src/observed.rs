@@ -12,8 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::desired::Desired;
 use crate::model::{
     AddressKey, DaemonState, Family, Mac, Owned, Ownership, Parameter, ServerKey, Servers, Service,
-    ServiceKey, SyncDaemon, Timeouts, pairs,
+    ServiceKey, SyncDaemon, Timeouts,
 };
+use crate::serial::pairs;
 
 /// What the kernel has: everything that a plan looks at, and nothing that it does not.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

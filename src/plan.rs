@@ -13,13 +13,15 @@ use serde::Serialize;
 use crate::desired::Desired;
 use crate::model::{
     AddressKey, DaemonState, Family, NO_SCHEDULER, Owned, Parameter, RealServer, ServerKey, Servers, Service,
-    ServiceKey, SyncDaemon, Timeouts, pairs,
+    ServiceKey, SyncDaemon, Timeouts,
 };
 use crate::observed::{Counters, Observed, ObservedAddress};
+use crate::serial::objects;
 
 /// One change of the kernel's state: an object as it is found and as it is wanted. What has no `old` comes, what has no
 /// `new` goes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
     Service {
@@ -27,7 +29,8 @@ pub enum Change {
         old: Option<Service>,
         new: Option<Service>,
         /// The real servers that a new service is filled with
-        #[serde(with = "pairs")]
+        #[serde(serialize_with = "objects")]
+        #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<String, RealServer>"))]
         servers: Arc<Servers>,
         /// Open connections to the real servers of a service that goes
         connections: u64,
@@ -37,7 +40,7 @@ pub enum Change {
         key: ServerKey,
         old: Option<RealServer>,
         new: Option<RealServer>,
-        /// Open connections to a real server that goes
+        /// Open connections to a real server that goes, or has left the file
         connections: u64,
     },
     Timeouts {
@@ -68,6 +71,7 @@ pub enum Change {
 
 /// A stage of a role change. Later stages rely on earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// IPVS parameters, services, real servers and timeouts
@@ -233,7 +237,13 @@ fn service_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec
             }
             for (key, old) in found.servers.iter().filter(|(key, _)| !wanted.servers.contains_key(key)) {
                 let connections = found.counters.get(key).map_or(0, Counters::connections);
-                changes.push(Change::Server { service, key: *key, old: Some(*old), new: None, connections });
+                let in_time = !desired.graceful.is_zero() && !desired.overdue.contains(&(service, *key));
+                // Where it would refuse clients, it goes.
+                let stays = in_time && connections > 0 && !wanted.settings.refuses_for_drained();
+                let (old, new) = (Some(*old), stays.then_some(RealServer { weight: 0, ..*old }));
+                if old != new {
+                    changes.push(Change::Server { service, key: *key, old, new, connections });
+                }
             }
         }
         let (old, new) = (found.map(|found| &found.settings), Some(&wanted.settings));
@@ -327,6 +337,11 @@ impl Change {
             Self::Daemon { new: None, .. } | Self::Address { new: None, .. } => '-',
             _ => '~',
         }
+    }
+
+    /// How many objects the kernel is given or loses.
+    pub fn size(&self) -> usize {
+        if let Self::Service { servers, .. } = self { 1 + servers.len() } else { 1 }
     }
 
     pub fn is_ipvs(&self) -> bool {

@@ -17,9 +17,9 @@ use crate::instance::Instance;
 use crate::kernel::{self, Kernel};
 use crate::model::{Owned, Ownership, Parameter, Role, ServiceKey};
 use crate::observed::Observed;
-use crate::plan::Plan;
+use crate::plan::{Change, Plan};
 use crate::state::record::{self, Record};
-use crate::state::sysctl_d;
+use crate::state::{sysctl_d, trial};
 
 pub struct Preview {
     /// The role that the kernel is compared with
@@ -35,6 +35,8 @@ pub struct Preview {
     pub persisted: bool,
     /// What sets them otherwise at the next boot
     pub overruled: Option<String>,
+    /// When the edit of the file is taken back, in seconds since 1970, unless it is confirmed before
+    pub trial: Option<u64>,
     /// Why drained real servers are not known
     pub problem: Option<String>,
     pub basis: Basis,
@@ -79,6 +81,8 @@ impl Preview {
         let keepalived = kernel::speaks_vrrp();
         let persisted = record.is_none() || sysctl_d::is_current(&instance.name, &goal.desired);
         let overruled = sysctl_d::overruled(&instance.name, &goal.desired);
+        let text = basis.file.as_ref().map(|source| &source.text);
+        let trial = text.ok().and_then(|text| trial::end_of(&instance.name, text));
         let desired = goal.desired;
         Ok(Self {
             role,
@@ -89,9 +93,25 @@ impl Preview {
             keepalived,
             persisted,
             overruled,
+            trial,
             problem,
             basis,
             others,
+        })
+    }
+}
+
+impl Preview {
+    /// What differs: a real server that left the file may wait for the next run.
+    pub fn due(&self) -> impl Iterator<Item = &Change> {
+        let leaving = self.record.as_ref().map(|record| &record.owned.leaving);
+        let waits = move |place| {
+            leaving.is_some_and(|leaving| leaving.contains_key(&place))
+                && !self.desired.overdue.contains(&place)
+        };
+        self.plan.changes().filter(move |change| match change {
+            Change::Server { service, key, new: None, .. } => !waits((*service, *key)),
+            _ => true,
         })
     }
 }

@@ -5,6 +5,7 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -72,6 +73,22 @@ pub fn start_again(name: &str, command: &str, instance: &Instance) {
     if let Err(error) = run.arg("--config").arg(&instance.path).args([command, "--", &instance.name]).spawn()
     {
         log::warn!("{name} cannot be started: {error}");
+    }
+}
+
+/// The same at a later time, out of reach of the end of the login that this is typed in: by systemd, where it runs.
+pub fn start_again_after(period: Duration, name: &str, command: &str, instance: &Instance) {
+    let mut timer = Command::new("systemd-run");
+    timer.args(["--quiet", "--collect", "--timer-property=AccuracySec=1s", "--on-active"]);
+    timer.arg(format!("{}s", period.as_secs() + 1)).arg("--");
+    timer.args(std::env::current_exe()).arg("--config").arg(&instance.path).args([
+        command,
+        "--",
+        &instance.name,
+    ]);
+    let runs = Path::new("/run/systemd/system").exists();
+    if !(runs && timer.status().is_ok_and(|status| status.success())) {
+        start_again(name, command, instance);
     }
 }
 

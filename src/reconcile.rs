@@ -18,15 +18,15 @@ use crate::model::{AddressKey, Owned, Role, ServiceKey};
 use crate::observed::{Observed, ObservedAddress, ObservedService, Scope};
 use crate::plan::{Change, Phase, Plan, Step, is_home};
 use crate::state::lock::{Claim, Lock};
-use crate::state::record::{self, LastRun, Record};
+use crate::state::record::{self, Lap, LastRun, Record};
 use crate::state::stamp::{Stamp, seconds_now};
 use crate::state::{last_good, sysctl_d};
 
 /// How long the log waits for a disk.
 const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
-/// A newer notification can stop a long load between two groups of this many changes.
-const GROUP: usize = 256;
+/// A newer notification can stop a long load between two groups of so many services and real servers.
+const GROUP: usize = 512;
 
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -145,7 +145,8 @@ impl<'a> Run<'a> {
         if let Some(role) = request.role {
             outcome.note(stamp.announce(&request.instance.name, role));
         }
-        outcome.run.phases.push(("start".to_owned(), request.started.elapsed().as_secs_f64() * 1000.0));
+        let (phase, milliseconds) = ("start".to_owned(), request.started.elapsed().as_secs_f64() * 1000.0);
+        outcome.run.phases.push(Lap { phase, milliseconds });
         let basis = Basis::read(&request.instance);
         let goes_by = stamp.clone();
         let mut run = Self { kernel, request, stamp, goes_by, basis, record: None, outcome, drained: false };
@@ -198,6 +199,7 @@ impl<'a> Run<'a> {
                 continue;
             }
             self.outcome.refused.extend(lacks);
+            record.owned.leaving = goal.leaving(&observed);
             self.record_intent(&plan, &observed, &goal, &mut record);
             self.lap("preparing");
             if self.carry_out(plan, &goal).and_then(|()| self.verify(&goal)).is_none() {
@@ -271,6 +273,7 @@ impl<'a> Run<'a> {
         let record = Record {
             owned: with_objects(&goal.desired, goal.owned.clone()),
             by: self.stamp.to_string(),
+            trouble: None,
             ..Record::of(&self.request.instance.path, role, seconds_now(), before)
         };
         self.outcome.role = Some(role);
@@ -386,10 +389,12 @@ impl<'a> Run<'a> {
 
     fn apply(&mut self, changes: Vec<Change>) -> Option<()> {
         let told = self.outcome.failures();
-        let mut changes = changes.into_iter();
-        while !changes.as_slice().is_empty() {
+        let mut changes = changes.into_iter().peekable();
+        while changes.peek().is_some() {
             self.go_on()?;
-            let group: Vec<Change> = changes.by_ref().take(GROUP).collect();
+            let mut size = 0;
+            let next = || changes.next_if(|_| size < GROUP).inspect(|next| size += next.size());
+            let group: Vec<Change> = std::iter::from_fn(next).collect();
             let results = self.kernel.apply(&group);
             for (change, result) in group.into_iter().zip(results) {
                 // What is tried once more and fails again is one failure.
@@ -468,7 +473,7 @@ impl<'a> Run<'a> {
     /// that hangs is told, and holds up nobody: the lock is free.
     fn persist(self, Goal { desired, owned, .. }: Goal) -> Outcome {
         let is_good = self.outcome.is_clean() && desired.active;
-        let Self { basis, mut outcome, request, record, .. } = self;
+        let Self { basis, mut outcome, request, record, stamp, .. } = self;
         let name = request.instance.name.clone();
         let (told, writing) = channel();
         let restored = desired.restore && outcome.is_clean();
@@ -502,24 +507,29 @@ impl<'a> Run<'a> {
             }
             Err(why) => outcome.troubles.push(why),
         }
+        if let Some(trouble) = outcome.troubles.first() {
+            outcome.note(record::keep_trouble(&request.instance.name, &stamp.to_string(), trouble));
+        }
         outcome
     }
 
     fn record_result(&mut self, Goal { desired, .. }: &Goal, mut record: Record) {
-        (record.failure, record.unannounced) = (self.outcome.failure(), self.outcome.unannounced.clone());
+        let refused = self.outcome.fallback.clone().filter(|_| self.basis.refused);
+        record.failure = self.outcome.failure().or(refused);
+        record.unannounced.clone_from(&self.outcome.unannounced);
         let run = &mut self.outcome.run;
         (run.at, run.pid) = (seconds_now(), Some(self.stamp.pid));
         run.command.clone_from(&self.request.command);
         record.complete = desired.drain.is_zero();
-        if run.changes + run.failed > 0 || self.request.role.is_some() {
+        if run.changes + run.failed > 0 || self.request.role.is_some() || record.failure.is_some() {
             record.last = Some(run.clone());
         }
         if self.outcome.is_clean() {
             // What was taken away is nobody's concern any more.
             let originals = if desired.restore { BTreeMap::new() } else { record.owned.originals };
-            let Owned { found, links, taken, .. } = record.owned;
+            let Owned { found, links, taken, leaving, .. } = record.owned;
             record.owned =
-                with_objects(desired, Owned { found, originals, links, taken, ..Owned::default() });
+                with_objects(desired, Owned { found, originals, links, taken, leaving, ..Owned::default() });
         }
         self.save(&record);
     }
@@ -548,10 +558,10 @@ impl<'a> Run<'a> {
     fn lap(&mut self, phase: &str) {
         let now = self.milliseconds();
         let phases = &mut self.outcome.run.phases;
-        let took = now - phases.iter().map(|(_, took)| took).sum::<f64>();
-        match phases.iter_mut().find(|(name, _)| name == phase) {
-            Some((_, before)) => *before += took,
-            None => phases.push((phase.to_owned(), took)),
+        let milliseconds = now - phases.iter().map(|lap| lap.milliseconds).sum::<f64>();
+        match phases.iter_mut().find(|lap| lap.phase == phase) {
+            Some(before) => before.milliseconds += milliseconds,
+            None => phases.push(Lap { phase: phase.to_owned(), milliseconds }),
         }
     }
 

@@ -57,7 +57,8 @@ fn rehearse(instance: Instance, by_itself: bool) -> Result<Rehearsal> {
     let failed = outcome.done.iter().filter_map(|(_, error)| Some(error.as_ref()?.to_string()));
     let differs = outcome.remaining.iter().map(|change| format!("still differs: {change}"));
     let refused = outcome.refused.iter().map(ToString::to_string);
-    let problems: Vec<String> = refused.chain(failed).chain(differs).collect();
+    let unannounced = outcome.unannounced.iter().cloned();
+    let problems: Vec<String> = refused.chain(failed).chain(differs).chain(unannounced).collect();
     let edited = basis.version.map_or(0, |(_, [seconds, _])| seconds.unsigned_abs());
     let last = Rehearsal { at: seconds_now(), edited, milliseconds: outcome.run.milliseconds, problems };
     let source = basis.file.map_err(Invalid)?;

@@ -39,6 +39,8 @@ pub struct Status<'a> {
     pub problems: Vec<Problem>,
     /// What is wrong with the desired-state file
     pub file_problem: Option<String>,
+    /// When the edit of the file is taken back, in seconds since 1970, unless it is confirmed before
+    pub confirm_until: Option<u64>,
     /// A takeover now would use the last good copy of the file
     pub last_good: bool,
     /// The file in /etc/sysctl.d is current
@@ -143,12 +145,14 @@ pub struct Server {
     pub drained: bool,
     /// When that ends by itself, in seconds since 1970
     pub drained_until: Option<u64>,
+    /// It left the file, and goes with its connections, at the latest at this time, in seconds since 1970
+    pub leaving_until: Option<u64>,
 }
 
 impl<'a> Status<'a> {
     /// Judges what was found.
     pub fn of(instance: &str, preview: &'a Preview, claims: Option<&Claims>) -> Self {
-        let Preview { role, plan, observed, desired, record, basis, persisted, .. } = preview;
+        let Preview { role, observed, desired, record, basis, persisted, .. } = preview;
         let difference = |change: &Change| Difference { sign: change.sign(), text: change.to_string() };
         let vips = desired.ownership.vips.iter().map(|address| vip(instance, *address, preview, claims));
         let vips: Vec<Vip> = vips.collect();
@@ -164,7 +168,8 @@ impl<'a> Status<'a> {
         let file_problem = basis.problem().map(str::to_owned);
         // Without any file nobody knows what a MASTER should be.
         let is_known = *role != Role::Master || basis.config.is_some();
-        let in_sync = plan.is_empty() && *persisted && is_known;
+        let differences: Vec<Difference> = preview.due().map(difference).collect();
+        let in_sync = differences.is_empty() && *persisted && is_known;
         let problems = problems(instance, preview);
         let vips_are_right = vips.iter().all(|vip| vip.problem.is_none());
         let failure = record.as_ref().and_then(|record| record.failure.clone());
@@ -179,10 +184,11 @@ impl<'a> Status<'a> {
             failure: failure.filter(|_| !in_sync || !vips_are_right),
             problems,
             complete: record.as_ref().is_none_or(|record| record.complete),
+            confirm_until: preview.trial,
             last_good: file_problem.is_some() && basis.config.is_some(),
             file_problem,
             persisted: *persisted,
-            differences: plan.changes().map(difference).collect(),
+            differences,
             vips,
             parameters: desired.parameters.iter().chain(&desired.ipvs_parameters).map(parameter).collect(),
             services,
@@ -197,7 +203,11 @@ impl<'a> Status<'a> {
 
     /// Whether some client may be served: a VIP answers or is reached by routing, and a service stands, if there is any.
     pub fn serves(&self) -> bool {
-        let answers = |vip: &Vip| vip.answers || vip.interface.is_none() && !vip.places.is_empty();
+        let heard = |vip: &Vip| {
+            let mut heard = self.observed.heard.iter().filter(|(asked, _)| asked.address == vip.address);
+            heard.any(|(_, (_, fate))| fate.answers())
+        };
+        let answers = |vip: &Vip| heard(vip) || vip.interface.is_none() && !vip.places.is_empty();
         let serves = |service: &VirtualService| service.difference.is_none();
         self.vips.iter().any(answers) && (self.services.is_empty() || self.services.iter().any(serves))
     }
@@ -222,6 +232,9 @@ fn problems(instance: &str, preview: &Preview) -> Vec<Problem> {
     let mut add = |what: String, remedy: String| found.push(Problem { what, remedy });
     let again = format!("`lvs-notify apply {instance}`");
     let table = observed.table();
+    if let Some(why) = record.as_ref().and_then(|record| record.trouble.as_ref()) {
+        add(format!("the last run left this undone: {why}"), format!("mend that, then {again}"));
+    }
     if let Some(why) = &preview.problem {
         add("a real server that is drained may not be".to_owned(), why.clone());
     }
@@ -414,7 +427,7 @@ fn answer(instance: &str, key: &AddressKey, protocol: &str, preview: &Preview) -
 
 /// Our services and others': all that are wanted or found.
 fn services(preview: &Preview) -> (Vec<VirtualService>, Vec<VirtualService>) {
-    let Preview { plan, desired, observed, record, others, .. } = preview;
+    let Preview { desired, observed, record, others, .. } = preview;
     // Of a service that comes or goes as a whole no real server has a mark of its own.
     let mark = |change: &Change| {
         let place = match change {
@@ -430,7 +443,7 @@ fn services(preview: &Preview) -> (Vec<VirtualService>, Vec<VirtualService>) {
         };
         Some((place, format!("{} {what}", change.sign())))
     };
-    let marks: BTreeMap<_, String> = plan.changes().filter_map(mark).collect();
+    let marks: BTreeMap<_, String> = preview.due().filter_map(mark).collect();
     let owned = record.as_ref().map(|record| record.owned.clone()).unwrap_or_default();
     let ownership = desired.ownership.with_record(&owned);
     let table = &observed.table().services;
@@ -449,6 +462,7 @@ fn services(preview: &Preview) -> (Vec<VirtualService>, Vec<VirtualService>) {
                 counters: found.and_then(|found| found.counters.get(server)).copied().unwrap_or_default(),
                 drained: drained.is_some(),
                 drained_until: drained.copied().flatten(),
+                leaving_until: owned.leaving.get(&(key, *server)).copied(),
             }
         });
         let servers: Vec<Server> = servers.collect();

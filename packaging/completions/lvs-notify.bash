@@ -26,6 +26,9 @@ _lvs__notify() {
             lvs__notify,check)
                 cmd="lvs__notify__subcmd__check"
                 ;;
+            lvs__notify,confirm)
+                cmd="lvs__notify__subcmd__confirm"
+                ;;
             lvs__notify,drain)
                 cmd="lvs__notify__subcmd__drain"
                 ;;
@@ -71,6 +74,9 @@ _lvs__notify() {
             lvs__notify__subcmd__help,check)
                 cmd="lvs__notify__subcmd__help__subcmd__check"
                 ;;
+            lvs__notify__subcmd__help,confirm)
+                cmd="lvs__notify__subcmd__help__subcmd__confirm"
+                ;;
             lvs__notify__subcmd__help,drain)
                 cmd="lvs__notify__subcmd__help__subcmd__drain"
                 ;;
@@ -114,7 +120,7 @@ _lvs__notify() {
 
     case "${cmd}" in
         lvs__notify)
-            opts="-c -h -V --config --help --version master backup fault stop notify apply drain undrain fifo plan rehearse status check import help"
+            opts="-c -h -V --config --help --version master backup fault stop notify apply confirm drain undrain fifo plan rehearse status check import help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -136,12 +142,16 @@ _lvs__notify() {
             return 0
             ;;
         lvs__subcmd__notify__subcmd__apply)
-            opts="-c -h --dry-run --all --config --help"
+            opts="-c -h --dry-run --confirm --all --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --confirm)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -190,6 +200,28 @@ _lvs__notify() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        lvs__subcmd__notify__subcmd__confirm)
+            opts="-c -h --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -280,7 +312,7 @@ _lvs__notify() {
             return 0
             ;;
         lvs__subcmd__notify__subcmd__help)
-            opts="master backup fault stop notify apply drain undrain fifo plan rehearse status check import help"
+            opts="master backup fault stop notify apply confirm drain undrain fifo plan rehearse status check import help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -322,6 +354,20 @@ _lvs__notify() {
             return 0
             ;;
         lvs__subcmd__notify__subcmd__help__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        lvs__subcmd__notify__subcmd__help__subcmd__confirm)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -115,6 +115,8 @@ mappings! {
     Ipvs {
         /// The whole table belongs to this file
         pub exclusive: Option<bool>,
+        /// How long the connections of a real server that left the file may live on
+        pub graceful_removal: Option<String>,
         pub timeouts: Option<Timeouts>,
         #[cfg_attr(feature = "schema", schemars(with = "Option<std::collections::BTreeMap<String, String>>"))]
         pub sysctl: Option<Mapping>,

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Ownership, Servers, Service, ServiceKey, SyncDaemon, Timeouts, pairs};
+use crate::model::{Ownership, Servers, Service, ServiceKey, SyncDaemon, Timeouts};
+use crate::serial::pairs;
 
 /// A valid file: every value is legal and every rule between values holds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -31,6 +32,8 @@ pub struct Config {
     /// How long connections may live on when MASTER is left in a planned switch
     pub drain: Duration,
     pub exclusive: bool,
+    /// How long the connections of a real server that left the file may live on
+    pub graceful_removal: Duration,
     pub timeouts: Timeouts,
     pub ipvs_parameters: BTreeMap<String, String>,
     pub daemon: Option<SyncDaemon>,

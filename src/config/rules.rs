@@ -227,8 +227,8 @@ impl At<'_> {
             return None;
         }
         let (ignore, announce) = (arp.arp_ignore.unwrap_or(1), arp.arp_announce.unwrap_or(2));
-        let hides = "arp_ignore is 0, 1, 2, 3 or 8; 1 hides the VIP on lo";
-        self.key("arp_ignore").must(matches!(ignore, 0..=3 | 8), hides);
+        let hides = "arp_ignore is 0, 1 or 2; 1 hides the VIP on lo; with 3 it is not hidden, and with 8 the MASTER answers nobody";
+        self.key("arp_ignore").must(ignore <= 2, hides);
         let never = "arp_announce is 0, 1 or 2; 2 never uses the VIP as ARP source on another link";
         self.key("arp_announce").must(announce <= 2, never);
         let (persist, restore) = (arp.persist.unwrap_or(true), arp.restore.unwrap_or(false));
@@ -250,6 +250,8 @@ impl At<'_> {
 
     fn ipvs(&self, ipvs: raw::Ipvs, config: &mut Config) {
         config.exclusive = ipvs.exclusive.unwrap_or(false);
+        config.graceful_removal =
+            self.key("graceful_removal").duration(&ipvs.graceful_removal, Duration::ZERO);
         let (at, timeouts) = (self.key("timeouts"), ipvs.timeouts.unwrap_or_default());
         config.timeouts = Timeouts {
             tcp: at.key("tcp").seconds(&timeouts.tcp, 0),
@@ -305,7 +307,7 @@ impl At<'_> {
     fn service(&self, service: &raw::VirtualService, config: &Config) -> (ServiceKey, WantedService) {
         let key = self.service_key(service, config);
         let settings = self.settings(service, key);
-        let forward = self.key("forward").word(&service.forward, Forward::NAT, &Forward::WORDS);
+        let forward = self.key("forward").word(&service.forward, Forward::NAT, &Forward::DECLARED);
         let any_port = matches!(key, ServiceKey::Endpoint { port: 0, address, .. } if address != PLACEHOLDER);
         self.key("address").must(!any_port || settings.is_persistent(), "port 0 stands for every port and needs `persistence`; without it the kernel never schedules a packet");
         let mut servers = Servers::new();
@@ -332,7 +334,7 @@ impl At<'_> {
             let family = self.key("family").word(&service.family, Family::Ipv4, &families);
             return ServiceKey::Fwmark { mark, family };
         }
-        let protocol = self.key("protocol").word(&service.protocol, Protocol::TCP, &Protocol::WORDS);
+        let protocol = self.key("protocol").word(&service.protocol, Protocol::TCP, Protocol::WORDS);
         self.must(address.is_some(), "a service needs `address` (VIP and port) or `fwmark`");
         let endpoint = address.as_ref().map(|text| self.key("address").service_address(text, config));
         let Endpoint { address, port } = endpoint.unwrap_or(NOWHERE);
@@ -407,7 +409,7 @@ impl At<'_> {
     }
 
     fn server(&self, server: &raw::RealServer, forward: Forward) -> RealServer {
-        let forward = self.key("forward").word(&server.forward, forward, &Forward::WORDS);
+        let forward = self.key("forward").word(&server.forward, forward, &Forward::DECLARED);
         let count = |key, value: Option<u32>, default| self.key(key).number(value.unwrap_or(default), COUNT);
         let at = self.key("tunnel");
         at.must(server.tunnel.is_none() || forward == Forward::TUN, "`tunnel` belongs to `forward: tun`");

@@ -247,7 +247,7 @@ fn service(text: &mut String, key: &ServiceKey, WantedService { settings, server
         ("engine", scalar(&settings.engine), "\"\""),
     ];
     // Those that are reached as the first one need not say it.
-    let known = |server: &RealServer| Forward::WORDS.iter().any(|(_, known)| *known == server.forward);
+    let known = |server: &RealServer| Forward::DECLARED.iter().any(|(_, known)| *known == server.forward);
     let forward = servers.values().find(|server| known(server)).map_or(Forward::NAT, |server| server.forward);
     let keys = written([
         first,

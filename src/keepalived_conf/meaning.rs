@@ -258,7 +258,7 @@ pub fn is_method(line: &Statement) -> bool {
 pub fn method(line: &Statement) -> Option<(Forward, Tunnel)> {
     let mut words = line.values();
     let word = words.next()?;
-    let (_, forward) = Forward::WORDS.iter().find(|(known, _)| known.to_ascii_uppercase() == word)?;
+    let (_, forward) = Forward::DECLARED.iter().find(|(known, _)| known.to_ascii_uppercase() == word)?;
     let mut tunnel = Tunnel::default();
     while let Some(word) = words.next() {
         let place = |names: [&str; 3], word: &str| names.iter().position(|known| *known == word);

@@ -102,7 +102,8 @@ fn figures(run: &LastRun) -> String {
 
 /// What its time was spent on, after these words; they add up to it.
 fn phases(run: &LastRun, before: &str) -> String {
-    let phases: Vec<String> = run.phases.iter().map(|(name, ms)| format!("{name} {ms:.1} ms")).collect();
+    let phases: Vec<String> =
+        run.phases.iter().map(|lap| format!("{} {:.1} ms", lap.phase, lap.milliseconds)).collect();
     if phases.is_empty() { String::new() } else { format!("{before}{}", phases.join(", ")) }
 }
 
@@ -131,7 +132,7 @@ fn paint(text: &str) -> String {
             Some("+") => "32",
             Some("~") => "33",
             Some("-") => "1;31",
-            _ if ["OUT OF SYNC", "PROBLEM", "INVALID", "FAILED", "NOT READY"]
+            _ if ["OUT OF SYNC", "PROBLEM", "UNUSABLE", "FAILED", "NOT READY"]
                 .iter()
                 .any(|word| line.contains(word)) =>
             {

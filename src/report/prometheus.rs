@@ -62,8 +62,10 @@ fn samples(status: &Status, mut add: impl FnMut(&'static str, &str, Vec<(String,
     let ready =
         status.rehearsal.iter().map(|last| (String::new(), last.problems.is_empty().into())).collect();
     let phases = status.last_run.iter().flat_map(|run| &run.phases);
-    let phases = phases.map(|(name, took)| (label("phase", name), took / 1000.0)).collect();
+    let phases = phases.map(|lap| (label("phase", &lap.phase), lap.milliseconds / 1000.0)).collect();
 
+    let version = label("version", env!("CARGO_PKG_VERSION"));
+    add("build_info", "The version that tells this", vec![(version, 1.0)]);
     add("role", "1 for the newest notification's VRRP role, 0 for the others", roles.into());
     add("role_failed", "1 when it could not be taken on", one(status.failure.is_some().into()));
     add("problems", "What clients or the other director suffer from", one(status.problems.len() as f64));
@@ -73,7 +75,7 @@ fn samples(status: &Status, mut add: impl FnMut(&'static str, &str, Vec<(String,
     let valid = status.file_problem.is_none();
     add("file_valid", "0 when the desired-state file cannot be used", one(valid.into()));
     add("takeover_ready", "0 when a rehearsed takeover failed; none while MASTER or not rehearsed", ready);
-    add("role_since_seconds", "When the role was taken, in seconds since 1970", since);
+    add("role_since_timestamp_seconds", "When the role was taken, in seconds since 1970", since);
     add("vip_answers", "1 when the VIP answers ARP or neighbour solicitations here", vips(|vip| vip.answers));
     let problems = vips(|vip| vip.problem.is_some());
     add("vip_problem", "1 when something is wrong with where the VIP answers", problems);

@@ -27,6 +27,11 @@ pub fn text(status: &Status) -> String {
     if status.role != Some(Role::Master) {
         text += &format!("\nTakeover: {}\n", readiness(status.rehearsal.as_ref()));
     }
+    if let Some(end) = status.confirm_until {
+        let (left, name) = (end.saturating_sub(seconds_now()), &status.instance);
+        text +=
+            &format!("\nThe edit of the file is taken back in {left} s, unless: lvs-notify confirm {name}\n");
+    }
     if let Some(why) = &status.file_problem {
         let then = if status.last_good { "the last good copy" } else { "nothing: there is no good copy" };
         text += &format!("\nThe desired-state file is not usable; a takeover now would use {then}:\n{why}\n");
@@ -81,8 +86,13 @@ pub fn verdict(status: &Status) -> String {
     if let Some(why) = status.rehearsal.as_ref().and_then(|last| last.problems.first()) {
         text += &format!(", NOT READY: {why}");
     }
-    if status.file_problem.is_some() {
-        text += ", the desired-state file is INVALID";
+    if status.confirm_until.is_some() {
+        text += ", the edit is NOT CONFIRMED";
+    }
+    if let Some(why) = status.file_problem.as_ref().and_then(|why| why.lines().next()) {
+        text += ", the desired-state file is UNUSABLE";
+        let told = status.failure.as_ref().is_some_and(|failure| failure.starts_with(why));
+        text += &if told { String::new() } else { format!(": {why}") };
     }
     let mut problems = status.vips.iter().filter(|vip| vip.problem.is_some()).map(|vip| vip.address);
     text + &match (problems.next(), problems.count()) {
@@ -95,11 +105,16 @@ pub fn verdict(status: &Status) -> String {
 /// Whether a takeover would succeed, by its last rehearsal.
 pub fn readiness(last: Option<&Rehearsal>) -> String {
     let Some(Rehearsal { at, edited, milliseconds, problems }) = last else {
-        return "not rehearsed since the file, lvs-notify or the kernel has changed".to_owned();
+        return "not rehearsed since the file, lvs-notify or the kernel has changed; `lvs-notify rehearse` does it, or says why not".to_owned();
     };
     let after = scaled(at.saturating_sub(*edited), 2, TIMES);
-    let ready = || format!("READY, {milliseconds:.0} ms, rehearsed {after} after the last edit");
-    if problems.is_empty() { ready() } else { format!("NOT READY: {}", problems.join("\n  ")) }
+    let when = format!("rehearsed {after} after the last edit");
+    match problems.is_empty() {
+        true => format!("READY, {milliseconds:.0} ms, {when}"),
+        false => {
+            format!("NOT READY: {}\n  ({when}; `lvs-notify rehearse` tries again)", problems.join("\n  "))
+        }
+    }
 }
 
 const TIMES: [(u64, &str); 4] = [(1, " s"), (60, " min"), (3600, " h"), (86_400, " days")];
@@ -128,6 +143,9 @@ fn differences(status: &Status) -> String {
     }
     // Without a role, `apply` knows not what to make, nor does anybody whether this host is MASTER.
     let heading = match status.role {
+        Some(_) if status.failure.is_some() => {
+            format!("Differences (`lvs-notify apply {instance}` tries again)")
+        }
         Some(_) => format!("Differences (`lvs-notify apply {instance}` repairs them)"),
         None => format!("Differences from a BACKUP, which `lvs-notify backup {instance}` makes of it"),
     };
@@ -219,9 +237,12 @@ fn row(width: usize, forward: usize, server: &Server) -> String {
     let Server { key, settings, difference, counters, .. } = server;
     let Counters { active, inactive, rates, .. } = counters;
     let (sign, mut notes) = mark(difference.as_deref());
-    notes += &match (server.drained, server.drained_until) {
-        (true, Some(until)) => format!("  (drained by hand until {})", utc(until)),
-        (true, None) => "  (drained by hand)".to_owned(),
+    notes += &match (server.leaving_until, server.drained, server.drained_until) {
+        (Some(until), ..) => {
+            format!("  (left the file; goes with its connections, at the latest {})", utc(until))
+        }
+        (_, true, Some(until)) => format!("  (drained by hand until {})", utc(until)),
+        (_, true, None) => "  (drained by hand)".to_owned(),
         _ if settings.weight == 0 && difference.is_none() => "  (drained)".to_owned(),
         _ => String::new(),
     };

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use rustc_hash::FxHasher;
 
 use super::files::{STATE, path_of, read_own, write_own};
+use super::trial;
 use crate::config::Config;
 use crate::config::source::{MAX_BYTES, Source};
 
@@ -32,9 +33,12 @@ pub fn compiled(instance: &str, text: &str) -> Option<Config> {
     unpack(text, &read_own(&path_of(STATE, instance, "compiled"), MAX_COMPILED).ok()?)
 }
 
-/// Keeps a file that was applied without error, and what it means, unless they are kept already: `compiled` says that the
-/// meaning came from there.
+/// Keeps a file that was applied without error, and what it means, unless they are kept already, or it is on trial:
+/// `compiled` says that the meaning came from there.
 pub fn keep(instance: &str, source: &Source, config: &Config, compiled: bool) -> anyhow::Result<()> {
+    if trial::end_of(instance, &source.text).is_some() {
+        return Ok(());
+    }
     let path = path(instance);
     if !Source::read(&path).is_ok_and(|kept| kept.text == source.text) {
         write_own(&path, source.text.as_bytes(), 0o600, true)?;

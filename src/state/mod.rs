@@ -11,6 +11,7 @@
 //! | `/run/lvs-notify/lock` | who reads and changes the kernel now | a boot | [`lock`] | two runs may overlap; reading back repairs it |
 //! | `/var/lib/lvs-notify/INSTANCE.yaml` | the last file that a kernel has accepted | the next one | [`last_good`] | a broken file prevents a takeover |
 //! | `/var/lib/lvs-notify/INSTANCE.compiled` | what that file means | the next one | [`last_good`] | a takeover takes longer |
+//! | `/var/lib/lvs-notify/INSTANCE.trial` | the edit that is to be confirmed, and until when | the next one, `confirm` | it counts as confirmed |
 //! | `/var/lib/lvs-notify/INSTANCE.drains.json` | real servers drained by hand | `undrain`, or their time | [`drain`] | they get connections again |
 //! | `/var/lib/lvs-notify/originals.json` | values found before the first instance changed them | the last one restores them | [`record`] | after a power failure `restore` restores nothing |
 //! | `/etc/sysctl.d/90-lvs-notify-INSTANCE.conf` | the ARP parameters, for the next boot | `persist: false`, `restore` | [`sysctl_d`] | after a boot they are set by the first run only |
@@ -22,5 +23,6 @@ pub mod lock;
 pub mod record;
 pub mod stamp;
 pub mod sysctl_d;
+pub mod trial;
 
 pub use files::STATE;

@@ -38,6 +38,9 @@ pub struct Record {
     /// Why neighbours were not told of the VIPs
     #[serde(default)]
     pub unannounced: Option<String>,
+    /// What else its run could not do, which would outlive it
+    #[serde(default)]
+    pub trouble: Option<String>,
     /// Objects made for the instance
     #[serde(default)]
     pub owned: Owned,
@@ -64,6 +67,7 @@ impl Record {
             by: String::new(),
             failure: same.and_then(|record| record.failure.clone()),
             unannounced: same.and_then(|record| record.unannounced.clone()),
+            trouble: same.and_then(|record| record.trouble.clone()),
             owned: before.map(|record| record.owned.clone()).unwrap_or_default(),
             last: before.and_then(|record| record.last.clone()),
         }
@@ -108,7 +112,14 @@ pub struct LastRun {
     /// Milliseconds until all VIPs had been announced
     pub announced: Option<f64>,
     /// What they were spent on
-    pub phases: Vec<(String, f64)>,
+    pub phases: Vec<Lap>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Lap {
+    pub phase: String,
+    pub milliseconds: f64,
 }
 
 /// Reads the record of an instance; `None` when it is missing, damaged, somebody else's, or of another boot or network
@@ -163,6 +174,12 @@ fn originals_file() -> PathBuf {
 /// Writes the record of an instance. When that fails, the kernel's state is right all the same.
 pub fn save(instance: &str, record: &Record) -> anyhow::Result<()> {
     write_json(&path_of(RUN, instance, "json"), record, false)
+}
+
+/// Notes what became known after the record was written, unless another run has written one since.
+pub fn keep_trouble(instance: &str, by: &str, trouble: &str) -> anyhow::Result<()> {
+    let own = read(instance).filter(|record| record.by == by);
+    own.map_or(Ok(()), |record| save(instance, &Record { trouble: Some(trouble.to_owned()), ..record }))
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

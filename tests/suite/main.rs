@@ -21,6 +21,7 @@ mod anywhere {
 /// What needs root, and no IPVS: in namespaces of any machine.
 mod here {
     pub(crate) mod answering;
+    mod confirm;
     mod faults;
     mod fifo;
     mod golden;

@@ -355,7 +355,7 @@ const ACCEPTED: &[(&str, &str)] = &[
     ("192.0.2.100\n", "{address: 192.0.2.100, label: lo}\n"),
     ("arp: {arp_ignore: 1, arp_announce: 2, persist: true, restore: false}", "arp: off"),
     ("arp: {arp_ignore: 1, arp_announce: 2, persist: true, restore: false}", "arp: {}"),
-    ("arp_ignore: 1", "arp_ignore: 8"),
+    ("arp_ignore: 1", "arp_ignore: 2"),
     ("200ms", "0"),
     ("200ms", "60000ms"),
     ("200ms", "1m"),

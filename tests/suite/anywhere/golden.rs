@@ -79,12 +79,19 @@ impl State {
     fn preview(&self, source: Source) -> Preview {
         let config = Config::parse(&source).unwrap();
         let basis = match self.problem.clone() {
-            None => Basis { file: Ok(source), config: Some(config), compiled: false, version: None },
+            None => Basis {
+                file: Ok(source),
+                config: Some(config),
+                compiled: false,
+                version: None,
+                refused: false,
+            },
             Some(why) => Basis {
                 file: Err(why),
                 config: self.last_good.then_some(config),
                 compiled: false,
                 version: None,
+                refused: false,
             },
         };
         let owned = self.record.as_ref().map(|record| record.owned.clone()).unwrap_or_default();
@@ -100,6 +107,7 @@ impl State {
             persisted: true,
             overruled: None,
             problem: None,
+            trial: None,
             basis,
             others: self.others.iter().cloned().collect(),
         }

@@ -35,11 +35,14 @@ fn manuals_and_schemas_are_of_this_version() {
         let heading = format!("\n.SS {}", command.get_name());
         assert!(manual.contains(&heading), "lvs-notify(8) lacks {}", command.get_name());
     }
-    // The version of both forms is in the name by which they are known.
-    for (schema, id, version) in [("lvs-notify", "desired-state", 1), ("status", "status", 2)] {
+    // The version of each form is in the name by which it is known.
+    for (schema, id, version) in
+        [("lvs-notify", "desired-state", 1), ("status", "status", 2), ("plan", "plan", 2)]
+    {
         let text = read(&format!("schema/{schema}.schema.json"));
         let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(parsed["$id"], format!("urn:lvs-notify:{id}:{version}"));
-        assert_eq!(parsed["properties"]["version"]["const"], version);
+        let place = if schema == "status" { &parsed["$defs"]["Status"] } else { &parsed };
+        assert_eq!(place["properties"]["version"]["const"], version);
     }
 }

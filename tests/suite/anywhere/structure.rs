@@ -145,7 +145,7 @@ fn no_circle_among_files() {
     };
     let circle: Vec<&String> = arrows.keys().filter(|name| reached(name)).collect();
     assert!(circle.is_empty(), "circles among {circle:?}");
-    // The flow has one direction.
+    // The flow has one direction; how values are written down is nobody's step of it.
     for (name, below) in [
         ("model", [].as_slice()),
         ("config", &["model"]),
@@ -153,8 +153,10 @@ fn no_circle_among_files() {
         ("observed", &["desired", "model"]),
         ("plan", &["observed", "desired", "config", "model"]),
     ] {
-        let wrong: Vec<_> =
-            arrows[name].iter().filter(|to| !below.iter().any(|ok| to.starts_with(ok))).collect();
+        let wrong: Vec<_> = arrows[name]
+            .iter()
+            .filter(|to| *to != "serial" && !below.iter().any(|ok| to.starts_with(ok)))
+            .collect();
         assert!(wrong.is_empty(), "{name} names {wrong:?}");
     }
 }

@@ -220,7 +220,7 @@ pub(crate) fn log_of(host: &Host) -> UnixDatagram {
 }
 
 /// What was logged since the last time.
-pub(super) fn logged(log: &UnixDatagram) -> String {
+pub(crate) fn logged(log: &UnixDatagram) -> String {
     let mut text = String::new();
     let mut line = [0; 8192];
     while let Ok(length) = log.recv(&mut line) {

@@ -334,9 +334,9 @@ fn arp_off_and_persist_false_leave_things_alone() {
         assert_eq!(parameters(&director, &["all", "lo", "eth0"]), before, "{role}");
     }
     assert_eq!(director.sh("ls -A /etc/sysctl.d"), "");
-    director.desire("VI_1", &file("eth0", "arp: {arp_ignore: 8, arp_announce: 1, persist: false}"));
+    director.desire("VI_1", &file("eth0", "arp: {arp_ignore: 2, arp_announce: 1, persist: false}"));
     director.lvs_ok("master");
-    assert_eq!(parameters(&director, &["all", "lo", "eth0"]), ["all 8 1", "lo 8 1", "eth0 8 1"]);
+    assert_eq!(parameters(&director, &["all", "lo", "eth0"]), ["all 2 1", "lo 2 1", "eth0 2 1"]);
     assert_eq!(director.sh("ls -A /etc/sysctl.d"), "");
 }
 

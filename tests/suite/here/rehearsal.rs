@@ -49,7 +49,7 @@ fn what_this_kernel_cannot_load_is_not_ready() {
     let first = ran.stdout.lines().next().unwrap();
     assert!(first.starts_with("VI_1: NOT READY: looking for "), "{}", ran.all());
     assert!(why.iter().any(|why| first.contains(why)), "{}", ran.all());
-    assert_eq!(ran.stdout.lines().count(), 2, "what a namespace cannot show is one line: {}", ran.all());
+    assert_eq!(ran.stdout.lines().count(), 3, "when, and what a namespace cannot show: {}", ran.all());
     // Everybody else tells it.
     host.lvs_ok("backup VI_1");
     let (status, text) = takeover(&host);

@@ -191,3 +191,86 @@ fn leaving_lets_connections_end() {
     assert_eq!(lab.weights(), ["1", "1", "1"]);
     exchange(&mut open).expect("the same connection, through it all");
 }
+
+/// The desired-state file of `lab` without the real server of port 80 that `name` stands for, and with these settings of IPVS.
+fn without(lab: &Lab, name: &str, ipvs: &str) {
+    let number = if name == "rs1" { 11 } else { 12 };
+    let file = lab.lb.read("/etc/lvs-notify/VI_1.yaml");
+    let (before, after) = file.split_once("real_servers: [").unwrap();
+    let (list, after) = after.split_once(']').unwrap();
+    let left: Vec<&str> = list.split(", ").filter(|one| *one != format!("203.0.113.{number}:80")).collect();
+    lab.lb.desire("VI_1", &format!("{before}real_servers: [{}]{after}ipvs: {ipvs}\n", left.join(", ")));
+}
+
+#[test]
+#[ignore = "needs root and a kernel with IPVS: run tests/run"]
+fn who_leaves_the_file_goes_with_its_connections() {
+    let lab = lab("");
+    let lb = &lab.lb;
+    let whole = lb.read("/etc/lvs-notify/VI_1.yaml");
+    let mut open = lab.connect(80).unwrap();
+    let leaving = exchange(&mut open).unwrap();
+    let other = if leaving == "rs1" { "rs2" } else { "rs1" };
+
+    without(&lab, &leaving, "{graceful_removal: 10m, timeouts: {tcp_fin: 1s}}");
+    let plan = lb.lvs("plan").stdout;
+    assert!(plan.contains(": weight 1 -> 0  (goes after its 1 connection)\n"), "{plan}");
+    lb.lvs_ok("apply");
+    for again in 0..3 {
+        assert_eq!(exchange(&mut open).expect("an open connection lives on"), leaving);
+        assert_eq!(exchange(&mut lab.connect(80).unwrap()).unwrap(), other, "no new connections");
+        let status = lb.lvs("status");
+        assert_eq!(status.status, 0, "{}", status.all());
+        assert!(
+            status.stdout.contains("(left the file; goes with its connections, at the latest "),
+            "{}",
+            status.all()
+        );
+        assert!(lb.lvs_ok("apply").contains("in sync, no change"), "run {again}");
+        assert_eq!(lb.lvs("plan").status, 0, "nothing is due");
+    }
+    lb.lvs_ok("master");
+    lb.sh("rm /run/lvs-notify/VI_1.json");
+    lb.lvs_ok("apply");
+    assert_eq!(exchange(&mut open).expect("it lives on without the record"), leaving);
+    // Reset, it is gone after ten seconds, and not after the two minutes of TIME_WAIT.
+    rustix::net::sockopt::set_socket_linger(&open, Some(Duration::ZERO)).unwrap();
+    drop(open);
+    let ended = || !lb.lvs("plan").stdout.is_empty() && lb.lvs("plan").status == 3;
+    wait_for("its connections have ended", PATIENCE, ended);
+    assert_eq!(lb.lvs("status").status, 0, "a later run's business is nothing that differs");
+    lb.lvs_ok("apply");
+    assert_eq!(lab.weights(), ["1", "1"], "it is gone");
+
+    // Its time can be over before; and who comes back is there as before.
+    lb.desire("VI_1", &whole);
+    lb.lvs_ok("apply");
+    let mut open = lab.connect(80).unwrap();
+    let leaving = exchange(&mut open).unwrap();
+    without(&lab, &leaving, "{graceful_removal: 2s}");
+    lb.lvs_ok("apply");
+    lb.desire("VI_1", &whole);
+    lb.lvs_ok("apply");
+    assert_eq!(lab.weights(), ["1", "1", "1"], "it came back");
+    without(&lab, &leaving, "{graceful_removal: 2s}");
+    lb.lvs_ok("apply");
+    exchange(&mut open).expect("it has two seconds");
+    std::thread::sleep(Duration::from_millis(2100));
+    let status = lb.lvs("status");
+    assert_eq!(status.status, 3, "nobody has removed it in time: {}", status.all());
+    assert!(lb.lvs("plan").stdout.contains("(drops 1 connection)"));
+    lb.lvs_ok("apply");
+    assert_eq!(lab.weights(), ["1", "1"], "it is gone");
+
+    // Without the key, and where the scheduler would refuse clients, it goes at once.
+    for (scheduler, ipvs) in [("rr", "{}"), ("sh", "{graceful_removal: 10m}")] {
+        lb.desire("VI_1", &whole.replace("scheduler: rr", &format!("scheduler: {scheduler}")));
+        lb.lvs_ok("apply");
+        let leaving = exchange(&mut lab.connect(80).unwrap()).unwrap();
+        without(&lab, &leaving, ipvs);
+        let plan = lb.lvs("plan").stdout;
+        assert!(plan.contains("(drops "), "{scheduler}: {plan}");
+        lb.lvs_ok("apply");
+        assert_eq!(lab.weights(), ["1", "1"], "{scheduler}");
+    }
+}

@@ -53,7 +53,11 @@ fn a_takeover_is_rehearsed_and_nothing_of_it_is_here() {
     assert_eq!(state(&lb), before);
     assert_eq!(lb.read("/var/lib/lvs-notify/VI_1.yaml"), text, "what a kernel has accepted is a good file");
 
-    // As a BACKUP, and after an edit.
+    // As a BACKUP, and after an edit; beside the real one.
+    lb.lvs_ok("master VI_1");
+    let real: serde_json::Value = serde_json::from_str(&lb.lvs("status VI_1 --json").stdout).unwrap();
+    let real = real["last_run"]["milliseconds"].as_f64().unwrap();
+    println!("rehearsed: {}; the takeover itself: {real:.0} ms", ran.stdout.lines().next().unwrap());
     lb.lvs_ok("backup VI_1");
     assert!(takeover(&lb).starts_with("READY, "));
     lb.desire("VI_1", &text.replace("wlc", "rr"));

@@ -7,6 +7,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use crate::here::held_up::{log_of, logged};
+use crate::support::told::assert_told;
 use crate::support::{Host, LVS_NOTIFY, behind_nat, wait_for};
 use serde_json::Value;
 
@@ -129,48 +131,48 @@ fn the_first_line_is_the_verdict() {
     lb1.desire("VI_1", &FILE.replace("rr", "[rr"));
     let (exit, text) = status(&lb1, "");
     assert_eq!(exit, 4);
-    assert!(verdict(&text).contains("INVALID") && text.contains("the last good copy"), "{text}");
+    assert!(verdict(&text).contains("UNUSABLE") && text.contains("the last good copy"), "{text}");
     assert!(text.contains("VI_1.yaml:"), "{text}");
-}
-
-/// Two instances are no strangers to each other, and how packets are wrapped is told.
-/// `status` of VI_1: its exit status and verdict, the metric and JSON with it, none of which says that all is well.
-fn assert_ill(host: &Host, words: &str) {
-    let (exit, text) = status(host, "");
-    assert!([3, 4].contains(&exit) && verdict(&text).contains(words), "{words}");
-    assert!(!verdict(&text).contains("in sync") || verdict(&text).contains("PROBLEM"), "{words}");
-    assert!(status(host, "--prometheus").1.contains("lvs_notify_healthy{instance=\"VI_1\"} 0"), "{words}");
-    let json: Value = serde_json::from_str(&status(host, "--json").1).unwrap();
-    assert_eq!(json["healthy"], false, "{words}");
 }
 
 #[test]
 #[ignore = "needs root and a kernel with IPVS: run tests/run"]
 fn a_takeover_that_failed_and_services_that_refuse_clients_are_told() {
     let Pair { lb1, lb2: _lb2, client: _client, _switch } = pair();
+    let log = log_of(&lb1);
+    let told = |way: &str, words: &str| assert_told(&lb1, way, "MASTER", words, &logged(&log));
     // Nothing to fall back to: what can be made is made.
     lb1.desire("VI_1", &FILE.replace("scheduler: rr", "scheduler: nosuch"));
     let ran = lb1.lvs("master VI_1");
     assert!(ran.status == 1 && ran.stdout.contains("MASTER: FAILED: "), "{}", ran.all());
-    assert_ill(&lb1, "TAKEOVER FAILED: this kernel has no scheduler `nosuch`");
+    told("this kernel lacks a scheduler", "TAKEOVER FAILED: this kernel has no scheduler `nosuch`");
     lb1.desire(
         "VI_1",
         &FILE.replace("scheduler: wlc", "scheduler: nosuch").replace("scheduler: rr", "scheduler: nosuch"),
     );
     lb1.lvs("backup VI_1");
     lb1.lvs("master VI_1");
-    assert_ill(&lb1, "; nobody is served");
+    told("this kernel lacks every scheduler", "; nobody is served");
     // The file is put right, and what failed has been made up for.
     lb1.desire("VI_1", FILE);
     lb1.lvs_ok("apply VI_1");
     assert!(verdict(&status(&lb1, "").1).ends_with(", in sync"));
-
+    // Now there is something to fall back to, which is not what the file says.
+    lb1.desire("VI_1", &FILE.replace("scheduler: rr", "scheduler: nosuch"));
+    assert_eq!(lb1.lvs("apply VI_1").status, 4);
+    told("this kernel refuses the file, and the last good copy serves", "APPLY FAILED: this kernel refuses ");
+    lb1.desire("VI_1", FILE);
+    lb1.lvs_ok("apply VI_1");
+    assert!(verdict(&status(&lb1, "").1).ends_with(", in sync"));
     lb1.ok(&format!("ipvsadm -D -t {VIP}:80"));
-    assert_ill(&lb1, &format!("PROBLEM: tcp {VIP}:80 refuses its clients: there is no such service"));
+    told(
+        "a service is gone",
+        &format!("PROBLEM: tcp {VIP}:80 refuses its clients: there is no such service"),
+    );
     lb1.lvs_ok("apply VI_1");
     // Drained on purpose, and its clients are refused all the same.
     lb1.lvs_ok("drain 2001:db8:1::11 VI_1");
-    assert_ill(&lb1, "refuses its clients: it has no real server above weight 0");
+    told("every real server is drained", "refuses its clients: it has no real server above weight 0");
     lb1.lvs_ok("undrain 2001:db8:1::11 VI_1");
 
     for (settings, words) in [
@@ -181,9 +183,9 @@ fn a_takeover_that_failed_and_services_that_refuse_clients_are_told() {
     ] {
         lb1.desire("VI_1", &FILE.replace("scheduler: rr", settings));
         lb1.lvs_ok("apply VI_1");
-        let told = lb1.lvs_ok("drain 203.0.113.11 VI_1");
-        assert!(told.contains(words) && told.contains("other director"), "{told}");
-        assert_ill(&lb1, &format!("203.0.113.11:80 of tcp {VIP}:80 is drained"));
+        let said = lb1.lvs_ok("drain 203.0.113.11 VI_1");
+        assert!(said.contains(words) && said.contains("other director"), "{said}");
+        told(&format!("a drain: {words}"), &format!("203.0.113.11:80 of tcp {VIP}:80 is drained"));
         lb1.lvs_ok("undrain --all VI_1");
     }
     for settings in [
@@ -199,6 +201,7 @@ fn a_takeover_that_failed_and_services_that_refuse_clients_are_told() {
     }
 }
 
+/// Two instances are no strangers to each other, and how packets are wrapped is told.
 #[test]
 #[ignore = "needs root and a kernel with IPVS: run tests/run"]
 fn services_of_another_instance_are_told_apart_and_tunnels_with_their_kind() {

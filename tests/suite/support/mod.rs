@@ -11,6 +11,7 @@ pub mod network;
 pub mod session;
 pub mod stage;
 pub mod tables;
+pub mod told;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;

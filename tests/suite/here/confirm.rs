@@ -1,0 +1,109 @@
+//! An edit on trial: `apply --confirm`, `confirm`, and what becomes of it when nobody says anything.
+//!
+//! The judge is `ip`: a VIP that the edit adds stands or does not.
+
+use super::netns::{PATIENCE, VIP, file, places, wire};
+use crate::support::{Host, LVS_NOTIFY, wait_for};
+
+const ADDED: &str = "192.0.2.101";
+
+/// A MASTER whose file was applied, and its neighbour; with an edit that nobody has applied.
+fn edited() -> (Host, Host, String) {
+    let (director, neighbour) = wire("eth0");
+    director.desire("VI_1", &file("eth0", ""));
+    director.lvs_ok("master");
+    let edit = file("eth0", "").replace(&format!("[{VIP}, "), &format!("[{VIP}, {ADDED}, "));
+    director.desire("VI_1", &edit);
+    (director, neighbour, edit)
+}
+
+fn stands(director: &Host) -> bool {
+    places(director, VIP).len() == 2 && places(director, ADDED) == ["eth0 32", "lo 32"]
+}
+
+fn is_taken_back(director: &Host) -> bool {
+    places(director, VIP).len() == 2 && places(director, ADDED).is_empty()
+}
+
+#[test]
+#[ignore = "needs root: run tests/run"]
+fn an_edit_is_taken_back_unless_it_is_confirmed() {
+    let (director, _neighbour, edit) = edited();
+    let told = director.lvs_ok("apply --confirm 3s");
+    assert!(told.contains("the edit is taken back in 3 s, unless: lvs-notify confirm VI_1\n"), "{told}");
+    assert!(stands(&director));
+    let status = director.lvs("status");
+    assert_eq!(status.status, 0, "{}", status.all());
+    let (verdict, rest) = status.stdout.split_once('\n').unwrap();
+    assert!(verdict.ends_with(", in sync, the edit is NOT CONFIRMED"), "{verdict}");
+    assert!(rest.contains("The edit of the file is taken back in "), "{rest}");
+    wait_for("the edit is taken back", PATIENCE, || is_taken_back(&director));
+
+    assert_eq!(director.read("/etc/lvs-notify/VI_1.yaml"), edit, "the file is its owner's");
+    for command in ["status", "apply", "master", "plan"] {
+        let ran = director.lvs(command);
+        assert_eq!(ran.status, 4, "{command}: {}", ran.all());
+        assert!(ran.all().contains("nobody has confirmed this edit in time"), "{command}: {}", ran.all());
+        assert!(is_taken_back(&director), "{command}");
+    }
+    let late = director.lvs("confirm");
+    assert_eq!(late.status, 1);
+    assert!(late.all().contains("it is too late: the edit has been taken back"), "{}", late.all());
+
+    director.lvs_ok("apply --confirm 60s");
+    assert!(stands(&director));
+    assert_ne!(director.read("/var/lib/lvs-notify/VI_1.yaml"), edit, "not good yet");
+    director.lvs_ok("confirm");
+    assert_eq!(director.read("/var/lib/lvs-notify/VI_1.yaml"), edit, "good");
+    let status = director.lvs("status");
+    assert_eq!(status.status, 0);
+    assert!(status.stdout.lines().next().unwrap().ends_with(", in sync"), "{}", status.stdout);
+    assert!(director.lvs_ok("apply --confirm 60s").contains("nothing to confirm"));
+    let again = director.lvs("confirm");
+    assert_eq!(again.status, 1);
+    assert!(again.all().contains("there is nothing to confirm"), "{}", again.all());
+}
+
+#[test]
+#[ignore = "needs root: run tests/run"]
+fn the_end_of_a_login_saves_no_edit() {
+    let (director, _neighbour, _) = edited();
+    // A terminal that closes sends SIGHUP.
+    director.sh(&format!("script -qec '{LVS_NOTIFY} apply --confirm 3s VI_1' /dev/null </dev/null"));
+    assert!(stands(&director));
+    wait_for("the edit is taken back", PATIENCE, || is_taken_back(&director));
+}
+
+#[test]
+#[ignore = "needs root: run tests/run"]
+fn a_reboot_saves_no_edit() {
+    let (director, _neighbour, edit) = edited();
+    director.lvs_ok("apply --confirm 1s");
+    wait_for("the edit is taken back", PATIENCE, || is_taken_back(&director));
+    director.sh("rm -r /run/lvs-notify/*; ip address flush to 192.0.2.100/31");
+    assert_eq!(director.lvs("master VI_1").status, 4);
+    assert!(is_taken_back(&director));
+    // Another text is another edit.
+    director.desire("VI_1", &format!("{edit}# and more\n"));
+    director.lvs_ok("apply");
+    assert!(stands(&director));
+}
+
+#[test]
+#[ignore = "needs root: run tests/run"]
+fn without_a_way_back_nothing_is_tried() {
+    let (director, _neighbour, edit) = edited();
+    director.desire("VI_1", &edit.replace("interface: eth0", "interface: [eth0]"));
+    let ran = director.lvs("apply --confirm 60s");
+    assert_eq!(ran.status, 4, "{}", ran.all());
+    director.desire("VI_1", &edit);
+    director.sh("rm /var/lib/lvs-notify/VI_1.yaml");
+    let ran = director.lvs("apply --confirm 60s");
+    assert_eq!(ran.status, 1, "{}", ran.all());
+    assert!(ran.all().contains("there is no last good copy to go back to"), "{}", ran.all());
+    assert!(is_taken_back(&director), "nothing was applied");
+    assert_eq!(director.sh("ls /var/lib/lvs-notify | grep trial || true"), "");
+    director.sh("rm -r /run/lvs-notify/*");
+    let ran = director.lvs("apply --confirm 60s");
+    assert_eq!(ran.status, 1, "without a role: {}", ran.all());
+}
