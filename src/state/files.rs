@@ -3,9 +3,9 @@
 //! Owns opening without following links, refusing what others may write, and replacing in one step. Knows no file by
 //! name. Called by everything in `state`.
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
@@ -29,7 +29,7 @@ pub(super) fn path_of(directory: &str, instance: &str, ending: &str) -> PathBuf 
 
 /// Opens a file that is nobody else's, never through a link.
 fn open_own(path: &Path, options: &mut OpenOptions) -> anyhow::Result<File> {
-    let file = options.mode(0o644).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    let file = options.mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     let shown = path.display().to_string();
     ensure!(metadata.is_file() && metadata.nlink() < 2, "{shown} is not a regular file of its own");
@@ -37,18 +37,11 @@ fn open_own(path: &Path, options: &mut OpenOptions) -> anyhow::Result<File> {
     Ok(file)
 }
 
-/// Opens such a file for reading and writing. It is made when it is not there, and its directory too.
+/// Opens such a file for reading and writing. It is made when it is not there, and its directory too; nobody else can even
+/// read it, and so not lock it.
 pub(super) fn create_own(path: &Path) -> anyhow::Result<File> {
     own_directory(path.parent().unwrap_or(path))?;
     open_own(path, OpenOptions::new().read(true).write(true).create(true))
-}
-
-/// Opens such a file, which nobody else can even read, and so not lock. An older version made it readable.
-pub(super) fn open_private(path: &Path) -> anyhow::Result<File> {
-    own_directory(path.parent().unwrap_or(path))?;
-    let file = open_own(path, OpenOptions::new().read(true).write(true).create(true))?;
-    file.set_permissions(Permissions::from_mode(0o600))?;
-    Ok(file)
 }
 
 /// The content of such a file, or its first bytes when it has more than `most`.

@@ -16,7 +16,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::{major, minor};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-use super::files::{RUN, open_private, read_own};
+use super::files::{RUN, create_own, read_own};
 use super::stamp::Stamp;
 
 /// How long a killed holder may take to be gone.
@@ -79,7 +79,7 @@ impl Claim<'_> {
         let path = &Path::new(RUN).join("lock");
         let mut deadline = Instant::now() + self.patience;
         let mut killed = false;
-        let why = match open_private(path) {
+        let why = match create_own(path) {
             Err(error) => format!("{error:#}"),
             Ok(mut file) => loop {
                 file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {

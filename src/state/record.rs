@@ -17,11 +17,9 @@ use crate::model::{Owned, Parameter, Role};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// The boot and the network namespace that it is of; filled in when it is saved
-    #[serde(default = "here")]
+    /// The boot and the network namespace that it is of
     pub place: String,
     /// The desired-state file
-    #[serde(default)]
     pub file: PathBuf,
     /// The role that was asked for last
     pub role: Role,
@@ -30,28 +28,17 @@ pub struct Record {
     /// The role change was carried out to its end
     pub complete: bool,
     /// The stamp of the run that carries it out
-    #[serde(default)]
     pub by: String,
     /// How it failed
-    #[serde(default)]
     pub failure: Option<String>,
     /// Why neighbours were not told of the VIPs
-    #[serde(default)]
     pub unannounced: Option<String>,
     /// What else its run could not do, which would outlive it
-    #[serde(default)]
     pub trouble: Option<String>,
     /// Objects made for the instance
-    #[serde(default)]
     pub owned: Owned,
     /// The last run that made a change or was asked for a role
-    #[serde(default)]
     pub last: Option<LastRun>,
-}
-
-/// Where this process is; a record that an older version has written names no place.
-pub fn here() -> String {
-    place().to_owned()
 }
 
 impl Record {
@@ -59,7 +46,7 @@ impl Record {
     pub fn of(file: &Path, role: Role, since: u64, before: Option<&Self>) -> Self {
         let same = before.filter(|record| record.role == role);
         Self {
-            place: here(),
+            place: place().to_owned(),
             file: file.to_owned(),
             role,
             since: same.map_or(since, |record| record.since),
@@ -89,9 +76,8 @@ impl Record {
         Some(record)
     }
 
-    /// A record of an older version does not say which file it is of.
     fn is_renamed(&self) -> bool {
-        self.file != Path::new("") && !self.file.exists()
+        !self.file.exists()
     }
 }
 
