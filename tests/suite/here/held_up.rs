@@ -214,6 +214,8 @@ pub(crate) fn log_of(host: &Host) -> UnixDatagram {
     host.sh("mount -t tmpfs -o mode=755 none /dev
          mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9 && mknod -m 666 /dev/full c 1 7
          ln -s /proc/self/fd /dev/fd");
+    // The usual ten lines are fewer than a run tells.
+    let _ = std::fs::write("/proc/sys/net/unix/max_dgram_qlen", "512");
     let log = UnixDatagram::bind(host.path("/dev/log")).unwrap();
     log.set_nonblocking(true).unwrap();
     log
