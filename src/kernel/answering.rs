@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::libc::{RT_SCOPE_HOST, RT_SCOPE_LINK};
 
 use super::link::family_of;
-use super::netlink::{Answer, Attributes, Socket};
+use super::netlink::{Answer, Attributes, Datagram, Socket};
 use super::sysctl;
 use crate::model::AddressKey;
 use crate::observed::{Fate, Interface, Observed, ObservedAddress};
@@ -113,9 +113,9 @@ fn is_in(address: Ipv4Addr, own: &ObservedAddress) -> bool {
 /// The kind and the link of the route between two addresses, for a packet that comes in, or goes out, by a link.
 fn route(socket: &mut Socket, to: Ipv4Addr, from: Ipv4Addr, by: Rta, link: u32) -> Answer<(Rtn, u32)> {
     let asked = [family_of(to.into()).into(), 32, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let found = socket.request(Rtm::Getroute, NlmF::empty(), &asked, |message| {
-        message.put(Rta::Dst, to.octets()).put(Rta::Src, from.octets()).put(by, link.to_ne_bytes());
-    })?;
+    let mut asked = Datagram::of(Rtm::Getroute, NlmF::ACK, &asked);
+    asked.put(Rta::Dst, to.octets()).put(Rta::Src, from.octets());
+    let found = socket.request(asked.put(by, link.to_ne_bytes()))?;
     let kind = found.get(7).copied().unwrap_or_default().into();
     Ok((kind, Attributes::read(found.get(12..).unwrap_or_default())?.or_default(Rta::Oif)?))
 }
@@ -125,5 +125,5 @@ fn proxied(socket: &mut Socket, link: u32, address: IpAddr) -> bool {
     let [i0, i1, i2, i3] = link.to_ne_bytes();
     // NTF_PROXY
     let asked = [family_of(address).into(), 0, 0, 0, i0, i1, i2, i3, 0, 0, 8, 0];
-    socket.request(Rtm::Getneigh, NlmF::empty(), &asked, |to| to.put_ip(Nda::Dst, address)).is_ok()
+    socket.request(Datagram::of(Rtm::Getneigh, NlmF::ACK, &asked).put_ip(Nda::Dst, address)).is_ok()
 }

@@ -3,8 +3,8 @@
 //! Owns what is asked and sent, in which order and batches, and what an answer means for a change. Which services
 //! there should be is decided by `plan`; how they look in a message is in `ipvs_wire`. Called by `kernel`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::process::{Command, Stdio};
 use std::sync::Once;
@@ -15,13 +15,10 @@ use neli::consts::nl::{GenlId, NlmF};
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
-use super::error::{Error, Operation, Result};
+use super::error::{Error, Operation, Result, When as _};
 use super::ipvs_sockopt::Table;
-use super::ipvs_wire::{
-    command, decode_daemon, decode_server, decode_service, decode_timeouts, put_daemon, put_server,
-    put_service, put_timeouts,
-};
-use super::netlink::{Answer, Datagram, Failure, Socket, Writer, generic, generic_attributes};
+use super::ipvs_wire::{command, decode_daemon, decode_server, decode_service, decode_timeouts};
+use super::netlink::{Answer, Datagram, Failure, Socket, generic, generic_attributes};
 use crate::model::{
     Family, NO_SCHEDULER, Ownership, Protocol, RealServer, ServerKey, Service, ServiceKey, service_flag,
 };
@@ -62,14 +59,13 @@ impl Ipvs {
             LOADED.call_once(load_module);
             found = Self::find();
         }
-        found.map_err(|failure| Error::netlink(Operation::FindIpvs, "", &failure))
+        found.when(Operation::FindIpvs, "")
     }
 
     fn find() -> Answer<Self> {
         let mut socket = Socket::new(SockProtocol::NetlinkGeneric);
-        let reply = socket.request(GenlId::Ctrl, NlmF::empty(), &generic(CtrlCmd::Getfamily), |to| {
-            to.put_text(CtrlAttr::FamilyName, "IPVS");
-        })?;
+        let mut asked = Datagram::of(GenlId::Ctrl, NlmF::ACK, &generic(CtrlCmd::Getfamily));
+        let reply = socket.request(asked.put_text(CtrlAttr::FamilyName, "IPVS"))?;
         let family = generic_attributes(&reply)?.need(CtrlAttr::FamilyId)?;
         Ok(Self { socket, family })
     }
@@ -77,21 +73,23 @@ impl Ipvs {
     /// Reads every service, the real servers of those in `whose`, the timeouts and the sync daemons.
     pub(super) fn observe(&mut self, whose: &Ownership, expected: &[ServiceKey]) -> Result<ObservedIpvs> {
         let (mut observed, table) = (ObservedIpvs::default(), Table::open());
-        for (key, settings) in self.services(expected, table.as_ref())? {
-            let asked = whose.owns(&key);
-            let list = match table.as_ref().filter(|_| asked).and_then(|table| table.servers(&key)) {
-                // Of a service that is gone meanwhile this is an empty list, not an error.
-                None if asked => self.servers(&key)?,
-                list => list.unwrap_or_default(),
+        let services = self.services(expected, table.as_ref());
+        for (key, settings) in services.when(Operation::Read, "the virtual services")? {
+            let listed = || table.as_ref().and_then(|table| table.servers(&key));
+            // Of a service that is gone meanwhile netlink has an empty list, not an error.
+            let list = match whose.owns(&key) {
+                true => listed().map_or_else(|| self.servers(&key), Ok)?,
+                false => Vec::new(),
             };
             let pairs = list.into_iter().map(|(server, found, counted)| ((server, found), (server, counted)));
             let (servers, counters) = pairs.unzip();
             observed.services.insert(key, ObservedService { settings, servers, counters });
         }
-        observed.daemons.extend(self.dump(command::GET_DAEMON, "the sync daemons", |_| (), decode_daemon)?);
-        let timeouts = self.request(command::GET_CONFIG, |_| ()).and_then(|reply| decode_timeouts(&reply));
-        let error = |failure| Error::netlink(Operation::Read, "the IPVS timeouts", &failure);
-        observed.timeouts = timeouts.map_err(error)?;
+        let daemons = self.socket.ask(&mut self.message(NlmF::DUMP, command::GET_DAEMON), decode_daemon);
+        observed.daemons.extend(daemons.when(Operation::Read, "the sync daemons")?);
+        let timeouts = self.socket.request(&mut self.message(NlmF::ACK, command::GET_CONFIG));
+        let timeouts = timeouts.and_then(|reply| decode_timeouts(&reply));
+        observed.timeouts = timeouts.when(Operation::Read, "the IPVS timeouts")?;
         Ok(observed)
     }
 
@@ -102,56 +100,47 @@ impl Ipvs {
         &mut self,
         expected: &[ServiceKey],
         table: Option<&Table>,
-    ) -> Result<BTreeMap<ServiceKey, Service>> {
-        const OBJECT: &str = "the virtual services";
-        let list = self.dump(command::GET_SERVICE, OBJECT, |_| (), decode_service)?;
+    ) -> Answer<BTreeMap<ServiceKey, Service>> {
+        let list = self.socket.ask(&mut self.message(NlmF::DUMP, command::GET_SERVICE), decode_service)?;
         let mut services: BTreeMap<_, _> = list.into_iter().collect();
         let v4 = services.keys().filter(|key| key.family() == Family::Ipv4).count();
         let whole = table.and_then(Table::count) == Some(v4);
-        let error = |failure| Error::netlink(Operation::Read, OBJECT, &failure);
         for key in expected.iter().filter(|key| !whole || key.family() == Family::Ipv6) {
             if services.contains_key(key) {
                 continue;
             }
-            match self.request(command::GET_SERVICE, |to| put_service(to, key, None)) {
+            match self.socket.request(self.message(NlmF::ACK, command::GET_SERVICE).put_service(key, None)) {
                 Err(failure) if failure.is(&[Errno::ESRCH]) => {}
-                reply => services.extend(reply.and_then(|reply| decode_service(&reply)).map_err(error)?),
+                reply => services.extend(decode_service(&reply?)?),
             }
         }
         Ok(services)
     }
 
     pub(super) fn servers(&mut self, key: &ServiceKey) -> Result<Vec<(ServerKey, RealServer, Counters)>> {
-        let of_service = |to: &mut Writer| put_service(to, key, None);
-        let decode = |payload: &[u8]| decode_server(payload, key.family());
-        self.dump(command::GET_DEST, format_args!("the real servers of {key}"), of_service, decode)
+        let mut asked = self.message(NlmF::DUMP, command::GET_DEST);
+        let list = self.socket.ask(asked.put_service(key, None), decode_server);
+        list.when(Operation::Read, format_args!("the real servers of {key}"))
     }
 
-    fn dump<T>(
-        &mut self,
-        command: u8,
-        object: impl fmt::Display,
-        fill: impl FnOnce(&mut Writer),
-        decode: impl FnMut(&[u8]) -> Answer<Option<T>>,
-    ) -> Result<Vec<T>> {
-        let list = self.socket.ask(self.family, NlmF::DUMP, &generic(command), fill, decode);
-        list.map_err(|failure| Error::netlink(Operation::Read, object, &failure))
-    }
-
-    fn request(&mut self, command: u8, fill: impl FnOnce(&mut Writer)) -> Answer<Vec<u8>> {
-        self.socket.request(self.family, NlmF::empty(), &generic(command), fill)
+    /// A request that has an answer by these flags: ACK or DUMP.
+    fn message(&self, flags: NlmF, command: u8) -> Datagram {
+        Datagram::of(self.family, flags, &generic(command))
     }
 
     /// Looks for what the services need, and loads the modules for it.
     pub(super) fn prepare(&mut self, needs: &Needs) -> Vec<Error> {
         let mut errors = Vec::new();
         for (scheduler, engine) in needs {
-            match self.request(command::NEW_SERVICE, |to| put_probe(to, scheduler, engine)) {
+            match self
+                .socket
+                .request(self.message(NlmF::ACK, command::NEW_SERVICE).put_probe(scheduler, engine))
+            {
                 // A kernel that takes this prefix has what was asked for; undone at once.
-                Ok(_) => _ = self.request(command::DEL_SERVICE, |to| put_service(to, &PROBE, None)),
+                Ok(_) => _ = self.delete(&PROBE),
                 Err(failure) if failure.is(&[Errno::EINVAL, Errno::EEXIST, Errno::EAFNOSUPPORT]) => {}
                 Err(failure) => {
-                    let error = Error::netlink(Operation::Probe, "", &failure);
+                    let error = Error::of(Operation::Probe, "", failure);
                     errors.push(name_modules(error, scheduler, engine));
                 }
             }
@@ -159,127 +148,112 @@ impl Ipvs {
         errors
     }
 
+    fn delete(&mut self, key: &ServiceKey) -> Answer<Vec<u8>> {
+        self.socket.request(self.message(NlmF::ACK, command::DEL_SERVICE).put_service(key, None))
+    }
+
     /// Carries out changes of IPVS, in order. Any other change is passed over as done.
     pub(super) fn apply(&mut self, changes: &[Change]) -> Vec<Result<()>> {
         let mut failed = vec![Vec::new(); changes.len()];
-        let of = |(place, change)| requests(change).into_iter().map(move |request| (place, request));
-        let sent = changes.iter().enumerate().flat_map(of);
-        let encode = |(_, request): &(usize, Request<'_>), to: &mut Datagram| request.encode(to, self.family);
-        self.socket.batch(sent, encode, |(place, request), failure| {
-            if let Some(failed) = failed.get_mut(place).filter(|_| !request.is_done(&failure)) {
-                failed.push((request, failure));
+        let of = |(place, change)| parts(change).into_iter().map(move |part| (place, part));
+        let sent = changes.iter().enumerate().filter(|(_, change)| change.is_ipvs()).flat_map(of);
+        let encode = |(_, part): &(usize, Cow<'_, _>), to: &mut Datagram| to.push_change(self.family, part);
+        self.socket.batch(sent, encode, |(place, part), failure| {
+            if let Some(failed) = failed.get_mut(place).filter(|_| !is_done(&part, &failure)) {
+                failed.push((part, failure));
             }
         });
-        let result = |failed: &Vec<_>| {
-            let Some((mut error, useless)) = change_error(failed) else { return Ok(()) };
-            let mut away = |key| self.request(command::DEL_SERVICE, |to| put_service(to, key, None));
+        let result = |(change, failed): (_, Vec<_>)| {
+            let Some((mut error, useless)) = change_error(change, &failed) else { return Ok(()) };
             // It would refuse every connection.
-            if useless.is_some_and(|key| away(key).is_ok()) {
+            if useless.is_some_and(|key| self.delete(key).is_ok()) {
                 error.detail += "; the service was taken away again";
             }
             Err(error)
         };
-        failed.iter().map(result).collect()
+        changes.iter().zip(failed).map(result).collect()
     }
 }
 
-/// One message of a change.
-#[derive(Clone, Copy, Debug)]
-struct Request<'a> {
-    command: u8,
-    operation: Operation,
-    change: &'a Change,
-    /// The real server of a new service that it is about
-    server: Option<(&'a ServerKey, &'a RealServer)>,
+/// The changes of one message each that carry out a change, in their order.
+fn parts(change: &Change) -> Vec<Cow<'_, Change>> {
+    let &Change::Service { key, old: None, new: Some(ref new), ref servers, .. } = change else {
+        return vec![Cow::Borrowed(change)];
+    };
+    // First without a scheduler, which then builds its tables once: for mh a factor of forty, and no client meets half
+    // a service. SET_SERVICE from `none` waits for no RCU grace period (ip_vs_ctl.c, ip_vs_edit_service). It replaces
+    // everything, so everything is in it.
+    let empty = Service { scheduler: NO_SCHEDULER.to_owned(), ..new.clone() };
+    let service = |old, new| Change::Service { key, old, new, servers: servers.clone(), connections: 0 };
+    // The kernel puts each at the head of its list (ip_vs_ctl.c, ip_vs_add_dest), and sh and mh go by
+    // the list's order: descending here is ascending there, on every director.
+    let add =
+        |(&to, &new)| Change::Server { service: key, key: to, old: None, new: Some(new), connections: 0 };
+    let list = [service(None, Some(empty.clone()))].into_iter().chain(servers.iter().rev().map(add));
+    list.chain([service(Some(empty), Some(new.clone()))]).map(Cow::Owned).collect()
 }
 
-/// The messages that carry out a change, in their order.
-fn requests(change: &Change) -> Vec<Request<'_>> {
+/// The command that a change of one message is to IPVS, and what it is called.
+fn command_of(change: &Change) -> (u8, Operation) {
     use Operation as Op;
-    use command::{DEL_DAEMON, DEL_DEST, DEL_SERVICE, NEW_DAEMON, NEW_DEST, NEW_SERVICE, SET_CONFIG};
-    use command::{SET_DEST, SET_SERVICE};
-    let request = |command, operation| Request { command, operation, change, server: None };
-    vec![match change {
-        // First without a scheduler, which then builds its tables once: for mh a factor of forty, and no client meets half
-        // a service. SET_SERVICE from `none` waits for no RCU grace period (ip_vs_ctl.c, ip_vs_edit_service). It replaces
-        // everything, so everything is in it.
-        Change::Service { old: None, new: Some(_), servers, .. } => {
-            // The kernel puts each at the head of its list (ip_vs_ctl.c, ip_vs_add_dest), and sh and mh go by
-            // the list's order: descending here is ascending there, on every director.
-            let add = |server| Request { server: Some(server), ..request(NEW_DEST, Op::AddServer) };
-            let list = [request(NEW_SERVICE, Op::AddService)].into_iter();
-            let list = list.chain(servers.iter().rev().map(add));
-            return list.chain([request(SET_SERVICE, Op::AddService)]).collect();
-        }
-        Change::Service { new: Some(_), .. } => request(SET_SERVICE, Op::SetService),
-        Change::Service { .. } => request(DEL_SERVICE, Op::DeleteService),
-        Change::Server { old: None, .. } => request(NEW_DEST, Op::AddServer),
-        Change::Server { new: Some(_), .. } => request(SET_DEST, Op::SetServer),
-        Change::Server { .. } => request(DEL_DEST, Op::DeleteServer),
-        Change::Timeouts { .. } => request(SET_CONFIG, Op::SetTimeouts),
-        Change::Daemon { new: Some(_), .. } => request(NEW_DAEMON, Op::StartDaemon),
-        Change::Daemon { .. } => request(DEL_DAEMON, Op::StopDaemon),
-        Change::Parameter { .. } | Change::Address { .. } => return Vec::new(),
-    }]
-}
-
-impl Request<'_> {
-    fn encode(&self, datagram: &mut Datagram, family: u16) {
-        datagram.generic(family, self.command, |to| match (self.change, self.server) {
-            (Change::Service { key, .. }, Some((server, new))) => put_server(to, key, server, Some(new)),
-            (Change::Service { key, new, .. }, None) => {
-                let empty = (self.command == command::NEW_SERVICE).then_some(NO_SCHEDULER);
-                put_service(to, key, new.as_ref().map(|new| (new, empty.unwrap_or(&new.scheduler))));
-            }
-            (Change::Server { service, key, new, .. }, _) => put_server(to, service, key, new.as_ref()),
-            (Change::Timeouts { new, .. }, _) => put_timeouts(to, *new),
-            (Change::Daemon { state, new, .. }, _) => put_daemon(to, *state, new.as_ref()),
-            (Change::Parameter { .. } | Change::Address { .. }, _) => {}
-        });
-    }
-
-    /// What it is about, for its error.
-    fn object(&self) -> String {
-        match (self.change, self.server) {
-            (Change::Service { key, .. }, Some((server, _))) => format!("{server} of {key}"),
-            (Change::Service { key, .. }, None) => key.to_string(),
-            (Change::Server { service, key, .. }, _) => format!("{key} of {service}"),
-            (Change::Daemon { state, old, new }, _) => {
-                let interface = new.as_ref().or(old.as_ref()).map(|daemon| &*daemon.interface);
-                format!("{state} on {}", interface.unwrap_or_default())
-            }
-            _ => String::new(),
-        }
-    }
-
-    /// Whether the kernel's refusal says that what was wanted is so already. What is there although no dump has shown it
-    /// has its settings compared when it is read back.
-    fn is_done(&self, failure: &Failure) -> bool {
-        use Operation::{AddServer, DeleteServer, DeleteService, StopDaemon};
-        match self.operation {
-            DeleteServer | DeleteService | StopDaemon => failure.is(&[Errno::ENOENT, Errno::ESRCH]),
-            AddServer => failure.is(&[Errno::EEXIST]),
-            _ => false,
-        }
+    match change {
+        Change::Service { old: None, .. } => (command::NEW_SERVICE, Op::AddService),
+        Change::Service { new: Some(_), .. } => (command::SET_SERVICE, Op::SetService),
+        Change::Service { .. } => (command::DEL_SERVICE, Op::DeleteService),
+        Change::Server { old: None, .. } => (command::NEW_DEST, Op::AddServer),
+        Change::Server { new: Some(_), .. } => (command::SET_DEST, Op::SetServer),
+        Change::Server { .. } => (command::DEL_DEST, Op::DeleteServer),
+        Change::Timeouts { .. } => (command::SET_CONFIG, Op::SetTimeouts),
+        Change::Daemon { new: Some(_), .. } => (command::NEW_DAEMON, Op::StartDaemon),
+        Change::Daemon { .. } => (command::DEL_DAEMON, Op::StopDaemon),
+        // Others never come here.
+        Change::Parameter { .. } | Change::Address { .. } => (command::GET_CONFIG, Op::Read),
     }
 }
 
-/// The error of a change, from its messages that failed, if that is one: a service may be there already; and the service that is of no use, since the kernel refused it
-/// its scheduler after we had made it.
-fn change_error<'a>(failed: &[(Request<'a>, Failure)]) -> Option<(Error, Option<&'a ServiceKey>)> {
+/// What a change is about, for its error.
+fn object(change: &Change) -> String {
+    match change {
+        Change::Service { key, .. } => key.to_string(),
+        Change::Server { service, key, .. } => format!("{key} of {service}"),
+        Change::Daemon { state, old, new } => {
+            let interface = new.as_ref().or(old.as_ref()).map(|daemon| &*daemon.interface);
+            format!("{state} on {}", interface.unwrap_or_default())
+        }
+        _ => String::new(),
+    }
+}
+
+/// Whether the kernel's refusal says that what was wanted is so already. What is there although no dump has shown it
+/// has its settings compared when it is read back.
+fn is_done(change: &Change, failure: &Failure) -> bool {
+    match change.sign() {
+        '-' => failure.is(&[Errno::ENOENT, Errno::ESRCH]),
+        '+' => matches!(change, Change::Server { .. }) && failure.is(&[Errno::EEXIST]),
+        _ => false,
+    }
+}
+
+/// The error of a change, from its parts that failed, if that is one: a service may be there already; and the service
+/// that is of no use, since the kernel refused it its scheduler after we had made it.
+fn change_error<'a>(
+    change: &'a Change,
+    failed: &[(Cow<'_, Change>, Failure)],
+) -> Option<(Error, Option<&'a ServiceKey>)> {
+    let is_new = |part: &Change| matches!(part, Change::Service { old: None, .. });
     // One that was there already is somebody else's to take away again.
-    let is_new = |(request, _): &(Request<'_>, _)| request.command == command::NEW_SERVICE;
-    let existed = failed.first().is_some_and(|first| is_new(first) && first.1.is(&[Errno::EEXIST]));
+    let existed = failed.first().is_some_and(|(part, why)| is_new(part) && why.is(&[Errno::EEXIST]));
     let failed = failed.get(usize::from(existed)..).unwrap_or_default();
     let first = failed.first()?;
     // Why nothing works matters more than which server failed first.
-    let created = !existed && !is_new(first);
-    let unscheduled = failed.iter().find(|(request, _)| {
-        created && (request.command, request.operation) == (command::SET_SERVICE, Operation::AddService)
-    });
-    let (request, failure) = unscheduled.unwrap_or(first);
-    let error = Error::netlink(request.operation, request.object(), failure);
-    let (Change::Service { key, new: Some(new), .. }, None) = (request.change, request.server) else {
+    let created = is_new(change) && !existed && !is_new(&first.0);
+    let is_service = |part: &Change| matches!(part, Change::Service { .. });
+    let unscheduled = failed.iter().find(|(part, _)| created && is_service(part));
+    let (part, failure) = unscheduled.unwrap_or(first);
+    // That a new service gets its scheduler is adding it.
+    let told = if is_service(part) { change } else { part };
+    let error = Error::of(command_of(told).1, object(told), failure.clone());
+    let (Change::Service { key, new: Some(new), .. }, true) = (change, is_service(part)) else {
         return Some((error, None));
     };
     let useless = unscheduled.is_some() && matches!(failure, Failure::Refused { .. });
@@ -310,16 +284,30 @@ const PROBE: ServiceKey = ServiceKey::Endpoint {
     protocol: Protocol::TCP,
 };
 
-/// The attributes of a NEW_SERVICE that never makes a service, but finds out whether a scheduler or an engine exists.
-///
-/// `ip_vs_add_service` (`ip_vs_ctl.c`) looks for the scheduler first, loading its module, then for the engine, and says
-/// ENOENT when one is missing; only then does it look at the IPv6 prefix length, of which 0 is EINVAL. Without IPv6 in
-/// IPVS the address family is refused before all that (`ip_vs_genl_parse_service`, EAFNOSUPPORT): then the best is
-/// assumed, since the batch would tell.
-fn put_probe(to: &mut Writer, scheduler: &str, engine: &str) {
-    let (scheduler, engine) = (scheduler.to_owned(), engine.to_owned());
-    let settings = Service { scheduler, flags: service_flag::PERSISTENT, timeout: 1, netmask: 0, engine };
-    put_service(to, &PROBE, Some((&settings, &settings.scheduler)));
+impl Datagram {
+    /// Appends a change of one message.
+    fn push_change(&mut self, family: u16, change: &Change) {
+        self.push(family, NlmF::empty(), &generic(command_of(change).0));
+        match change {
+            Change::Service { key, new, .. } => _ = self.put_service(key, new.as_ref()),
+            Change::Server { service, key, new, .. } => self.put_server(service, key, new.as_ref()),
+            Change::Timeouts { new, .. } => self.put_timeouts(*new),
+            Change::Daemon { state, new, .. } => self.put_daemon(*state, new.as_ref()),
+            Change::Parameter { .. } | Change::Address { .. } => {}
+        }
+    }
+
+    /// The attributes of a NEW_SERVICE that never makes a service, but finds out whether a scheduler or an engine exists.
+    ///
+    /// `ip_vs_add_service` (`ip_vs_ctl.c`) looks for the scheduler first, loading its module, then for the engine, and says
+    /// ENOENT when one is missing; only then does it look at the IPv6 prefix length, of which 0 is EINVAL. Without IPv6 in
+    /// IPVS the address family is refused before all that (`ip_vs_genl_parse_service`, EAFNOSUPPORT): then the best is
+    /// assumed, since the batch would tell.
+    fn put_probe(&mut self, scheduler: &str, engine: &str) -> &mut Self {
+        let (scheduler, engine) = (scheduler.to_owned(), engine.to_owned());
+        let settings = Service { scheduler, flags: service_flag::PERSISTENT, timeout: 1, netmask: 0, engine };
+        self.put_service(&PROBE, Some(&settings))
+    }
 }
 
 #[cfg(test)]
@@ -370,16 +358,17 @@ mod tests {
     fn a_new_service_gets_its_servers_last_first_and_its_scheduler_at_the_end() {
         let change = new_service();
         let mut datagram = Datagram::default();
-        requests(&change).iter().for_each(|request| request.encode(&mut datagram, 30));
+        parts(&change).iter().for_each(|part| datagram.push_change(30, part));
+        datagram.finish();
         let payloads: Vec<&[u8]> = datagram.payloads().collect();
         assert_eq!(payloads.len(), 5);
-        let commands: Vec<u8> = requests(&change).iter().map(|request| request.command).collect();
+        let commands: Vec<u8> = parts(&change).iter().map(|part| command_of(part).0).collect();
         let new_dest = command::NEW_DEST;
         assert_eq!(commands, [command::NEW_SERVICE, new_dest, new_dest, new_dest, command::SET_SERVICE]);
         let scheduler = |index: usize| decode_service(payloads[index]).unwrap().unwrap().1.scheduler;
         assert_eq!((scheduler(0).as_str(), scheduler(4).as_str()), ("none", "rr"));
         for (index, last) in [(1, 13), (2, 12), (3, 11)] {
-            let (key, settings, _) = decode_server(payloads[index], Family::Ipv4).unwrap().unwrap();
+            let (key, settings, _) = decode_server(payloads[index]).unwrap().unwrap();
             assert_eq!((key, settings), (server(last), nat()));
         }
     }
@@ -402,7 +391,7 @@ mod tests {
             (Change::Daemon { state, old: None, new: Some(daemon.clone()) }, command::NEW_DAEMON),
             (Change::Daemon { state, old: Some(daemon), new: None }, command::DEL_DAEMON),
         ] {
-            let commands: Vec<u8> = requests(&change).iter().map(|request| request.command).collect();
+            let commands: Vec<u8> = parts(&change).iter().map(|part| command_of(part).0).collect();
             assert_eq!(commands, [command], "{change:?}");
         }
     }
@@ -414,12 +403,12 @@ mod tests {
     /// The error of a new service, from the failures of its five messages, and whether the service must go.
     fn failed(answers: [Option<Failure>; 5]) -> (Error, bool) {
         let change = new_service();
-        let failed: Vec<_> = requests(&change)
+        let failed: Vec<_> = parts(&change)
             .into_iter()
             .zip(answers)
-            .filter_map(|(request, answer)| Some((request, answer?)))
+            .filter_map(|(part, answer)| Some((part, answer?)))
             .collect();
-        let (error, useless) = change_error(&failed).unwrap();
+        let (error, useless) = change_error(&change, &failed).unwrap();
         (error, useless.is_some())
     }
 
@@ -459,25 +448,34 @@ mod tests {
 
     #[test]
     fn what_is_gone_is_done() {
-        let is_done = |operation, errno| {
-            let (command, change) = (command::DEL_DEST, &new_service());
-            Request { command, operation, change, server: None }.is_done(&refused(errno).unwrap())
+        let is_done = |change, errno| is_done(&change, &refused(errno).unwrap());
+        let (service, key) = (vip(), server(11));
+        let server = |old, new| Change::Server { service, key, old, new, connections: 0 };
+        let gone = || server(Some(nat()), None);
+        let deleted = || Change::Service {
+            key: vip(),
+            old: Some(settings("rr")),
+            new: None,
+            servers: Default::default(),
+            connections: 0,
         };
-        assert!(is_done(Operation::DeleteServer, Errno::ENOENT));
-        assert!(is_done(Operation::DeleteServer, Errno::ESRCH));
-        assert!(is_done(Operation::DeleteService, Errno::ESRCH));
-        assert!(is_done(Operation::StopDaemon, Errno::ESRCH));
-        assert!(
-            !is_done(Operation::SetServer, Errno::ENOENT) && !is_done(Operation::AddServer, Errno::ESRCH)
-        );
-        assert!(!is_done(Operation::DeleteService, Errno::EPERM));
+        let daemon =
+            SyncDaemon { interface: "eth1".into(), id: 1, max_len: None, group: None, port: None, ttl: None };
+        let stopped = Change::Daemon { state: DaemonState::Backup, old: Some(daemon.clone()), new: None };
+        let started = Change::Daemon { state: DaemonState::Backup, old: None, new: Some(daemon) };
+        assert!(is_done(gone(), Errno::ENOENT) && is_done(gone(), Errno::ESRCH));
+        assert!(is_done(deleted(), Errno::ESRCH) && !is_done(deleted(), Errno::EPERM));
+        assert!(is_done(stopped, Errno::ESRCH) && !is_done(started, Errno::EEXIST));
+        assert!(!is_done(server(Some(nat()), Some(nat())), Errno::ENOENT));
+        assert!(!is_done(server(None, Some(nat())), Errno::ESRCH));
+        assert!(is_done(server(None, Some(nat())), Errno::EEXIST) && !is_done(new_service(), Errno::EEXIST));
     }
 
     #[test]
     fn the_probe_s_prefix_length_is_one_that_the_kernel_refuses() {
-        let mut payload = Writer(generic(1).to_vec());
-        put_probe(&mut payload, "wlc", "");
-        let (key, settings) = decode_service(&payload.0).unwrap().unwrap();
+        let mut payload = Datagram::payload(&generic(1));
+        payload.put_probe("wlc", "");
+        let (key, settings) = decode_service(&payload.bytes).unwrap().unwrap();
         assert_eq!((key.family(), settings.netmask), (Family::Ipv6, 0));
     }
 }
