@@ -14,8 +14,8 @@ use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 use nix::libc;
 use nix::sys::socket::sockopt::{RcvBufForce, ReceiveTimeout};
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, recv, sendto,
-    setsockopt, socket,
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt,
+    socket,
 };
 use nix::sys::time::TimeVal;
 
@@ -24,19 +24,11 @@ use super::frames::{arp_request, claim, neighbour_advertisement, neighbour_solic
 use super::sysctl;
 use crate::model::{AddressKey, Claims, Mac};
 
-/// What getifaddrs(3) tells under this name: the link, and then its addresses but for those with a label. It is the way to
-/// a `LinkAddr`, which has no constructor, without `unsafe`.
-fn of_name<'a>(
-    stations: &'a [InterfaceAddress],
-    name: &'a str,
-) -> impl Iterator<Item = SockaddrStorage> + 'a {
-    stations.iter().filter(move |entry| entry.interface_name == name).filter_map(|entry| entry.address)
-}
-
-/// The link of this name, and its hardware address, when it is an Ethernet link.
+/// The link of this name among what getifaddrs(3) tells, and its hardware address, when it is an Ethernet link. `LinkAddr`
+/// has no constructor: that is the way to one without `unsafe`.
 fn ethernet(stations: &[InterfaceAddress], name: &str) -> nix::Result<(LinkAddr, Mac)> {
-    let link = of_name(stations, name).find_map(|address| address.as_link_addr().copied());
-    let link = link.ok_or(Errno::ENODEV)?;
+    let mut named = stations.iter().filter(|entry| entry.interface_name == name);
+    let link = named.find_map(|entry| entry.address?.as_link_addr().copied()).ok_or(Errno::ENODEV)?;
     let mac = link.addr().filter(|_| link.hatype() == libc::ARPHRD_ETHER);
     Ok((link, mac.ok_or(Errno::EPROTONOSUPPORT)?))
 }
@@ -83,11 +75,11 @@ pub fn probe(addresses: &BTreeSet<AddressKey>) -> Claims {
     let mut claims = Claims::new();
     for keys in addresses.chunk_by(|left, right| left.interface == right.interface) {
         let asked = ask(keys);
-        for key in keys {
-            let told =
-                asked.as_ref().map(|found| found.get(&key.address).into_iter().flatten().copied().collect());
-            let failed = |errno: &Errno| Error::of(Operation::Probing, key, *errno).to_string();
-            claims.insert((*key).clone(), told.map_err(failed));
+        for &key in keys {
+            let told = asked.as_ref().map_err(|errno| Error::of(Operation::Probing, key, *errno).to_string());
+            let of_key =
+                |found: &BTreeMap<_, _>| found.get(&key.address).into_iter().flatten().copied().collect();
+            claims.insert(key.clone(), told.map(of_key));
         }
     }
     claims
@@ -99,11 +91,12 @@ pub fn probe(addresses: &BTreeSet<AddressKey>) -> Claims {
 /// taking the address over would give up, and from :: as well (RFC 4862 §5.4.3). The VIP as sender would announce it.
 fn ask(keys: &[&AddressKey]) -> nix::Result<BTreeMap<IpAddr, BTreeSet<Mac>>> {
     let interface = keys.first().map(|key| key.interface.as_str()).unwrap_or_default();
-    let stations: Vec<_> = getifaddrs()?.collect();
+    // An address with a label comes under that name.
+    let stations: Vec<_> = getifaddrs()?.filter(|entry| entry.interface_name == interface).collect();
     let (link, mac) = ethernet(&stations, interface)?;
-    let v4 = of_name(&stations, interface).find_map(|address| Some(address.as_sockaddr_in()?.ip()));
-    let v6 = of_name(&stations, interface).filter_map(|address| Some(address.as_sockaddr_in6()?.ip()));
-    let v6 = v6.filter(Ipv6Addr::is_unicast_link_local).next();
+    let v4 = stations.iter().find_map(|entry| Some(entry.address?.as_sockaddr_in()?.ip()));
+    let mut v6 = stations.iter().filter_map(|entry| Some(entry.address?.as_sockaddr_in6()?.ip()));
+    let v6 = v6.find(Ipv6Addr::is_unicast_link_local);
     let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
     bind(socket.as_raw_fd(), &link)?;
     let _ = setsockopt(&socket, RcvBufForce, &RECEIVE_QUEUE);
