@@ -18,7 +18,7 @@ use nix::sys::socket::SockProtocol;
 use super::error::{Error, Operation, Result, When as _};
 use super::ipvs_sockopt::Table;
 use super::ipvs_wire::{command, decode_daemon, decode_server, decode_service, decode_timeouts};
-use super::netlink::{Answer, Datagram, Failure, Socket, generic, generic_attributes};
+use super::netlink::{self, Answer, Datagram, Failure, Socket, generic};
 use crate::model::{
     Family, NO_SCHEDULER, Ownership, Protocol, RealServer, ServerKey, Service, ServiceKey, service_flag,
 };
@@ -66,7 +66,7 @@ impl Ipvs {
         let mut socket = Socket::new(SockProtocol::NetlinkGeneric);
         let mut asked = Datagram::of(GenlId::Ctrl, NlmF::ACK, &generic(CtrlCmd::Getfamily));
         let reply = socket.request(asked.put_text(CtrlAttr::FamilyName, "IPVS"))?;
-        let family = generic_attributes(&reply)?.need(CtrlAttr::FamilyId)?;
+        let family = netlink::contents::<1>(&reply)?.1.need(CtrlAttr::FamilyId)?;
         Ok(Self { socket, family })
     }
 

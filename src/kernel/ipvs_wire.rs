@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use nix::libc;
 
-use super::netlink::{Answer, Attributes, Datagram, generic_attributes, malformed};
+use super::netlink::{Answer, Attributes, Datagram, contents, malformed};
 use crate::model::{
     DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Service, ServiceKey, SyncDaemon,
     Timeouts, Tunnel, service_flag,
@@ -160,7 +160,7 @@ fn endpoint(family: Family, address: [u8; 16], port: u16) -> Endpoint {
 
 /// Reads a service; passes over one of an unknown family.
 pub(super) fn decode_service(payload: &[u8]) -> Answer<Option<(ServiceKey, Service)>> {
-    let found: Attributes = generic_attributes(payload)?.need(top::SERVICE)?;
+    let found: Attributes = contents::<1>(payload)?.1.need(top::SERVICE)?;
     let Some(family) = family(found.need(service::FAMILY)?) else { return Ok(None) };
     let key = match found.get(service::FWMARK)? {
         Some(mark) => ServiceKey::Fwmark { mark, family },
@@ -188,7 +188,7 @@ pub(super) fn decode_service(payload: &[u8]) -> Answer<Option<(ServiceKey, Servi
 
 /// Reads a real server; passes over one of an unknown family.
 pub(super) fn decode_server(payload: &[u8]) -> Answer<Option<(ServerKey, RealServer, Counters)>> {
-    let found: Attributes = generic_attributes(payload)?.need(top::DEST)?;
+    let found: Attributes = contents::<1>(payload)?.1.need(top::DEST)?;
     let Some(family) = family(found.need(dest::FAMILY)?) else { return Ok(None) };
     let key = endpoint(family, found.need(dest::ADDRESS)?, found.need(dest::PORT)?);
     let forward = Forward(found.need::<u32>(dest::FORWARD)? & FORWARD_MASK);
@@ -219,7 +219,7 @@ pub(super) fn decode_server(payload: &[u8]) -> Answer<Option<(ServerKey, RealSer
 }
 
 pub(super) fn decode_daemon(payload: &[u8]) -> Answer<Option<(DaemonState, SyncDaemon)>> {
-    let found: Attributes = generic_attributes(payload)?.need(top::DAEMON)?;
+    let found: Attributes = contents::<1>(payload)?.1.need(top::DAEMON)?;
     let state = match found.need(daemon::STATE)? {
         1u32 => DaemonState::Master,
         2 => DaemonState::Backup,
@@ -238,7 +238,7 @@ pub(super) fn decode_daemon(payload: &[u8]) -> Answer<Option<(DaemonState, SyncD
 
 /// Reads the timeouts; the kernel leaves out those of protocols that it was built without.
 pub(super) fn decode_timeouts(payload: &[u8]) -> Answer<Timeouts> {
-    let found = generic_attributes(payload)?;
+    let ([_], found) = contents(payload)?;
     Ok(Timeouts {
         tcp: found.or_default(top::TIMEOUT_TCP)?,
         tcp_fin: found.or_default(top::TIMEOUT_TCP_FIN)?,

@@ -2,15 +2,13 @@
 //!
 //! Owns reading interfaces with their addresses, and adding and removing one address, by rtnetlink; and what packet
 //! sockets need to know of an interface. Which address belongs where, and with which prefix, is decided by `plan`.
-//! Called by `kernel`, `neighbours` and `namespace`. Structures are neli's; replies are read with `netlink`'s
-//! bounds-checked attributes.
+//! Called by `kernel`, `answering` and `namespace`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use neli::consts::nl::NlmF;
-use neli::consts::rtnl::{Ifa, IfaF, Iff, Ifla, IflaInfo, Nda, Nud, RtAddrFamily, RtScope, Rtm, Rtn};
-use neli::rtnl::{IfaddrmsgBuilder, IfinfomsgBuilder, NdmsgBuilder};
+use neli::consts::rtnl::{Ifa, IfaF, Iff, Ifla, IflaInfo, Nda, RtAddrFamily, RtScope, Rtm};
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::libc;
@@ -18,7 +16,7 @@ use nix::net::if_::{if_indextoname, if_nametoindex};
 use nix::sys::socket::SockProtocol;
 
 use super::error::{Operation, Result, When as _};
-use super::netlink::{Answer, Attributes, Datagram, Socket, malformed, structure};
+use super::netlink::{Answer, Attributes, Datagram, Socket, contents, malformed};
 use crate::model::AddressKey;
 use crate::observed::{Interface, Nature, Observed, ObservedAddress};
 
@@ -57,8 +55,7 @@ impl Addresses {
         names: &BTreeSet<String>,
     ) -> Result<(BTreeMap<String, Interface>, Vec<ObservedAddress>)> {
         // Of both families: an unspecified one means each that there is, so a kernel without IPv6 is no special case.
-        let all = address_message(RtAddrFamily::Unspecified, 0, IfaF::empty(), 0);
-        let found = self.0.ask(&mut Datagram::of(Rtm::Getaddr, NlmF::DUMP, &all), decode_address);
+        let found = self.0.ask(&mut Datagram::of(Rtm::Getaddr, NlmF::DUMP, &[[0; 4]; 2]), decode_address);
         let found = found.when(Operation::Read, "the addresses")?;
         // An address can be told twice when the list changed under the dump.
         let (mut links, mut addresses) = (BTreeMap::new(), BTreeSet::new());
@@ -78,14 +75,13 @@ impl Addresses {
 
     /// What default routes of the main table have as source. None when that cannot be read: it holds up no withdrawal.
     pub(super) fn sources(&mut self) -> BTreeSet<IpAddr> {
-        let found = self.0.ask(&mut Datagram::of(Rtm::Getroute, NlmF::DUMP, &[0; 12]), decode_source);
+        let found = self.0.ask(&mut Datagram::of(Rtm::Getroute, NlmF::DUMP, &[[0; 4]; 3]), decode_source);
         found.unwrap_or_default().into_iter().collect()
     }
 
     fn link(&mut self, name: &str) -> Answer<Option<Interface>> {
-        let asked = structure(IfinfomsgBuilder::default().ifi_family(RtAddrFamily::Unspecified).build());
-        let mut asked = Datagram::of(Rtm::Getlink, NlmF::ACK, &asked);
-        match self.0.request(asked.put_text(Ifla::Ifname, name)) {
+        match self.0.request(Datagram::of(Rtm::Getlink, NlmF::ACK, &[[0; 4]; 4]).put_text(Ifla::Ifname, name))
+        {
             Err(failure) if failure.is(&[Errno::ENODEV]) => Ok(None),
             reply => decode_link(&reply?).map(Some),
         }
@@ -119,7 +115,9 @@ impl Addresses {
         // answers.
         let detection = if key.address.is_ipv6() { IfaF::NODAD } else { IfaF::empty() };
         let mut send = || {
-            let message = address_message(family_of(key.address), prefix, detection, index(key)?);
+            // `struct ifaddrmsg`
+            let scope = RtScope::Universe.into();
+            let message = [[family_of(key.address), prefix, detection.bits(), scope], index(key)?];
             self.0.request(Datagram::of(kind, flags | NlmF::ACK, &message).put_address(key.address, label))
         };
         match send() {
@@ -130,25 +128,17 @@ impl Addresses {
 
     /// Removes the neighbour with this address: ENOENT when there is no entry (`neighbour.c`, `neigh_delete`).
     fn forget(&mut self, key: &AddressKey) -> Answer<Vec<u8>> {
-        let neighbour = NdmsgBuilder::default()
-            .ndm_family(family_of(key.address))
-            .ndm_index(libc::c_int::try_from(index(key)?).unwrap_or_default())
-            .ndm_state(Nud::empty())
-            .ndm_type(Rtn::Unspec)
-            .build();
-        let mut message = Datagram::of(Rtm::Delneigh, NlmF::ACK, &structure(neighbour));
-        self.0.request(message.put_ip(Nda::Dst, key.address))
+        // `struct ndmsg`: family, index, and state, flags and type, which are not looked at
+        let message = [[family_of(key.address), 0, 0, 0], index(key)?, [0; 4]];
+        self.0.request(Datagram::of(Rtm::Delneigh, NlmF::ACK, &message).put_ip(Nda::Dst, key.address))
     }
 
     /// Sets a link up, and makes it before, with ARP, when there is none of this name: as a dummy or, where the kernel has
     /// none, as an end of a pair of which nobody uses the other.
     pub(super) fn stand_in(&mut self, name: &str) -> Result<()> {
-        let link = IfinfomsgBuilder::default()
-            .ifi_family(RtAddrFamily::Unspecified)
-            .ifi_flags(Iff::UP)
-            .ifi_change(Iff::UP | Iff::NOARP)
-            .build();
-        let link = structure(link);
+        // `struct ifinfomsg`: family and type, index, flags, and which of them are meant
+        let [up, meant] = [Iff::UP, Iff::UP | Iff::NOARP].map(|flags| flags.bits().to_ne_bytes());
+        let link = [[0; 4], [0; 4], up, meant];
         let mut make = |kind| {
             let mut message = Datagram::of(Rtm::Newlink, NlmF::CREATE | NlmF::ACK, &link);
             message.put_text(Ifla::Ifname, name);
@@ -158,18 +148,12 @@ impl Addresses {
     }
 }
 
-fn index(key: &AddressKey) -> Answer<u32> {
-    Ok(if_nametoindex(key.interface.as_str())?)
+fn index(key: &AddressKey) -> Answer<[u8; 4]> {
+    Ok(if_nametoindex(key.interface.as_str())?.to_ne_bytes())
 }
 
-/// `struct ifaddrmsg`, of global scope.
-fn address_message(family: RtAddrFamily, prefix: u8, flags: IfaF, index: u32) -> Vec<u8> {
-    let message = IfaddrmsgBuilder::default().ifa_family(family).ifa_prefixlen(prefix).ifa_flags(flags);
-    structure(message.ifa_scope(RtScope::Universe).ifa_index(index).build())
-}
-
-pub(super) fn family_of(address: IpAddr) -> RtAddrFamily {
-    if address.is_ipv4() { RtAddrFamily::Inet } else { RtAddrFamily::Inet6 }
+pub(super) fn family_of(address: IpAddr) -> u8 {
+    if address.is_ipv4() { RtAddrFamily::Inet.into() } else { RtAddrFamily::Inet6.into() }
 }
 
 impl Datagram {
@@ -190,37 +174,34 @@ impl Datagram {
 
 /// Reads `struct ifinfomsg` and its attributes.
 pub(super) fn decode_link(reply: &[u8]) -> Answer<Interface> {
-    let (header, attributes) = reply.split_first_chunk::<16>().ok_or_else(malformed)?;
-    let [_, _, _, _, i0, i1, i2, i3, f0, f1, f2, f3, ..] = *header;
-    let flags = Iff::from_bits_retain(u32::from_ne_bytes([f0, f1, f2, f3]));
-    let found = Attributes::read(attributes)?;
+    let ([_, index, flags, _], found) = contents(reply)?;
+    let [index, flags] = [index, flags].map(u32::from_ne_bytes);
+    let flags = Iff::from_bits_retain(flags);
     let mac = found.get::<&[u8]>(Ifla::Address)?.and_then(|mac| mac.try_into().ok());
-    let (index, name) = (u32::from_ne_bytes([i0, i1, i2, i3]), found.or_default(Ifla::Ifname)?);
     let kind: String = Attributes::read(found.or_default(Ifla::Linkinfo)?)?.or_default(IflaInfo::Kind)?;
     // The index of a lower link in another namespace says nothing here.
     let shares = matches!(&*kind, "macvlan" | "ipvlan") && found.get::<&[u8]>(Ifla::LinkNetnsid)?.is_none();
     let wire = found.get(Ifla::Link)?.filter(|_| shares).unwrap_or(index);
-    let (master, vrf) = (found.or_default(Ifla::Master)?, kind == "vrf");
+    let (name, master, vrf) =
+        (found.or_default(Ifla::Ifname)?, found.or_default(Ifla::Master)?, kind == "vrf");
     let [up, carrier, noarp] = [Iff::UP, Iff::LOWERUP, Iff::NOARP].map(|flag| flags.contains(flag));
     Ok(Interface { index, name, up, carrier, noarp, mac, master, wire, vrf })
 }
 
 /// Reads `struct ifaddrmsg` and its attributes: the link's index and the address, without the link's name.
 pub(super) fn decode_address(reply: &[u8]) -> Answer<Option<(u32, ObservedAddress)>> {
-    let ([family, prefix, flags, scope, index @ ..], attributes) =
-        reply.split_first_chunk::<8>().ok_or_else(malformed)?;
-    if ![libc::AF_INET, libc::AF_INET6].contains(&i32::from(*family)) {
+    let ([[family, prefix, flags, scope], index], found) = contents(reply)?;
+    if ![libc::AF_INET, libc::AF_INET6].contains(&i32::from(family)) {
         return Ok(None);
     }
-    let found = Attributes::read(attributes)?;
     // On a point-to-point link IFA_ADDRESS is the other end's; IPv6 has IFA_LOCAL only there.
     let address = found.get(Ifa::Local)?.or(found.get(Ifa::Address)?).ok_or_else(malformed)?;
     let key = AddressKey { interface: String::new(), address };
     let (label, network) = (found.get(Ifa::Label)?, found.get::<[u8; 4]>(Ifa::Address).ok().flatten());
-    let dad = IfaF::from_bits_retain(*flags).intersection(IfaF::TENTATIVE | IfaF::OPTIMISTIC);
+    let dad = IfaF::from_bits_retain(flags).intersection(IfaF::TENTATIVE | IfaF::OPTIMISTIC);
     let network = network.map(Ipv4Addr::from);
-    let nature = Nature { network, scope: *scope, tentative: dad == IfaF::TENTATIVE };
-    Ok(Some((u32::from_ne_bytes(*index), ObservedAddress { key, prefix: *prefix, label, nature })))
+    let nature = Nature { network, scope, tentative: dad == IfaF::TENTATIVE };
+    Ok(Some((u32::from_ne_bytes(index), ObservedAddress { key, prefix, label, nature })))
 }
 
 /// Reads `struct rtmsg` and its attributes: the preferred source of a default route.

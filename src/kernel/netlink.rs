@@ -2,16 +2,14 @@
 //!
 //! Owns sequence numbers, time limits, lost and interrupted answers, and every length check: what leaves this file is
 //! inside its bounds. Knows no address and no service; `link` and `ipvs_wire` write and read the payloads. Constants
-//! and rtnetlink's structures are neli's. Its decoder is not used: it panics on a message shorter than its header and on
-//! a truncated error (`Nlmsghdr::from_bytes`), and drops the last byte of a string without NUL. Nor is its socket, which
-//! does not lend its descriptor as a type that nix sets options by.
+//! are neli's. Its decoder is not used: it panics on a message shorter than its header and on a truncated error
+//! (`Nlmsghdr::from_bytes`), and drops the last byte of a string without NUL. Nor is its socket, which does not lend its
+//! descriptor as a type that nix sets options by.
 
-use std::fmt::Display;
-use std::io::{Cursor, IoSlice};
+use std::io::IoSlice;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use neli::ToBytes;
 use neli::consts::nl::{NlmF, Nlmsg, NlmsgerrAttr};
 use nix::errno::Errno;
 use nix::libc;
@@ -71,21 +69,17 @@ pub(super) fn malformed() -> Failure {
     Failure::Broken { errno: None, text: "the kernel's reply is malformed".to_owned() }
 }
 
-/// The bytes of a structure that one of neli's builders has made. One that it cannot make is empty, which the kernel
-/// refuses.
-pub(super) fn structure(built: Result<impl ToBytes, impl Display>) -> Vec<u8> {
-    let mut bytes = Cursor::new(Vec::new());
-    let _ = built.map(|built| built.to_bytes(&mut bytes));
-    bytes.into_inner()
-}
-
 /// `struct genlmsghdr`, with the version that the controller and IPVS have.
-pub(super) fn generic(command: impl Into<u8>) -> [u8; 4] {
-    [command.into(), 1, 0, 0]
+pub(super) fn generic(command: impl Into<u8>) -> [[u8; 4]; 1] {
+    [[command.into(), 1, 0, 0]]
 }
 
-pub(super) fn generic_attributes(payload: &[u8]) -> Answer<Attributes<'_>> {
-    Attributes::read(payload.get(4..).ok_or_else(malformed)?)
+/// What a reply holds: a structure in words of four bytes, and attributes.
+pub(super) fn contents<const N: usize>(payload: &[u8]) -> Answer<([[u8; 4]; N], Attributes<'_>)> {
+    let mut words = [[0; 4]; N];
+    let (structure, attributes) = payload.split_at_checked(4 * N).ok_or_else(malformed)?;
+    words.as_flattened_mut().copy_from_slice(structure);
+    Ok((words, Attributes::read(attributes)?))
 }
 
 /// Requests one behind the other, each with its attributes. The sequence number of each is its place: no answer outlives
@@ -100,21 +94,21 @@ pub(super) struct Datagram {
 
 impl Datagram {
     /// One request, with flags that ask for an end: ACK or DUMP.
-    pub(super) fn of(kind: impl Into<u16>, flags: NlmF, structure: &[u8]) -> Self {
+    pub(super) fn of(kind: impl Into<u16>, flags: NlmF, structure: &[[u8; 4]]) -> Self {
         let mut datagram = Self::default();
         datagram.push(kind, flags, structure);
         datagram
     }
 
-    /// Begins a message: its header, and what follows it. Its attributes are put behind.
-    pub(super) fn push(&mut self, kind: impl Into<u16>, flags: NlmF, structure: &[u8]) {
+    /// Begins a message: its header, and the words that follow it. Its attributes are put behind.
+    pub(super) fn push(&mut self, kind: impl Into<u16>, flags: NlmF, structure: &[[u8; 4]]) {
         self.finish();
         self.last = self.bytes.len();
         let [k0, k1] = kind.into().to_ne_bytes();
         let [f0, f1] = (NlmF::REQUEST | flags).bits().to_ne_bytes();
         let header = [[0; 4], [k0, k1, f0, f1], self.count.to_ne_bytes(), [0; 4]];
         self.bytes.extend_from_slice(header.as_flattened());
-        self.bytes.extend_from_slice(structure);
+        self.bytes.extend_from_slice(structure.as_flattened());
         self.count += 1;
     }
 
@@ -450,8 +444,8 @@ mod tests {
 
     impl Datagram {
         /// What a reply has behind its header, to be filled.
-        pub(in crate::kernel) fn payload(structure: &[u8]) -> Self {
-            Self { bytes: structure.to_vec(), ..Self::default() }
+        pub(in crate::kernel) fn payload(structure: &[[u8; 4]]) -> Self {
+            Self { bytes: structure.as_flattened().to_vec(), ..Self::default() }
         }
 
         /// What follows the header of each message.
@@ -468,7 +462,8 @@ mod tests {
     /// A message as the kernel would send it.
     fn reply(kind: u16, flags: NlmF, sequence: u32, payload: &[u8]) -> Vec<u8> {
         let mut datagram = Datagram { count: sequence, ..Datagram::default() };
-        datagram.push(kind, flags, payload);
+        datagram.push(kind, flags, &[]);
+        datagram.bytes.extend(payload);
         datagram.finish();
         datagram.bytes
     }
