@@ -3,7 +3,6 @@
 //! Owns what is asked and sent, in which order and batches, and what an answer means for a change. Which services
 //! there should be is decided by `plan`; how they look in a message is in `ipvs_wire`. Called by `kernel`.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::process::{Command, Stdio};
@@ -155,105 +154,122 @@ impl Ipvs {
     /// Carries out changes of IPVS, in order. Any other change is passed over as done.
     pub(super) fn apply(&mut self, changes: &[Change]) -> Vec<Result<()>> {
         let mut failed = vec![Vec::new(); changes.len()];
-        let of = |(place, change)| parts(change).into_iter().map(move |part| (place, part));
-        let sent = changes.iter().enumerate().filter(|(_, change)| change.is_ipvs()).flat_map(of);
-        let encode = |(_, part): &(usize, Cow<'_, _>), to: &mut Datagram| to.push_change(self.family, part);
-        self.socket.batch(sent, encode, |(place, part), failure| {
-            if let Some(failed) = failed.get_mut(place).filter(|_| !is_done(&part, &failure)) {
-                failed.push((part, failure));
+        let of = |(place, change)| requests(change).into_iter().map(move |request| (place, request));
+        let sent = changes.iter().enumerate().flat_map(of);
+        let encode = |(_, request): &(usize, Request<'_>), to: &mut Datagram| request.encode(to, self.family);
+        self.socket.batch(sent, encode, |(place, request), failure| {
+            if let Some(failed) = failed.get_mut(place).filter(|_| !request.is_done(&failure)) {
+                failed.push((request, failure));
             }
         });
-        let result = |(change, failed): (_, Vec<_>)| {
-            let Some((mut error, useless)) = change_error(change, &failed) else { return Ok(()) };
+        let result = |failed: &Vec<_>| {
+            let Some((mut error, useless)) = change_error(failed) else { return Ok(()) };
             // It would refuse every connection.
             if useless.is_some_and(|key| self.delete(key).is_ok()) {
                 error.detail += "; the service was taken away again";
             }
             Err(error)
         };
-        changes.iter().zip(failed).map(result).collect()
+        failed.iter().map(result).collect()
     }
 }
 
-/// The changes of one message each that carry out a change, in their order.
-fn parts(change: &Change) -> Vec<Cow<'_, Change>> {
-    let &Change::Service { key, old: None, new: Some(ref new), ref servers, .. } = change else {
-        return vec![Cow::Borrowed(change)];
-    };
-    // First without a scheduler, which then builds its tables once: for mh a factor of forty, and no client meets half
-    // a service. SET_SERVICE from `none` waits for no RCU grace period (ip_vs_ctl.c, ip_vs_edit_service). It replaces
-    // everything, so everything is in it.
-    let empty = Service { scheduler: NO_SCHEDULER.to_owned(), ..new.clone() };
-    let service = |old, new| Change::Service { key, old, new, servers: servers.clone(), connections: 0 };
-    // The kernel puts each at the head of its list (ip_vs_ctl.c, ip_vs_add_dest), and sh and mh go by
-    // the list's order: descending here is ascending there, on every director.
-    let add =
-        |(&to, &new)| Change::Server { service: key, key: to, old: None, new: Some(new), connections: 0 };
-    let list = [service(None, Some(empty.clone()))].into_iter().chain(servers.iter().rev().map(add));
-    list.chain([service(Some(empty), Some(new.clone()))]).map(Cow::Owned).collect()
-}
-
-/// The command that a change of one message is to IPVS, and what it is called.
-fn command_of(change: &Change) -> (u8, Operation) {
-    use Operation as Op;
-    match change {
-        Change::Service { old: None, .. } => (command::NEW_SERVICE, Op::AddService),
-        Change::Service { new: Some(_), .. } => (command::SET_SERVICE, Op::SetService),
-        Change::Service { .. } => (command::DEL_SERVICE, Op::DeleteService),
-        Change::Server { old: None, .. } => (command::NEW_DEST, Op::AddServer),
-        Change::Server { new: Some(_), .. } => (command::SET_DEST, Op::SetServer),
-        Change::Server { .. } => (command::DEL_DEST, Op::DeleteServer),
-        Change::Timeouts { .. } => (command::SET_CONFIG, Op::SetTimeouts),
-        Change::Daemon { new: Some(_), .. } => (command::NEW_DAEMON, Op::StartDaemon),
-        Change::Daemon { .. } => (command::DEL_DAEMON, Op::StopDaemon),
-        // Others never come here.
-        Change::Parameter { .. } | Change::Address { .. } => (command::GET_CONFIG, Op::Read),
-    }
-}
-
-/// What a change is about, for its error.
-fn object(change: &Change) -> String {
-    match change {
-        Change::Service { key, .. } => key.to_string(),
-        Change::Server { service, key, .. } => format!("{key} of {service}"),
-        Change::Daemon { state, old, new } => {
-            let interface = new.as_ref().or(old.as_ref()).map(|daemon| &*daemon.interface);
-            format!("{state} on {}", interface.unwrap_or_default())
-        }
-        _ => String::new(),
-    }
-}
-
-/// Whether the kernel's refusal says that what was wanted is so already. What is there although no dump has shown it
-/// has its settings compared when it is read back.
-fn is_done(change: &Change, failure: &Failure) -> bool {
-    match change.sign() {
-        '-' => failure.is(&[Errno::ENOENT, Errno::ESRCH]),
-        '+' => matches!(change, Change::Server { .. }) && failure.is(&[Errno::EEXIST]),
-        _ => false,
-    }
-}
-
-/// The error of a change, from its parts that failed, if that is one: a service may be there already; and the service
-/// that is of no use, since the kernel refused it its scheduler after we had made it.
-fn change_error<'a>(
+/// One message of a change.
+#[derive(Clone, Copy, Debug)]
+struct Request<'a> {
+    command: u8,
+    operation: Operation,
     change: &'a Change,
-    failed: &[(Cow<'_, Change>, Failure)],
-) -> Option<(Error, Option<&'a ServiceKey>)> {
-    let is_new = |part: &Change| matches!(part, Change::Service { old: None, .. });
+    /// The real server of a new service that it is about
+    server: Option<(&'a ServerKey, &'a RealServer)>,
+}
+
+/// The messages that carry out a change, in their order.
+fn requests(change: &Change) -> Vec<Request<'_>> {
+    use Operation as Op;
+    let request = |command, operation| Request { command, operation, change, server: None };
+    vec![match change {
+        // First without a scheduler, which then builds its tables once: for mh a factor of forty, and no client meets half
+        // a service. SET_SERVICE from `none` waits for no RCU grace period (ip_vs_ctl.c, ip_vs_edit_service). It replaces
+        // everything, so everything is in it.
+        Change::Service { old: None, new: Some(_), servers, .. } => {
+            // The kernel puts each at the head of its list (ip_vs_ctl.c, ip_vs_add_dest), and sh and mh go by
+            // the list's order: descending here is ascending there, on every director.
+            let add = |server| Request { server: Some(server), ..request(command::NEW_DEST, Op::AddServer) };
+            let list = [request(command::NEW_SERVICE, Op::AddService)].into_iter();
+            let list = list.chain(servers.iter().rev().map(add));
+            return list.chain([request(command::SET_SERVICE, Op::AddService)]).collect();
+        }
+        Change::Service { new: Some(_), .. } => request(command::SET_SERVICE, Op::SetService),
+        Change::Service { .. } => request(command::DEL_SERVICE, Op::DeleteService),
+        Change::Server { old: None, .. } => request(command::NEW_DEST, Op::AddServer),
+        Change::Server { new: Some(_), .. } => request(command::SET_DEST, Op::SetServer),
+        Change::Server { .. } => request(command::DEL_DEST, Op::DeleteServer),
+        Change::Timeouts { .. } => request(command::SET_CONFIG, Op::SetTimeouts),
+        Change::Daemon { new: Some(_), .. } => request(command::NEW_DAEMON, Op::StartDaemon),
+        Change::Daemon { .. } => request(command::DEL_DAEMON, Op::StopDaemon),
+        Change::Parameter { .. } | Change::Address { .. } => return Vec::new(),
+    }]
+}
+
+impl Request<'_> {
+    fn encode(&self, to: &mut Datagram, family: u16) {
+        to.push(family, NlmF::empty(), &generic(self.command));
+        match (self.change, self.server) {
+            (Change::Service { key, .. }, Some((server, new))) => to.put_server(key, server, Some(new)),
+            (Change::Service { key, new, .. }, None) => {
+                let empty = (self.command == command::NEW_SERVICE).then_some(NO_SCHEDULER);
+                to.put_service(key, new.as_ref().map(|new| (new, empty.unwrap_or(&new.scheduler))));
+            }
+            (Change::Server { service, key, new, .. }, _) => to.put_server(service, key, new.as_ref()),
+            (Change::Timeouts { new, .. }, _) => to.put_timeouts(*new),
+            (Change::Daemon { state, new, .. }, _) => to.put_daemon(*state, new.as_ref()),
+            (Change::Parameter { .. } | Change::Address { .. }, _) => {}
+        }
+    }
+
+    /// What it is about, for its error.
+    fn object(&self) -> String {
+        match (self.change, self.server) {
+            (Change::Service { key, .. }, Some((server, _))) => format!("{server} of {key}"),
+            (Change::Service { key, .. }, None) => key.to_string(),
+            (Change::Server { service, key, .. }, _) => format!("{key} of {service}"),
+            (Change::Daemon { state, old, new }, _) => {
+                let interface = new.as_ref().or(old.as_ref()).map(|daemon| &*daemon.interface);
+                format!("{state} on {}", interface.unwrap_or_default())
+            }
+            _ => String::new(),
+        }
+    }
+
+    /// Whether the kernel's refusal says that what was wanted is so already. What is there although no dump has shown it
+    /// has its settings compared when it is read back.
+    fn is_done(&self, failure: &Failure) -> bool {
+        use Operation::{AddServer, DeleteServer, DeleteService, StopDaemon};
+        match self.operation {
+            DeleteServer | DeleteService | StopDaemon => failure.is(&[Errno::ENOENT, Errno::ESRCH]),
+            AddServer => failure.is(&[Errno::EEXIST]),
+            _ => false,
+        }
+    }
+}
+
+/// The error of a change, from its messages that failed, if that is one: a service may be there already; and the service
+/// that is of no use, since the kernel refused it its scheduler after we had made it.
+fn change_error<'a>(failed: &[(Request<'a>, Failure)]) -> Option<(Error, Option<&'a ServiceKey>)> {
     // One that was there already is somebody else's to take away again.
-    let existed = failed.first().is_some_and(|(part, why)| is_new(part) && why.is(&[Errno::EEXIST]));
+    let is_new = |(request, _): &(Request<'_>, _)| request.command == command::NEW_SERVICE;
+    let existed = failed.first().is_some_and(|first| is_new(first) && first.1.is(&[Errno::EEXIST]));
     let failed = failed.get(usize::from(existed)..).unwrap_or_default();
     let first = failed.first()?;
     // Why nothing works matters more than which server failed first.
-    let created = is_new(change) && !existed && !is_new(&first.0);
-    let is_service = |part: &Change| matches!(part, Change::Service { .. });
-    let unscheduled = failed.iter().find(|(part, _)| created && is_service(part));
-    let (part, failure) = unscheduled.unwrap_or(first);
-    // That a new service gets its scheduler is adding it.
-    let told = if is_service(part) { change } else { part };
-    let error = Error::of(command_of(told).1, object(told), failure.clone());
-    let (Change::Service { key, new: Some(new), .. }, true) = (change, is_service(part)) else {
+    let created = !existed && !is_new(first);
+    let unscheduled = failed.iter().find(|(request, _)| {
+        created && (request.command, request.operation) == (command::SET_SERVICE, Operation::AddService)
+    });
+    let (request, failure) = unscheduled.unwrap_or(first);
+    let error = Error::of(request.operation, request.object(), failure.clone());
+    let (Change::Service { key, new: Some(new), .. }, None) = (request.change, request.server) else {
         return Some((error, None));
     };
     let useless = unscheduled.is_some() && matches!(failure, Failure::Refused { .. });
@@ -285,18 +301,6 @@ const PROBE: ServiceKey = ServiceKey::Endpoint {
 };
 
 impl Datagram {
-    /// Appends a change of one message.
-    fn push_change(&mut self, family: u16, change: &Change) {
-        self.push(family, NlmF::empty(), &generic(command_of(change).0));
-        match change {
-            Change::Service { key, new, .. } => _ = self.put_service(key, new.as_ref()),
-            Change::Server { service, key, new, .. } => self.put_server(service, key, new.as_ref()),
-            Change::Timeouts { new, .. } => self.put_timeouts(*new),
-            Change::Daemon { state, new, .. } => self.put_daemon(*state, new.as_ref()),
-            Change::Parameter { .. } | Change::Address { .. } => {}
-        }
-    }
-
     /// The attributes of a NEW_SERVICE that never makes a service, but finds out whether a scheduler or an engine exists.
     ///
     /// `ip_vs_add_service` (`ip_vs_ctl.c`) looks for the scheduler first, loading its module, then for the engine, and says
@@ -306,7 +310,7 @@ impl Datagram {
     fn put_probe(&mut self, scheduler: &str, engine: &str) -> &mut Self {
         let (scheduler, engine) = (scheduler.to_owned(), engine.to_owned());
         let settings = Service { scheduler, flags: service_flag::PERSISTENT, timeout: 1, netmask: 0, engine };
-        self.put_service(&PROBE, Some(&settings))
+        self.put_service(&PROBE, Some((&settings, &settings.scheduler)))
     }
 }
 
@@ -358,11 +362,11 @@ mod tests {
     fn a_new_service_gets_its_servers_last_first_and_its_scheduler_at_the_end() {
         let change = new_service();
         let mut datagram = Datagram::default();
-        parts(&change).iter().for_each(|part| datagram.push_change(30, part));
+        requests(&change).iter().for_each(|request| request.encode(&mut datagram, 30));
         datagram.finish();
         let payloads: Vec<&[u8]> = datagram.payloads().collect();
         assert_eq!(payloads.len(), 5);
-        let commands: Vec<u8> = parts(&change).iter().map(|part| command_of(part).0).collect();
+        let commands: Vec<u8> = requests(&change).iter().map(|request| request.command).collect();
         let new_dest = command::NEW_DEST;
         assert_eq!(commands, [command::NEW_SERVICE, new_dest, new_dest, new_dest, command::SET_SERVICE]);
         let scheduler = |index: usize| decode_service(payloads[index]).unwrap().unwrap().1.scheduler;
@@ -391,7 +395,7 @@ mod tests {
             (Change::Daemon { state, old: None, new: Some(daemon.clone()) }, command::NEW_DAEMON),
             (Change::Daemon { state, old: Some(daemon), new: None }, command::DEL_DAEMON),
         ] {
-            let commands: Vec<u8> = parts(&change).iter().map(|part| command_of(part).0).collect();
+            let commands: Vec<u8> = requests(&change).iter().map(|request| request.command).collect();
             assert_eq!(commands, [command], "{change:?}");
         }
     }
@@ -403,12 +407,12 @@ mod tests {
     /// The error of a new service, from the failures of its five messages, and whether the service must go.
     fn failed(answers: [Option<Failure>; 5]) -> (Error, bool) {
         let change = new_service();
-        let failed: Vec<_> = parts(&change)
+        let failed: Vec<_> = requests(&change)
             .into_iter()
             .zip(answers)
-            .filter_map(|(part, answer)| Some((part, answer?)))
+            .filter_map(|(request, answer)| Some((request, answer?)))
             .collect();
-        let (error, useless) = change_error(&change, &failed).unwrap();
+        let (error, useless) = change_error(&failed).unwrap();
         (error, useless.is_some())
     }
 
@@ -448,27 +452,18 @@ mod tests {
 
     #[test]
     fn what_is_gone_is_done() {
-        let is_done = |change, errno| is_done(&change, &refused(errno).unwrap());
-        let (service, key) = (vip(), server(11));
-        let server = |old, new| Change::Server { service, key, old, new, connections: 0 };
-        let gone = || server(Some(nat()), None);
-        let deleted = || Change::Service {
-            key: vip(),
-            old: Some(settings("rr")),
-            new: None,
-            servers: Default::default(),
-            connections: 0,
+        let is_done = |operation, errno| {
+            let (command, change) = (command::DEL_DEST, &new_service());
+            Request { command, operation, change, server: None }.is_done(&refused(errno).unwrap())
         };
-        let daemon =
-            SyncDaemon { interface: "eth1".into(), id: 1, max_len: None, group: None, port: None, ttl: None };
-        let stopped = Change::Daemon { state: DaemonState::Backup, old: Some(daemon.clone()), new: None };
-        let started = Change::Daemon { state: DaemonState::Backup, old: None, new: Some(daemon) };
-        assert!(is_done(gone(), Errno::ENOENT) && is_done(gone(), Errno::ESRCH));
-        assert!(is_done(deleted(), Errno::ESRCH) && !is_done(deleted(), Errno::EPERM));
-        assert!(is_done(stopped, Errno::ESRCH) && !is_done(started, Errno::EEXIST));
-        assert!(!is_done(server(Some(nat()), Some(nat())), Errno::ENOENT));
-        assert!(!is_done(server(None, Some(nat())), Errno::ESRCH));
-        assert!(is_done(server(None, Some(nat())), Errno::EEXIST) && !is_done(new_service(), Errno::EEXIST));
+        assert!(is_done(Operation::DeleteServer, Errno::ENOENT));
+        assert!(is_done(Operation::DeleteServer, Errno::ESRCH));
+        assert!(is_done(Operation::DeleteService, Errno::ESRCH));
+        assert!(is_done(Operation::StopDaemon, Errno::ESRCH));
+        assert!(
+            !is_done(Operation::SetServer, Errno::ENOENT) && !is_done(Operation::AddServer, Errno::ESRCH)
+        );
+        assert!(!is_done(Operation::DeleteService, Errno::EPERM));
     }
 
     #[test]

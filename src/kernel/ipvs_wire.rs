@@ -75,8 +75,8 @@ fn address_bytes(address: IpAddr) -> [u8; 16] {
 }
 
 impl Datagram {
-    /// A service: its key alone, or all of it. The kernel wants all of it for a change, too.
-    pub(super) fn put_service(&mut self, key: &ServiceKey, settings: Option<&Service>) -> &mut Self {
+    /// A service: its key alone, or all of it with this scheduler. The kernel wants all of it for a change, too.
+    pub(super) fn put_service(&mut self, key: &ServiceKey, all: Option<(&Service, &str)>) -> &mut Self {
         self.nest(top::SERVICE, |to| {
             to.put(service::FAMILY, family_number(key.family()));
             match key {
@@ -86,12 +86,12 @@ impl Datagram {
                     .put(service::PORT, port.to_be_bytes()),
                 ServiceKey::Fwmark { mark, .. } => to.put(service::FWMARK, mark.to_ne_bytes()),
             };
-            let Some(settings) = settings else { return };
+            let Some((settings, scheduler)) = all else { return };
             let netmask =
                 if key.family() == Family::Ipv4 { settings.netmask.to_be() } else { settings.netmask };
             // Every flag is meant: new = (old & ~mask) | (flags & mask).
             let [f0, f1, f2, f3] = (settings.flags & !service_flag::HASHED).to_ne_bytes();
-            to.put_text(service::SCHEDULER, &settings.scheduler)
+            to.put_text(service::SCHEDULER, scheduler)
                 .put(service::FLAGS, [f0, f1, f2, f3, 0xff, 0xff, 0xff, 0xff])
                 .put(service::TIMEOUT, settings.timeout.to_ne_bytes())
                 .put(service::NETMASK, netmask.to_ne_bytes());
@@ -327,7 +327,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_service_is_read_as_it_was_written((key, settings) in any_service()) {
-            let payload = reply(|to| _ = to.put_service(&key, Some(&settings)));
+            let payload = reply(|to| _ = to.put_service(&key, Some((&settings, &settings.scheduler))));
             prop_assert_eq!(decode_service(&payload), Ok(Some((key, settings))));
         }
 
@@ -360,7 +360,7 @@ mod tests {
             changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         ) {
             let replies = [
-                reply(|to| _ = to.put_service(&key, Some(&settings))),
+                reply(|to| _ = to.put_service(&key, Some((&settings, &settings.scheduler)))),
                 reply(|to| to.put_server(&key, &server, Some(&server_settings))),
                 reply(|to| to.put_daemon(state, Some(&daemon))),
             ];
@@ -406,7 +406,7 @@ mod tests {
             netmask: 0xffff_ff00,
             engine: "sip".to_owned(),
         };
-        let payload = reply(|to| _ = to.put_service(&vip(), Some(&service)));
+        let payload = reply(|to| _ = to.put_service(&vip(), Some((&service, "wrr"))));
         let mut expected = expected.to_vec();
         expected[4] = u8::try_from(expected.len() - 4).unwrap();
         assert_eq!(payload, expected);
