@@ -10,7 +10,12 @@ use nix::errno::Errno;
 use super::netlink::Failure;
 
 /// A failed kernel operation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{operation}: {detail}{}{}",
+    .errno.map_or(String::new(), |errno| format!(" ({errno:?})")),
+    .remedy.as_ref().map_or(String::new(), |remedy| format!("; {remedy}"))
+)]
 pub struct Error {
     /// As in `adding real server 192.0.2.11:80 of tcp 192.0.2.1:80`.
     pub operation: String,
@@ -22,16 +27,6 @@ pub struct Error {
 }
 
 pub type Result<T> = std::result::Result<T, Error>;
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let errno = self.errno.map_or(String::new(), |errno| format!(" ({errno:?})"));
-        let remedy = self.remedy.as_ref().map_or(String::new(), |remedy| format!("; {remedy}"));
-        write!(f, "{}: {}{errno}{remedy}", self.operation, self.detail)
-    }
-}
-
-impl std::error::Error for Error {}
 
 /// Declares [`Operation`]: each with its words.
 macro_rules! operations {
@@ -115,7 +110,6 @@ impl Operation {
                 "this kernel has no IPVS: its module ip_vs is neither built in nor installed",
                 "install the kernel's modules package, then `modprobe ip_vs`",
             ),
-            (AddService | AddServer, EEXIST) => ("already exists, made by someone else meanwhile", RERUN),
             (AddService | SetService, EINVAL) => (
                 "the kernel refuses these settings: name of the scheduler, or more real servers than mh has places",
                 "",
@@ -189,11 +183,11 @@ mod tests {
 
     #[test]
     fn an_error_names_operation_object_meaning_number_and_remedy() {
-        let error = Error::of(Operation::AddServer, "192.0.2.11:80 of tcp 192.0.2.1:80", Errno::EEXIST);
+        let error = Error::of(Operation::SetServer, "192.0.2.11:80 of tcp 192.0.2.1:80", Errno::ENOENT);
         assert_eq!(
             error.to_string(),
-            "adding real server 192.0.2.11:80 of tcp 192.0.2.1:80: already exists, made by someone else \
-             meanwhile (EEXIST); run again"
+            "changing real server 192.0.2.11:80 of tcp 192.0.2.1:80: it is gone, removed by someone else \
+             meanwhile (ENOENT); run again"
         );
     }
 
