@@ -131,10 +131,8 @@ impl Ipvs {
     pub(super) fn prepare(&mut self, needs: &Needs) -> Vec<Error> {
         let mut errors = Vec::new();
         for (scheduler, engine) in needs {
-            match self
-                .socket
-                .request(self.message(NlmF::ACK, command::NEW_SERVICE).put_probe(scheduler, engine))
-            {
+            let mut probe = self.message(NlmF::ACK, command::NEW_SERVICE);
+            match self.socket.request(probe.put_probe(scheduler, engine)) {
                 // A kernel that takes this prefix has what was asked for; undone at once.
                 Ok(_) => _ = self.delete(&PROBE),
                 Err(failure) if failure.is(&[Errno::EINVAL, Errno::EEXIST, Errno::EAFNOSUPPORT]) => {}

@@ -6,8 +6,7 @@
 
 use std::net::IpAddr;
 
-use nix::libc;
-
+use super::link::{family_number, family_of};
 use super::netlink::{Answer, Attributes, Datagram, contents, malformed};
 use crate::model::{
     DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Service, ServiceKey, SyncDaemon,
@@ -61,11 +60,6 @@ numbers! {
     u16 daemon { STATE = 1, INTERFACE = 2, ID = 3, MAX_LEN = 4, GROUP = 5, GROUP6 = 6, PORT = 7, TTL = 8 }
 }
 
-fn family_number(family: Family) -> [u8; 2] {
-    let number = if family == Family::Ipv4 { libc::AF_INET } else { libc::AF_INET6 };
-    (number as u16).to_ne_bytes()
-}
-
 /// `union nf_inet_addr`: IPv4 in the first four of 16 bytes.
 fn address_bytes(address: IpAddr) -> [u8; 16] {
     match address {
@@ -78,7 +72,7 @@ impl Datagram {
     /// A service: its key alone, or all of it with this scheduler. The kernel wants all of it for a change, too.
     pub(super) fn put_service(&mut self, key: &ServiceKey, all: Option<(&Service, &str)>) -> &mut Self {
         self.nest(top::SERVICE, |to| {
-            to.put(service::FAMILY, family_number(key.family()));
+            to.put(service::FAMILY, u16::from(family_number(key.family())).to_ne_bytes());
             match key {
                 ServiceKey::Endpoint { address, port, protocol } => to
                     .put(service::PROTOCOL, protocol.0.to_ne_bytes())
@@ -105,7 +99,7 @@ impl Datagram {
     /// A real server of a service: its key alone, or all of it.
     pub(super) fn put_server(&mut self, of: &ServiceKey, key: &ServerKey, settings: Option<&RealServer>) {
         self.put_service(of, None).nest(top::DEST, |to| {
-            to.put(dest::FAMILY, family_number(Family::of(key.address)))
+            to.put(dest::FAMILY, u16::from(family_number(Family::of(key.address))).to_ne_bytes())
                 .put(dest::ADDRESS, address_bytes(key.address))
                 .put(dest::PORT, key.port.to_be_bytes());
             let Some(settings) = settings else { return };
@@ -146,11 +140,6 @@ impl Datagram {
     }
 }
 
-/// The family of this number, when it is known here.
-fn family(number: u16) -> Option<Family> {
-    [Family::Ipv4, Family::Ipv6].into_iter().find(|family| family_number(*family) == number.to_ne_bytes())
-}
-
 /// The address of this family in a `union nf_inet_addr`, and a port in network order.
 fn endpoint(family: Family, address: [u8; 16], port: u16) -> Endpoint {
     let [a, b, c, d, ..] = address;
@@ -161,7 +150,7 @@ fn endpoint(family: Family, address: [u8; 16], port: u16) -> Endpoint {
 /// Reads a service; passes over one of an unknown family.
 pub(super) fn decode_service(payload: &[u8]) -> Answer<Option<(ServiceKey, Service)>> {
     let found: Attributes = contents::<1>(payload)?.1.need(top::SERVICE)?;
-    let Some(family) = family(found.need(service::FAMILY)?) else { return Ok(None) };
+    let Some(family) = family_of(found.need::<u16>(service::FAMILY)?) else { return Ok(None) };
     let key = match found.get(service::FWMARK)? {
         Some(mark) => ServiceKey::Fwmark { mark, family },
         None => {
@@ -189,7 +178,7 @@ pub(super) fn decode_service(payload: &[u8]) -> Answer<Option<(ServiceKey, Servi
 /// Reads a real server; passes over one of an unknown family.
 pub(super) fn decode_server(payload: &[u8]) -> Answer<Option<(ServerKey, RealServer, Counters)>> {
     let found: Attributes = contents::<1>(payload)?.1.need(top::DEST)?;
-    let Some(family) = family(found.need(dest::FAMILY)?) else { return Ok(None) };
+    let Some(family) = family_of(found.need::<u16>(dest::FAMILY)?) else { return Ok(None) };
     let key = endpoint(family, found.need(dest::ADDRESS)?, found.need(dest::PORT)?);
     let forward = Forward(found.need::<u32>(dest::FORWARD)? & FORWARD_MASK);
     let tunnel = Tunnel {

@@ -17,7 +17,7 @@ use nix::sys::socket::SockProtocol;
 
 use super::error::{Operation, Result, When as _};
 use super::netlink::{Answer, Attributes, Datagram, Socket, contents, malformed};
-use crate::model::AddressKey;
+use crate::model::{AddressKey, Family};
 use crate::observed::{Interface, Nature, Observed, ObservedAddress};
 
 /// The name that the link with this index has now.
@@ -116,8 +116,8 @@ impl Addresses {
         let detection = if key.address.is_ipv6() { IfaF::NODAD } else { IfaF::empty() };
         let mut send = || {
             // `struct ifaddrmsg`
-            let scope = RtScope::Universe.into();
-            let message = [[family_of(key.address), prefix, detection.bits(), scope], index(key)?];
+            let [family, scope] = [family_number(Family::of(key.address)), RtScope::Universe.into()];
+            let message = [[family, prefix, detection.bits(), scope], index(key)?];
             self.0.request(Datagram::of(kind, flags | NlmF::ACK, &message).put_address(key.address, label))
         };
         match send() {
@@ -129,7 +129,7 @@ impl Addresses {
     /// Removes the neighbour with this address: ENOENT when there is no entry (`neighbour.c`, `neigh_delete`).
     fn forget(&mut self, key: &AddressKey) -> Answer<Vec<u8>> {
         // `struct ndmsg`: family, index, and state, flags and type, which are not looked at
-        let message = [[family_of(key.address), 0, 0, 0], index(key)?, [0; 4]];
+        let message = [[family_number(Family::of(key.address)), 0, 0, 0], index(key)?, [0; 4]];
         self.0.request(Datagram::of(Rtm::Delneigh, NlmF::ACK, &message).put_ip(Nda::Dst, key.address))
     }
 
@@ -152,8 +152,15 @@ fn index(key: &AddressKey) -> Answer<[u8; 4]> {
     Ok(if_nametoindex(key.interface.as_str())?.to_ne_bytes())
 }
 
-pub(super) fn family_of(address: IpAddr) -> u8 {
-    if address.is_ipv4() { RtAddrFamily::Inet.into() } else { RtAddrFamily::Inet6.into() }
+/// Linux's number of a family.
+pub(super) fn family_number(family: Family) -> u8 {
+    if family == Family::Ipv4 { RtAddrFamily::Inet.into() } else { RtAddrFamily::Inet6.into() }
+}
+
+/// The family of this number, when it is known here.
+pub(super) fn family_of(number: impl Into<u16>) -> Option<Family> {
+    let number = number.into();
+    [Family::Ipv4, Family::Ipv6].into_iter().find(|family| u16::from(family_number(*family)) == number)
 }
 
 impl Datagram {
@@ -191,7 +198,7 @@ pub(super) fn decode_link(reply: &[u8]) -> Answer<Interface> {
 /// Reads `struct ifaddrmsg` and its attributes: the link's index and the address, without the link's name.
 pub(super) fn decode_address(reply: &[u8]) -> Answer<Option<(u32, ObservedAddress)>> {
     let ([[family, prefix, flags, scope], index], found) = contents(reply)?;
-    if ![libc::AF_INET, libc::AF_INET6].contains(&i32::from(family)) {
+    if family_of(family).is_none() {
         return Ok(None);
     }
     // On a point-to-point link IFA_ADDRESS is the other end's; IPv6 has IFA_LOCAL only there.
@@ -208,8 +215,7 @@ pub(super) fn decode_address(reply: &[u8]) -> Answer<Option<(u32, ObservedAddres
 pub(super) fn decode_source(reply: &[u8]) -> Answer<Option<IpAddr>> {
     let (header, attributes) = reply.split_first_chunk::<12>().ok_or_else(malformed)?;
     let [family, 0, _, _, libc::RT_TABLE_MAIN, ..] = *header else { return Ok(None) };
-    let is_ip = [libc::AF_INET, libc::AF_INET6].contains(&i32::from(family));
-    if is_ip { Attributes::read(attributes)?.get(libc::RTA_PREFSRC) } else { Ok(None) }
+    if family_of(family).is_some() { Attributes::read(attributes)?.get(libc::RTA_PREFSRC) } else { Ok(None) }
 }
 
 #[cfg(test)]
