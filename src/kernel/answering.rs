@@ -11,10 +11,10 @@ use neli::consts::rtnl::{Nda, Rta, Rtm, Rtn};
 use nix::errno::Errno;
 use nix::libc::{RT_SCOPE_HOST, RT_SCOPE_LINK};
 
-use super::link::family_of;
-use super::netlink::{Answer, Attributes, Socket};
+use super::link::family_number;
+use super::netlink::{Answer, Datagram, Socket, contents};
 use super::sysctl;
-use crate::model::AddressKey;
+use crate::model::{AddressKey, Family};
 use crate::observed::{Fate, Interface, Observed, ObservedAddress};
 
 /// The link that gets a question for this address by its interface, and what it makes of it. `observed` has all links.
@@ -112,18 +112,17 @@ fn is_in(address: Ipv4Addr, own: &ObservedAddress) -> bool {
 
 /// The kind and the link of the route between two addresses, for a packet that comes in, or goes out, by a link.
 fn route(socket: &mut Socket, to: Ipv4Addr, from: Ipv4Addr, by: Rta, link: u32) -> Answer<(Rtn, u32)> {
-    let asked = [family_of(to.into()).into(), 32, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let found = socket.request(Rtm::Getroute, NlmF::empty(), &asked, |message| {
-        message.put(Rta::Dst, to.octets()).put(Rta::Src, from.octets()).put(by, link.to_ne_bytes());
-    })?;
-    let kind = found.get(7).copied().unwrap_or_default().into();
-    Ok((kind, Attributes::read(found.get(12..).unwrap_or_default())?.or_default(Rta::Oif)?))
+    let asked = [[family_number(Family::Ipv4), 32, 32, 0], [0; 4], [0; 4]];
+    let mut asked = Datagram::of(Rtm::Getroute, NlmF::ACK, &asked);
+    asked.put(Rta::Dst, to.octets()).put(Rta::Src, from.octets());
+    let found = socket.request(asked.put(by, link.to_ne_bytes()))?;
+    let ([_, [.., kind], _], found) = contents(&found)?;
+    Ok((kind.into(), found.or_default(Rta::Oif)?))
 }
 
 /// Whether the link answers for this address of somebody else's (`ip neigh add proxy`).
 fn proxied(socket: &mut Socket, link: u32, address: IpAddr) -> bool {
-    let [i0, i1, i2, i3] = link.to_ne_bytes();
-    // NTF_PROXY
-    let asked = [family_of(address).into(), 0, 0, 0, i0, i1, i2, i3, 0, 0, 8, 0];
-    socket.request(Rtm::Getneigh, NlmF::empty(), &asked, |to| to.put_ip(Nda::Dst, address)).is_ok()
+    // With the flag NTF_PROXY
+    let asked = [[family_number(Family::of(address)), 0, 0, 0], link.to_ne_bytes(), [0, 0, 8, 0]];
+    socket.request(Datagram::of(Rtm::Getneigh, NlmF::ACK, &asked).put_ip(Nda::Dst, address)).is_ok()
 }

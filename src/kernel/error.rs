@@ -10,7 +10,12 @@ use nix::errno::Errno;
 use super::netlink::Failure;
 
 /// A failed kernel operation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{operation}: {detail}{}{}",
+    .errno.map_or(String::new(), |errno| format!(" ({errno:?})")),
+    .remedy.as_ref().map_or(String::new(), |remedy| format!("; {remedy}"))
+)]
 pub struct Error {
     /// As in `adding real server 192.0.2.11:80 of tcp 192.0.2.1:80`.
     pub operation: String,
@@ -22,16 +27,6 @@ pub struct Error {
 }
 
 pub type Result<T> = std::result::Result<T, Error>;
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let errno = self.errno.map_or(String::new(), |errno| format!(" ({errno:?})"));
-        let remedy = self.remedy.as_ref().map_or(String::new(), |remedy| format!("; {remedy}"));
-        write!(f, "{}: {}{errno}{remedy}", self.operation, self.detail)
-    }
-}
-
-impl std::error::Error for Error {}
 
 /// Declares [`Operation`]: each with its words.
 macro_rules! operations {
@@ -115,7 +110,6 @@ impl Operation {
                 "this kernel has no IPVS: its module ip_vs is neither built in nor installed",
                 "install the kernel's modules package, then `modprobe ip_vs`",
             ),
-            (AddService | AddServer, EEXIST) => ("already exists, made by someone else meanwhile", RERUN),
             (AddService | SetService, EINVAL) => (
                 "the kernel refuses these settings: name of the scheduler, or more real servers than mh has places",
                 "",
@@ -142,33 +136,31 @@ impl Operation {
 }
 
 impl Error {
-    /// An error of the kernel's.
-    pub(super) fn new(operation: Operation, object: impl fmt::Display, errno: Errno) -> Self {
-        let (meaning, remedy) = operation.explain(errno).unwrap_or((errno.desc(), ""));
-        Self { errno: Some(errno), ..Self::own(operation, object, meaning, remedy) }
-    }
-
-    /// An error that is not the kernel's: there is no number, only what went wrong and what helps.
-    pub(super) fn own(operation: Operation, object: impl fmt::Display, detail: &str, remedy: &str) -> Self {
+    /// What a failure means for what was tried.
+    pub(super) fn of(operation: Operation, object: impl fmt::Display, failure: impl Into<Failure>) -> Self {
+        let (errno, detail, remedy) = match failure.into() {
+            Failure::Refused { errno, text } => {
+                let (meaning, remedy) = operation.explain(errno).unwrap_or((errno.desc(), ""));
+                (Some(errno), text.unwrap_or_else(|| meaning.to_owned()), remedy)
+            }
+            // The number is of the way, not of the thing: the table would tell a wrong story.
+            Failure::Broken { errno, text } => (errno, text, "what became of it is unknown: run again"),
+        };
         let operation = format!("{} {object}", operation.words()).trim_end().to_owned();
         let interface = operation.rsplit_once(" on ").map_or("INTERFACE", |(_, interface)| interface);
         let remedy = Some(remedy.replace("INTERFACE", interface)).filter(|remedy| !remedy.is_empty());
-        Self { operation, errno: None, detail: detail.to_owned(), remedy }
+        Self { operation, errno, detail, remedy }
     }
+}
 
-    /// A failed netlink exchange.
-    pub(super) fn netlink(operation: Operation, object: impl fmt::Display, failure: &Failure) -> Self {
-        match failure {
-            Failure::Refused { errno, text } => {
-                let error = Self::new(operation, object, *errno);
-                Self { detail: text.clone().unwrap_or(error.detail), ..error }
-            }
-            // The number is of the way, not of the thing: the table would tell a wrong story.
-            Failure::Broken { errno, text } => {
-                let remedy = "what became of it is unknown: run again";
-                Self { errno: *errno, ..Self::own(operation, object, text, remedy) }
-            }
-        }
+/// What may fail, told for what it was tried.
+pub(super) trait When<T> {
+    fn when(self, operation: Operation, object: impl fmt::Display) -> Result<T>;
+}
+
+impl<T, F: Into<Failure>> When<T> for std::result::Result<T, F> {
+    fn when(self, operation: Operation, object: impl fmt::Display) -> Result<T> {
+        self.map_err(|failure| Error::of(operation, object, failure))
     }
 }
 
@@ -183,7 +175,7 @@ mod tests {
         let mut told = String::new();
         for operation in Op::ALL {
             for errno in (1..134).map(Errno::from_raw).filter(|errno| operation.explain(*errno).is_some()) {
-                told += &format!("{}\n", Error::new(*operation, "OBJECT", errno));
+                told += &format!("{}\n", Error::of(*operation, "OBJECT", errno));
             }
         }
         golden::same("kernel/errors", &told);
@@ -191,17 +183,17 @@ mod tests {
 
     #[test]
     fn an_error_names_operation_object_meaning_number_and_remedy() {
-        let error = Error::new(Operation::AddServer, "192.0.2.11:80 of tcp 192.0.2.1:80", Errno::EEXIST);
+        let error = Error::of(Operation::SetServer, "192.0.2.11:80 of tcp 192.0.2.1:80", Errno::ENOENT);
         assert_eq!(
             error.to_string(),
-            "adding real server 192.0.2.11:80 of tcp 192.0.2.1:80: already exists, made by someone else \
-             meanwhile (EEXIST); run again"
+            "changing real server 192.0.2.11:80 of tcp 192.0.2.1:80: it is gone, removed by someone else \
+             meanwhile (ENOENT); run again"
         );
     }
 
     #[test]
     fn an_error_without_entry_has_the_c_library_s_words() {
-        let error = Error::new(Operation::StopDaemon, "master", Errno::EIO);
+        let error = Error::of(Operation::StopDaemon, "master", Errno::EIO);
         assert_eq!(error.to_string(), format!("stopping sync daemon master: {} (EIO)", Errno::EIO.desc()));
     }
 
@@ -209,20 +201,20 @@ mod tests {
     fn the_kernel_s_own_text_comes_first() {
         let failure =
             Failure::Refused { errno: Errno::EINVAL, text: Some("ipv6: Invalid address".to_owned()) };
-        let error = Error::netlink(Operation::AddAddress, "ff02::1 on lo", &failure);
+        let error = Error::of(Operation::AddAddress, "ff02::1 on lo", failure);
         assert_eq!(error.detail, "ipv6: Invalid address");
     }
 
     #[test]
     fn a_broken_exchange_does_not_pretend_to_know() {
         let failure = Failure::Broken { errno: Some(Errno::ENOBUFS), text: "answers were lost".to_owned() };
-        let error = Error::netlink(Operation::AddService, "tcp 192.0.2.1:80", &failure);
+        let error = Error::of(Operation::AddService, "tcp 192.0.2.1:80", failure);
         assert!(error.to_string().contains("what became of it is unknown"), "{error}");
     }
 
     #[test]
     fn a_remedy_names_the_interface() {
-        let error = Error::new(Operation::Announce, "192.0.2.1 on eth0", Errno::ENETDOWN);
+        let error = Error::of(Operation::Announce, "192.0.2.1 on eth0", Errno::ENETDOWN);
         assert_eq!(error.remedy.as_deref(), Some("`ip link set eth0 up`"));
     }
 }

@@ -17,20 +17,11 @@ const ADVERTISEMENT: u8 = 136;
 /// With one address as sender and target it is an announcement: the form that every implementation takes (RFC 5227 §3),
 /// while many drop unasked-for replies as an attack. The target's hardware address is ignored; RFC 5227 wants zeroes.
 pub(super) fn arp_request(mac: [u8; 6], sender: Ipv4Addr, target: Ipv4Addr) -> Vec<u8> {
-    [
-        &[0xff; 6][..], // to every station
-        &mac,
-        ETHERTYPE_ARP,
-        &[0, 1], // hardware: Ethernet
-        &[8, 0], // protocol: IPv4
-        &[6, 4], // lengths of their addresses
-        &[0, 1], // request
-        &mac,
-        &sender.octets(),
-        &[0; 6],
-        &target.octets(),
-    ]
-    .concat()
+    const EVERY_STATION: &[u8] = &[0xff; 6];
+    // Ethernet, IPv4, the lengths of their addresses; request
+    const HEADER: &[u8] = &[0, 1, 8, 0, 6, 4, 0, 1];
+    let (sender, target) = (sender.octets(), target.octets());
+    [EVERY_STATION, &mac, ETHERTYPE_ARP, HEADER, &mac, &sender, &[0; 6], &target].concat()
 }
 
 /// An unsolicited neighbour advertisement to all nodes (RFC 4861 §4.4, §7.2.6), with the override flag, so
@@ -60,22 +51,12 @@ fn neighbour_message(mac: [u8; 6], from: Ipv6Addr, to: Ipv6Addr, kind: u8, body:
     const LENGTH: u8 = 32;
     // RFC 2464 §7
     let [.., a, b, c, d] = to.octets();
-    let head = [kind, 0];
-    let pseudo_header = [&from.octets()[..], &to.octets(), &[0, 0, 0, LENGTH], &[0, 0, 0, ICMPV6]].concat();
-    let sum = checksum(&[&pseudo_header[..], &head, &[0, 0], body].concat());
-    [
-        &[0x33, 0x33, a, b, c, d][..],
-        &mac,
-        ETHERTYPE_IPV6,
-        &[0x60, 0, 0, 0],
-        &[0, LENGTH, ICMPV6, HOP_LIMIT],
-        &from.octets(),
-        &to.octets(),
-        &head,
-        &sum.to_be_bytes(),
-        body,
-    ]
-    .concat()
+    let addresses = [from.octets(), to.octets()].concat();
+    let pseudo_header = [&addresses[..], &[0, 0, 0, LENGTH], &[0, 0, 0, ICMPV6]].concat();
+    let sum = checksum(&[&pseudo_header[..], &[kind, 0], body].concat()).to_be_bytes();
+    let header = [[0x60, 0, 0, 0], [0, LENGTH, ICMPV6, HOP_LIMIT]];
+    let packet = [header.as_flattened(), &addresses, &[kind, 0], &sum, body].concat();
+    [&[0x33, 0x33, a, b, c, d], &mac, ETHERTYPE_IPV6, &packet].concat()
 }
 
 /// Who says in this frame that an address is its own, and which: an ARP packet's sender, or the target of a

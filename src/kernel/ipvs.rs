@@ -4,7 +4,6 @@
 //! there should be is decided by `plan`; how they look in a message is in `ipvs_wire`. Called by `kernel`.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::process::{Command, Stdio};
 use std::sync::Once;
@@ -15,13 +14,10 @@ use neli::consts::nl::{GenlId, NlmF};
 use nix::errno::Errno;
 use nix::sys::socket::SockProtocol;
 
-use super::error::{Error, Operation, Result};
+use super::error::{Error, Operation, Result, When as _};
 use super::ipvs_sockopt::Table;
-use super::ipvs_wire::{
-    command, decode_daemon, decode_server, decode_service, decode_timeouts, put_daemon, put_server,
-    put_service, put_timeouts,
-};
-use super::netlink::{Answer, Datagram, Failure, Socket, Writer, generic, generic_attributes};
+use super::ipvs_wire::{command, decode_daemon, decode_server, decode_service, decode_timeouts};
+use super::netlink::{self, Answer, Datagram, Failure, Socket, generic};
 use crate::model::{
     Family, NO_SCHEDULER, Ownership, Protocol, RealServer, ServerKey, Service, ServiceKey, service_flag,
 };
@@ -62,36 +58,37 @@ impl Ipvs {
             LOADED.call_once(load_module);
             found = Self::find();
         }
-        found.map_err(|failure| Error::netlink(Operation::FindIpvs, "", &failure))
+        found.when(Operation::FindIpvs, "")
     }
 
     fn find() -> Answer<Self> {
         let mut socket = Socket::new(SockProtocol::NetlinkGeneric);
-        let reply = socket.request(GenlId::Ctrl, NlmF::empty(), &generic(CtrlCmd::Getfamily), |to| {
-            to.put_text(CtrlAttr::FamilyName, "IPVS");
-        })?;
-        let family = generic_attributes(&reply)?.need(CtrlAttr::FamilyId)?;
+        let mut asked = Datagram::of(GenlId::Ctrl, NlmF::ACK, &generic(CtrlCmd::Getfamily));
+        let reply = socket.request(asked.put_text(CtrlAttr::FamilyName, "IPVS"))?;
+        let family = netlink::contents::<1>(&reply)?.1.need(CtrlAttr::FamilyId)?;
         Ok(Self { socket, family })
     }
 
     /// Reads every service, the real servers of those in `whose`, the timeouts and the sync daemons.
     pub(super) fn observe(&mut self, whose: &Ownership, expected: &[ServiceKey]) -> Result<ObservedIpvs> {
         let (mut observed, table) = (ObservedIpvs::default(), Table::open());
-        for (key, settings) in self.services(expected, table.as_ref())? {
-            let asked = whose.owns(&key);
-            let list = match table.as_ref().filter(|_| asked).and_then(|table| table.servers(&key)) {
-                // Of a service that is gone meanwhile this is an empty list, not an error.
-                None if asked => self.servers(&key)?,
-                list => list.unwrap_or_default(),
+        let services = self.services(expected, table.as_ref());
+        for (key, settings) in services.when(Operation::Read, "the virtual services")? {
+            let listed = || table.as_ref().and_then(|table| table.servers(&key));
+            // Of a service that is gone meanwhile netlink has an empty list, not an error.
+            let list = match whose.owns(&key) {
+                true => listed().map_or_else(|| self.servers(&key), Ok)?,
+                false => Vec::new(),
             };
             let pairs = list.into_iter().map(|(server, found, counted)| ((server, found), (server, counted)));
             let (servers, counters) = pairs.unzip();
             observed.services.insert(key, ObservedService { settings, servers, counters });
         }
-        observed.daemons.extend(self.dump(command::GET_DAEMON, "the sync daemons", |_| (), decode_daemon)?);
-        let timeouts = self.request(command::GET_CONFIG, |_| ()).and_then(|reply| decode_timeouts(&reply));
-        let error = |failure| Error::netlink(Operation::Read, "the IPVS timeouts", &failure);
-        observed.timeouts = timeouts.map_err(error)?;
+        let daemons = self.socket.ask(&mut self.message(NlmF::DUMP, command::GET_DAEMON), decode_daemon);
+        observed.daemons.extend(daemons.when(Operation::Read, "the sync daemons")?);
+        let timeouts = self.socket.request(&mut self.message(NlmF::ACK, command::GET_CONFIG));
+        let timeouts = timeouts.and_then(|reply| decode_timeouts(&reply));
+        observed.timeouts = timeouts.when(Operation::Read, "the IPVS timeouts")?;
         Ok(observed)
     }
 
@@ -102,61 +99,54 @@ impl Ipvs {
         &mut self,
         expected: &[ServiceKey],
         table: Option<&Table>,
-    ) -> Result<BTreeMap<ServiceKey, Service>> {
-        const OBJECT: &str = "the virtual services";
-        let list = self.dump(command::GET_SERVICE, OBJECT, |_| (), decode_service)?;
+    ) -> Answer<BTreeMap<ServiceKey, Service>> {
+        let list = self.socket.ask(&mut self.message(NlmF::DUMP, command::GET_SERVICE), decode_service)?;
         let mut services: BTreeMap<_, _> = list.into_iter().collect();
         let v4 = services.keys().filter(|key| key.family() == Family::Ipv4).count();
         let whole = table.and_then(Table::count) == Some(v4);
-        let error = |failure| Error::netlink(Operation::Read, OBJECT, &failure);
         for key in expected.iter().filter(|key| !whole || key.family() == Family::Ipv6) {
             if services.contains_key(key) {
                 continue;
             }
-            match self.request(command::GET_SERVICE, |to| put_service(to, key, None)) {
+            match self.socket.request(self.message(NlmF::ACK, command::GET_SERVICE).put_service(key, None)) {
                 Err(failure) if failure.is(&[Errno::ESRCH]) => {}
-                reply => services.extend(reply.and_then(|reply| decode_service(&reply)).map_err(error)?),
+                reply => services.extend(decode_service(&reply?)?),
             }
         }
         Ok(services)
     }
 
     pub(super) fn servers(&mut self, key: &ServiceKey) -> Result<Vec<(ServerKey, RealServer, Counters)>> {
-        let of_service = |to: &mut Writer| put_service(to, key, None);
-        let decode = |payload: &[u8]| decode_server(payload, key.family());
-        self.dump(command::GET_DEST, format_args!("the real servers of {key}"), of_service, decode)
+        let mut asked = self.message(NlmF::DUMP, command::GET_DEST);
+        let list = self.socket.ask(asked.put_service(key, None), decode_server);
+        list.when(Operation::Read, format_args!("the real servers of {key}"))
     }
 
-    fn dump<T>(
-        &mut self,
-        command: u8,
-        object: impl fmt::Display,
-        fill: impl FnOnce(&mut Writer),
-        decode: impl FnMut(&[u8]) -> Answer<Option<T>>,
-    ) -> Result<Vec<T>> {
-        let list = self.socket.ask(self.family, NlmF::DUMP, &generic(command), fill, decode);
-        list.map_err(|failure| Error::netlink(Operation::Read, object, &failure))
-    }
-
-    fn request(&mut self, command: u8, fill: impl FnOnce(&mut Writer)) -> Answer<Vec<u8>> {
-        self.socket.request(self.family, NlmF::empty(), &generic(command), fill)
+    /// A request that has an answer by these flags: ACK or DUMP.
+    fn message(&self, flags: NlmF, command: u8) -> Datagram {
+        Datagram::of(self.family, flags, &generic(command))
     }
 
     /// Looks for what the services need, and loads the modules for it.
     pub(super) fn prepare(&mut self, needs: &Needs) -> Vec<Error> {
         let mut errors = Vec::new();
         for (scheduler, engine) in needs {
-            match self.request(command::NEW_SERVICE, |to| put_probe(to, scheduler, engine)) {
+            let mut probe = self.message(NlmF::ACK, command::NEW_SERVICE);
+            match self.socket.request(probe.put_probe(scheduler, engine)) {
                 // A kernel that takes this prefix has what was asked for; undone at once.
-                Ok(_) => _ = self.request(command::DEL_SERVICE, |to| put_service(to, &PROBE, None)),
+                Ok(_) => _ = self.delete(&PROBE),
                 Err(failure) if failure.is(&[Errno::EINVAL, Errno::EEXIST, Errno::EAFNOSUPPORT]) => {}
                 Err(failure) => {
-                    let error = Error::netlink(Operation::Probe, "", &failure);
+                    let error = Error::of(Operation::Probe, "", failure);
                     errors.push(name_modules(error, scheduler, engine));
                 }
             }
         }
         errors
+    }
+
+    fn delete(&mut self, key: &ServiceKey) -> Answer<Vec<u8>> {
+        self.socket.request(self.message(NlmF::ACK, command::DEL_SERVICE).put_service(key, None))
     }
 
     /// Carries out changes of IPVS, in order. Any other change is passed over as done.
@@ -172,9 +162,8 @@ impl Ipvs {
         });
         let result = |failed: &Vec<_>| {
             let Some((mut error, useless)) = change_error(failed) else { return Ok(()) };
-            let mut away = |key| self.request(command::DEL_SERVICE, |to| put_service(to, key, None));
             // It would refuse every connection.
-            if useless.is_some_and(|key| away(key).is_ok()) {
+            if useless.is_some_and(|key| self.delete(key).is_ok()) {
                 error.detail += "; the service was taken away again";
             }
             Err(error)
@@ -196,8 +185,6 @@ struct Request<'a> {
 /// The messages that carry out a change, in their order.
 fn requests(change: &Change) -> Vec<Request<'_>> {
     use Operation as Op;
-    use command::{DEL_DAEMON, DEL_DEST, DEL_SERVICE, NEW_DAEMON, NEW_DEST, NEW_SERVICE, SET_CONFIG};
-    use command::{SET_DEST, SET_SERVICE};
     let request = |command, operation| Request { command, operation, change, server: None };
     vec![match change {
         // First without a scheduler, which then builds its tables once: for mh a factor of forty, and no client meets half
@@ -206,36 +193,37 @@ fn requests(change: &Change) -> Vec<Request<'_>> {
         Change::Service { old: None, new: Some(_), servers, .. } => {
             // The kernel puts each at the head of its list (ip_vs_ctl.c, ip_vs_add_dest), and sh and mh go by
             // the list's order: descending here is ascending there, on every director.
-            let add = |server| Request { server: Some(server), ..request(NEW_DEST, Op::AddServer) };
-            let list = [request(NEW_SERVICE, Op::AddService)].into_iter();
+            let add = |server| Request { server: Some(server), ..request(command::NEW_DEST, Op::AddServer) };
+            let list = [request(command::NEW_SERVICE, Op::AddService)].into_iter();
             let list = list.chain(servers.iter().rev().map(add));
-            return list.chain([request(SET_SERVICE, Op::AddService)]).collect();
+            return list.chain([request(command::SET_SERVICE, Op::AddService)]).collect();
         }
-        Change::Service { new: Some(_), .. } => request(SET_SERVICE, Op::SetService),
-        Change::Service { .. } => request(DEL_SERVICE, Op::DeleteService),
-        Change::Server { old: None, .. } => request(NEW_DEST, Op::AddServer),
-        Change::Server { new: Some(_), .. } => request(SET_DEST, Op::SetServer),
-        Change::Server { .. } => request(DEL_DEST, Op::DeleteServer),
-        Change::Timeouts { .. } => request(SET_CONFIG, Op::SetTimeouts),
-        Change::Daemon { new: Some(_), .. } => request(NEW_DAEMON, Op::StartDaemon),
-        Change::Daemon { .. } => request(DEL_DAEMON, Op::StopDaemon),
+        Change::Service { new: Some(_), .. } => request(command::SET_SERVICE, Op::SetService),
+        Change::Service { .. } => request(command::DEL_SERVICE, Op::DeleteService),
+        Change::Server { old: None, .. } => request(command::NEW_DEST, Op::AddServer),
+        Change::Server { new: Some(_), .. } => request(command::SET_DEST, Op::SetServer),
+        Change::Server { .. } => request(command::DEL_DEST, Op::DeleteServer),
+        Change::Timeouts { .. } => request(command::SET_CONFIG, Op::SetTimeouts),
+        Change::Daemon { new: Some(_), .. } => request(command::NEW_DAEMON, Op::StartDaemon),
+        Change::Daemon { .. } => request(command::DEL_DAEMON, Op::StopDaemon),
         Change::Parameter { .. } | Change::Address { .. } => return Vec::new(),
     }]
 }
 
 impl Request<'_> {
-    fn encode(&self, datagram: &mut Datagram, family: u16) {
-        datagram.generic(family, self.command, |to| match (self.change, self.server) {
-            (Change::Service { key, .. }, Some((server, new))) => put_server(to, key, server, Some(new)),
+    fn encode(&self, to: &mut Datagram, family: u16) {
+        to.push(family, NlmF::empty(), &generic(self.command));
+        match (self.change, self.server) {
+            (Change::Service { key, .. }, Some((server, new))) => to.put_server(key, server, Some(new)),
             (Change::Service { key, new, .. }, None) => {
                 let empty = (self.command == command::NEW_SERVICE).then_some(NO_SCHEDULER);
-                put_service(to, key, new.as_ref().map(|new| (new, empty.unwrap_or(&new.scheduler))));
+                to.put_service(key, new.as_ref().map(|new| (new, empty.unwrap_or(&new.scheduler))));
             }
-            (Change::Server { service, key, new, .. }, _) => put_server(to, service, key, new.as_ref()),
-            (Change::Timeouts { new, .. }, _) => put_timeouts(to, *new),
-            (Change::Daemon { state, new, .. }, _) => put_daemon(to, *state, new.as_ref()),
+            (Change::Server { service, key, new, .. }, _) => to.put_server(service, key, new.as_ref()),
+            (Change::Timeouts { new, .. }, _) => to.put_timeouts(*new),
+            (Change::Daemon { state, new, .. }, _) => to.put_daemon(*state, new.as_ref()),
             (Change::Parameter { .. } | Change::Address { .. }, _) => {}
-        });
+        }
     }
 
     /// What it is about, for its error.
@@ -264,8 +252,8 @@ impl Request<'_> {
     }
 }
 
-/// The error of a change, from its messages that failed, if that is one: a service may be there already; and the service that is of no use, since the kernel refused it
-/// its scheduler after we had made it.
+/// The error of a change, from its messages that failed, if that is one: a service may be there already; and the service
+/// that is of no use, since the kernel refused it its scheduler after we had made it.
 fn change_error<'a>(failed: &[(Request<'a>, Failure)]) -> Option<(Error, Option<&'a ServiceKey>)> {
     // One that was there already is somebody else's to take away again.
     let is_new = |(request, _): &(Request<'_>, _)| request.command == command::NEW_SERVICE;
@@ -278,7 +266,7 @@ fn change_error<'a>(failed: &[(Request<'a>, Failure)]) -> Option<(Error, Option<
         created && (request.command, request.operation) == (command::SET_SERVICE, Operation::AddService)
     });
     let (request, failure) = unscheduled.unwrap_or(first);
-    let error = Error::netlink(request.operation, request.object(), failure);
+    let error = Error::of(request.operation, request.object(), failure.clone());
     let (Change::Service { key, new: Some(new), .. }, None) = (request.change, request.server) else {
         return Some((error, None));
     };
@@ -310,16 +298,18 @@ const PROBE: ServiceKey = ServiceKey::Endpoint {
     protocol: Protocol::TCP,
 };
 
-/// The attributes of a NEW_SERVICE that never makes a service, but finds out whether a scheduler or an engine exists.
-///
-/// `ip_vs_add_service` (`ip_vs_ctl.c`) looks for the scheduler first, loading its module, then for the engine, and says
-/// ENOENT when one is missing; only then does it look at the IPv6 prefix length, of which 0 is EINVAL. Without IPv6 in
-/// IPVS the address family is refused before all that (`ip_vs_genl_parse_service`, EAFNOSUPPORT): then the best is
-/// assumed, since the batch would tell.
-fn put_probe(to: &mut Writer, scheduler: &str, engine: &str) {
-    let (scheduler, engine) = (scheduler.to_owned(), engine.to_owned());
-    let settings = Service { scheduler, flags: service_flag::PERSISTENT, timeout: 1, netmask: 0, engine };
-    put_service(to, &PROBE, Some((&settings, &settings.scheduler)));
+impl Datagram {
+    /// The attributes of a NEW_SERVICE that never makes a service, but finds out whether a scheduler or an engine exists.
+    ///
+    /// `ip_vs_add_service` (`ip_vs_ctl.c`) looks for the scheduler first, loading its module, then for the engine, and says
+    /// ENOENT when one is missing; only then does it look at the IPv6 prefix length, of which 0 is EINVAL. Without IPv6 in
+    /// IPVS the address family is refused before all that (`ip_vs_genl_parse_service`, EAFNOSUPPORT): then the best is
+    /// assumed, since the batch would tell.
+    fn put_probe(&mut self, scheduler: &str, engine: &str) -> &mut Self {
+        let (scheduler, engine) = (scheduler.to_owned(), engine.to_owned());
+        let settings = Service { scheduler, flags: service_flag::PERSISTENT, timeout: 1, netmask: 0, engine };
+        self.put_service(&PROBE, Some((&settings, &settings.scheduler)))
+    }
 }
 
 #[cfg(test)]
@@ -371,6 +361,7 @@ mod tests {
         let change = new_service();
         let mut datagram = Datagram::default();
         requests(&change).iter().for_each(|request| request.encode(&mut datagram, 30));
+        datagram.finish();
         let payloads: Vec<&[u8]> = datagram.payloads().collect();
         assert_eq!(payloads.len(), 5);
         let commands: Vec<u8> = requests(&change).iter().map(|request| request.command).collect();
@@ -379,7 +370,7 @@ mod tests {
         let scheduler = |index: usize| decode_service(payloads[index]).unwrap().unwrap().1.scheduler;
         assert_eq!((scheduler(0).as_str(), scheduler(4).as_str()), ("none", "rr"));
         for (index, last) in [(1, 13), (2, 12), (3, 11)] {
-            let (key, settings, _) = decode_server(payloads[index], Family::Ipv4).unwrap().unwrap();
+            let (key, settings, _) = decode_server(payloads[index]).unwrap().unwrap();
             assert_eq!((key, settings), (server(last), nat()));
         }
     }
@@ -475,9 +466,9 @@ mod tests {
 
     #[test]
     fn the_probe_s_prefix_length_is_one_that_the_kernel_refuses() {
-        let mut payload = Writer(generic(1).to_vec());
-        put_probe(&mut payload, "wlc", "");
-        let (key, settings) = decode_service(&payload.0).unwrap().unwrap();
+        let mut payload = Datagram::payload(&generic(1));
+        payload.put_probe("wlc", "");
+        let (key, settings) = decode_service(&payload.bytes).unwrap().unwrap();
         assert_eq!((key.family(), settings.netmask), (Family::Ipv6, 0));
     }
 }

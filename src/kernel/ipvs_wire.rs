@@ -6,9 +6,8 @@
 
 use std::net::IpAddr;
 
-use nix::libc;
-
-use super::netlink::{Answer, Attributes, Writer, generic_attributes, malformed};
+use super::link::{family_number, family_of};
+use super::netlink::{Answer, Attributes, Datagram, contents, malformed};
 use crate::model::{
     DaemonState, Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Service, ServiceKey, SyncDaemon,
     Timeouts, Tunnel, service_flag,
@@ -47,8 +46,7 @@ numbers! {
         SCHEDULER = 6, FLAGS = 7, TIMEOUT = 8, NETMASK = 9, ENGINE = 11,
     }
 
-    /// Attributes of a real server, `IPVS_DEST_ATTR_*`. FAMILY is there since Linux 3.18, STATISTICS since 4.1, and of a
-    /// tunnel kind and port since 5.2, its flags since 5.3.
+    /// Attributes of a real server, `IPVS_DEST_ATTR_*`.
     u16 dest {
         ADDRESS = 1, PORT = 2, FORWARD = 3, WEIGHT = 4, UPPER_THRESHOLD = 5, LOWER_THRESHOLD = 6,
         ACTIVE = 7, INACTIVE = 8, PERSISTENT = 9, FAMILY = 11, STATISTICS = 12,
@@ -62,11 +60,6 @@ numbers! {
     u16 daemon { STATE = 1, INTERFACE = 2, ID = 3, MAX_LEN = 4, GROUP = 5, GROUP6 = 6, PORT = 7, TTL = 8 }
 }
 
-fn family_number(family: Family) -> [u8; 2] {
-    let number = if family == Family::Ipv4 { libc::AF_INET } else { libc::AF_INET6 };
-    (number as u16).to_ne_bytes()
-}
-
 /// `union nf_inet_addr`: IPv4 in the first four of 16 bytes.
 fn address_bytes(address: IpAddr) -> [u8; 16] {
     match address {
@@ -75,84 +68,76 @@ fn address_bytes(address: IpAddr) -> [u8; 16] {
     }
 }
 
-/// A service: its key alone, or all of it with this scheduler. The kernel wants all of it for a change, too.
-pub(super) fn put_service(to: &mut Writer, key: &ServiceKey, settings: Option<(&Service, &str)>) {
-    to.nest(top::SERVICE, |to| {
-        to.put(service::FAMILY, family_number(key.family()));
-        match key {
-            ServiceKey::Endpoint { address, port, protocol } => to
-                .put(service::PROTOCOL, protocol.0.to_ne_bytes())
-                .put(service::ADDRESS, address_bytes(*address))
-                .put(service::PORT, port.to_be_bytes()),
-            ServiceKey::Fwmark { mark, .. } => to.put(service::FWMARK, mark.to_ne_bytes()),
-        };
-        let Some((settings, scheduler)) = settings else { return };
-        let netmask = if key.family() == Family::Ipv4 { settings.netmask.to_be() } else { settings.netmask };
-        // Every flag is meant: new = (old & ~mask) | (flags & mask).
-        let [f0, f1, f2, f3] = (settings.flags & !service_flag::HASHED).to_ne_bytes();
-        to.put_text(service::SCHEDULER, scheduler)
-            .put(service::FLAGS, [f0, f1, f2, f3, 0xff, 0xff, 0xff, 0xff])
-            .put(service::TIMEOUT, settings.timeout.to_ne_bytes())
-            .put(service::NETMASK, netmask.to_ne_bytes());
-        // Left out of SET_SERVICE, the engine is taken away (ip_vs_edit_service); empty, it is not found.
-        if !settings.engine.is_empty() {
-            to.put_text(service::ENGINE, &settings.engine);
-        }
-    });
-}
+impl Datagram {
+    /// A service: its key alone, or all of it with this scheduler. The kernel wants all of it for a change, too.
+    pub(super) fn put_service(&mut self, key: &ServiceKey, all: Option<(&Service, &str)>) -> &mut Self {
+        self.nest(top::SERVICE, |to| {
+            to.put(service::FAMILY, u16::from(family_number(key.family())).to_ne_bytes());
+            match key {
+                ServiceKey::Endpoint { address, port, protocol } => to
+                    .put(service::PROTOCOL, protocol.0.to_ne_bytes())
+                    .put(service::ADDRESS, address_bytes(*address))
+                    .put(service::PORT, port.to_be_bytes()),
+                ServiceKey::Fwmark { mark, .. } => to.put(service::FWMARK, mark.to_ne_bytes()),
+            };
+            let Some((settings, scheduler)) = all else { return };
+            let netmask =
+                if key.family() == Family::Ipv4 { settings.netmask.to_be() } else { settings.netmask };
+            // Every flag is meant: new = (old & ~mask) | (flags & mask).
+            let [f0, f1, f2, f3] = (settings.flags & !service_flag::HASHED).to_ne_bytes();
+            to.put_text(service::SCHEDULER, scheduler)
+                .put(service::FLAGS, [f0, f1, f2, f3, 0xff, 0xff, 0xff, 0xff])
+                .put(service::TIMEOUT, settings.timeout.to_ne_bytes())
+                .put(service::NETMASK, netmask.to_ne_bytes());
+            // Left out of SET_SERVICE, the engine is taken away (ip_vs_edit_service); empty, it is not found.
+            if !settings.engine.is_empty() {
+                to.put_text(service::ENGINE, &settings.engine);
+            }
+        })
+    }
 
-/// A real server of a service: its key alone, or all of it.
-pub(super) fn put_server(to: &mut Writer, of: &ServiceKey, key: &ServerKey, settings: Option<&RealServer>) {
-    put_service(to, of, None);
-    to.nest(top::DEST, |to| {
-        to.put(dest::FAMILY, family_number(Family::of(key.address)))
-            .put(dest::ADDRESS, address_bytes(key.address))
-            .put(dest::PORT, key.port.to_be_bytes());
-        let Some(settings) = settings else { return };
-        to.put(dest::FORWARD, settings.forward.0.to_ne_bytes())
-            .put(dest::WEIGHT, settings.weight.to_ne_bytes())
-            .put(dest::UPPER_THRESHOLD, settings.upper_threshold.to_ne_bytes())
-            .put(dest::LOWER_THRESHOLD, settings.lower_threshold.to_ne_bytes());
-        if settings.forward == Forward::TUN {
-            to.put(dest::TUNNEL_KIND, [settings.tunnel.kind])
-                .put(dest::TUNNEL_PORT, settings.tunnel.port.to_be_bytes())
-                .put(dest::TUNNEL_FLAGS, settings.tunnel.checksum.to_ne_bytes());
-        }
-    });
-}
+    /// A real server of a service: its key alone, or all of it.
+    pub(super) fn put_server(&mut self, of: &ServiceKey, key: &ServerKey, settings: Option<&RealServer>) {
+        self.put_service(of, None).nest(top::DEST, |to| {
+            to.put(dest::FAMILY, u16::from(family_number(Family::of(key.address))).to_ne_bytes())
+                .put(dest::ADDRESS, address_bytes(key.address))
+                .put(dest::PORT, key.port.to_be_bytes());
+            let Some(settings) = settings else { return };
+            to.put(dest::FORWARD, settings.forward.0.to_ne_bytes())
+                .put(dest::WEIGHT, settings.weight.to_ne_bytes())
+                .put(dest::UPPER_THRESHOLD, settings.upper_threshold.to_ne_bytes())
+                .put(dest::LOWER_THRESHOLD, settings.lower_threshold.to_ne_bytes());
+            if settings.forward == Forward::TUN {
+                to.put(dest::TUNNEL_KIND, [settings.tunnel.kind])
+                    .put(dest::TUNNEL_PORT, settings.tunnel.port.to_be_bytes())
+                    .put(dest::TUNNEL_FLAGS, settings.tunnel.checksum.to_ne_bytes());
+            }
+        });
+    }
 
-pub(super) fn put_timeouts(to: &mut Writer, timeouts: Timeouts) {
-    to.put(top::TIMEOUT_TCP, timeouts.tcp.to_ne_bytes())
-        .put(top::TIMEOUT_TCP_FIN, timeouts.tcp_fin.to_ne_bytes())
-        .put(top::TIMEOUT_UDP, timeouts.udp.to_ne_bytes());
-}
+    pub(super) fn put_timeouts(&mut self, timeouts: Timeouts) {
+        self.put(top::TIMEOUT_TCP, timeouts.tcp.to_ne_bytes())
+            .put(top::TIMEOUT_TCP_FIN, timeouts.tcp_fin.to_ne_bytes())
+            .put(top::TIMEOUT_UDP, timeouts.udp.to_ne_bytes());
+    }
 
-/// A daemon: all of it, or the state alone, with which the kernel stops it.
-pub(super) fn put_daemon(to: &mut Writer, state: DaemonState, settings: Option<&SyncDaemon>) {
-    let state: u32 = if state == DaemonState::Master { 1 } else { 2 };
-    to.nest(top::DAEMON, |to| {
-        to.put(daemon::STATE, state.to_ne_bytes());
-        let Some(settings) = settings else { return };
-        to.put_text(daemon::INTERFACE, &settings.interface)
-            .put(daemon::ID, u32::from(settings.id).to_ne_bytes());
-        for (kind, value) in [(daemon::MAX_LEN, settings.max_len), (daemon::PORT, settings.port)] {
-            value.map(|value| to.put(kind, value.to_ne_bytes()));
-        }
-        if let Some(group) = settings.group {
-            to.put_ip(if group.is_ipv4() { daemon::GROUP } else { daemon::GROUP6 }, group);
-        }
-        settings.ttl.map(|value| to.put(daemon::TTL, [value]));
-    });
-}
-
-/// The attributes inside one of a reply.
-fn inside(payload: &[u8], kind: u16) -> Answer<Attributes<'_>> {
-    Attributes::read(generic_attributes(payload)?.need(kind)?)
-}
-
-/// The family of this number, when it is known here.
-fn family(number: u16) -> Option<Family> {
-    [Family::Ipv4, Family::Ipv6].into_iter().find(|family| family_number(*family) == number.to_ne_bytes())
+    /// A daemon: all of it, or the state alone, with which the kernel stops it.
+    pub(super) fn put_daemon(&mut self, state: DaemonState, settings: Option<&SyncDaemon>) {
+        let state: u32 = if state == DaemonState::Master { 1 } else { 2 };
+        self.nest(top::DAEMON, |to| {
+            to.put(daemon::STATE, state.to_ne_bytes());
+            let Some(settings) = settings else { return };
+            to.put_text(daemon::INTERFACE, &settings.interface)
+                .put(daemon::ID, u32::from(settings.id).to_ne_bytes());
+            for (kind, value) in [(daemon::MAX_LEN, settings.max_len), (daemon::PORT, settings.port)] {
+                value.map(|value| to.put(kind, value.to_ne_bytes()));
+            }
+            if let Some(group) = settings.group {
+                to.put_ip(if group.is_ipv4() { daemon::GROUP } else { daemon::GROUP6 }, group);
+            }
+            settings.ttl.map(|value| to.put(daemon::TTL, [value]));
+        });
+    }
 }
 
 /// The address of this family in a `union nf_inet_addr`, and a port in network order.
@@ -164,8 +149,8 @@ fn endpoint(family: Family, address: [u8; 16], port: u16) -> Endpoint {
 
 /// Reads a service; passes over one of an unknown family.
 pub(super) fn decode_service(payload: &[u8]) -> Answer<Option<(ServiceKey, Service)>> {
-    let found = inside(payload, top::SERVICE)?;
-    let Some(family) = family(found.need(service::FAMILY)?) else { return Ok(None) };
+    let found: Attributes = contents::<1>(payload)?.1.need(top::SERVICE)?;
+    let Some(family) = family_of(found.need::<u16>(service::FAMILY)?) else { return Ok(None) };
     let key = match found.get(service::FWMARK)? {
         Some(mark) => ServiceKey::Fwmark { mark, family },
         None => {
@@ -190,10 +175,10 @@ pub(super) fn decode_service(payload: &[u8]) -> Answer<Option<(ServiceKey, Servi
     Ok(Some((key, settings)))
 }
 
-/// Reads a real server of a service of this family; passes over one of an unknown family.
-pub(super) fn decode_server(payload: &[u8], of: Family) -> Answer<Option<(ServerKey, RealServer, Counters)>> {
-    let found = inside(payload, top::DEST)?;
-    let Some(family) = found.get(dest::FAMILY)?.map_or(Some(of), family) else { return Ok(None) };
+/// Reads a real server; passes over one of an unknown family.
+pub(super) fn decode_server(payload: &[u8]) -> Answer<Option<(ServerKey, RealServer, Counters)>> {
+    let found: Attributes = contents::<1>(payload)?.1.need(top::DEST)?;
+    let Some(family) = family_of(found.need::<u16>(dest::FAMILY)?) else { return Ok(None) };
     let key = endpoint(family, found.need(dest::ADDRESS)?, found.need(dest::PORT)?);
     let forward = Forward(found.need::<u32>(dest::FORWARD)? & FORWARD_MASK);
     let tunnel = Tunnel {
@@ -223,7 +208,7 @@ pub(super) fn decode_server(payload: &[u8], of: Family) -> Answer<Option<(Server
 }
 
 pub(super) fn decode_daemon(payload: &[u8]) -> Answer<Option<(DaemonState, SyncDaemon)>> {
-    let found = inside(payload, top::DAEMON)?;
+    let found: Attributes = contents::<1>(payload)?.1.need(top::DAEMON)?;
     let state = match found.need(daemon::STATE)? {
         1u32 => DaemonState::Master,
         2 => DaemonState::Backup,
@@ -242,7 +227,7 @@ pub(super) fn decode_daemon(payload: &[u8]) -> Answer<Option<(DaemonState, SyncD
 
 /// Reads the timeouts; the kernel leaves out those of protocols that it was built without.
 pub(super) fn decode_timeouts(payload: &[u8]) -> Answer<Timeouts> {
-    let found = generic_attributes(payload)?;
+    let ([_], found) = contents(payload)?;
     Ok(Timeouts {
         tcp: found.or_default(top::TIMEOUT_TCP)?,
         tcp_fin: found.or_default(top::TIMEOUT_TCP_FIN)?,
@@ -322,38 +307,38 @@ mod tests {
     }
 
     /// A reply as the kernel would send it for what was written.
-    fn reply(fill: impl FnOnce(&mut Writer)) -> Vec<u8> {
-        let mut reply = Writer(generic(1).to_vec());
+    fn reply(fill: impl FnOnce(&mut Datagram)) -> Vec<u8> {
+        let mut reply = Datagram::payload(&generic(1));
         fill(&mut reply);
-        reply.0
+        reply.bytes
     }
 
     proptest! {
         #[test]
         fn a_service_is_read_as_it_was_written((key, settings) in any_service()) {
-            let payload = reply(|to| put_service(to, &key, Some((&settings, &settings.scheduler))));
+            let payload = reply(|to| _ = to.put_service(&key, Some((&settings, &settings.scheduler))));
             prop_assert_eq!(decode_service(&payload), Ok(Some((key, settings))));
         }
 
         #[test]
         fn a_server_is_read_as_it_was_written((key, settings) in any_server()) {
-            let payload = reply(|to| put_server(to, &vip(), &key, Some(&settings)));
+            let payload = reply(|to| to.put_server(&vip(), &key, Some(&settings)));
             prop_assert_eq!(
-                decode_server(&payload, Family::of(key.address)),
+                decode_server(&payload),
                 Ok(Some((key, settings, Counters::default())))
             );
         }
 
         #[test]
         fn a_daemon_is_read_as_it_was_written((state, settings) in any_daemon()) {
-            let payload = reply(|to| put_daemon(to, state, Some(&settings)));
+            let payload = reply(|to| to.put_daemon(state, Some(&settings)));
             prop_assert_eq!(decode_daemon(&payload), Ok(Some((state, settings))));
         }
 
         #[test]
         fn timeouts_are_read_as_they_were_written(tcp: u32, tcp_fin: u32, udp: u32) {
             let timeouts = Timeouts { tcp, tcp_fin, udp };
-            prop_assert_eq!(decode_timeouts(&reply(|to| put_timeouts(to, timeouts))), Ok(timeouts));
+            prop_assert_eq!(decode_timeouts(&reply(|to| to.put_timeouts(timeouts))), Ok(timeouts));
         }
 
         #[test]
@@ -364,9 +349,9 @@ mod tests {
             changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         ) {
             let replies = [
-                reply(|to| put_service(to, &key, Some((&settings, &settings.scheduler)))),
-                reply(|to| put_server(to, &key, &server, Some(&server_settings))),
-                reply(|to| put_daemon(to, state, Some(&daemon))),
+                reply(|to| _ = to.put_service(&key, Some((&settings, &settings.scheduler)))),
+                reply(|to| to.put_server(&key, &server, Some(&server_settings))),
+                reply(|to| to.put_daemon(state, Some(&daemon))),
             ];
             for mut reply in replies {
                 for length in 0..reply.len() {
@@ -410,7 +395,7 @@ mod tests {
             netmask: 0xffff_ff00,
             engine: "sip".to_owned(),
         };
-        let payload = reply(|to| put_service(to, &vip(), Some((&service, "wrr"))));
+        let payload = reply(|to| _ = to.put_service(&vip(), Some((&service, "wrr"))));
         let mut expected = expected.to_vec();
         expected[4] = u8::try_from(expected.len() - 4).unwrap();
         assert_eq!(payload, expected);

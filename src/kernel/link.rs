@@ -2,24 +2,22 @@
 //!
 //! Owns reading interfaces with their addresses, and adding and removing one address, by rtnetlink; and what packet
 //! sockets need to know of an interface. Which address belongs where, and with which prefix, is decided by `plan`.
-//! Called by `kernel`, `neighbours` and `namespace`. Structures are neli's; replies are read with `netlink`'s
-//! bounds-checked attributes.
+//! Called by `kernel`, `answering` and `namespace`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use neli::consts::nl::NlmF;
-use neli::consts::rtnl::{Ifa, IfaF, Iff, Ifla, IflaInfo, Nda, Nud, RtAddrFamily, RtScope, Rtm, Rtn};
-use neli::rtnl::{IfaddrmsgBuilder, IfinfomsgBuilder, NdmsgBuilder};
+use neli::consts::rtnl::{Ifa, IfaF, Iff, Ifla, IflaInfo, Nda, RtAddrFamily, RtScope, Rtm};
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::libc;
 use nix::net::if_::{if_indextoname, if_nametoindex};
-use nix::sys::socket::{LinkAddr, SockProtocol};
+use nix::sys::socket::SockProtocol;
 
-use super::error::{Error, Operation, Result};
-use super::netlink::{Answer, Attributes, Failure, Socket, Writer, malformed, structure};
-use crate::model::{AddressKey, Mac};
+use super::error::{Operation, Result, When as _};
+use super::netlink::{Answer, Attributes, Datagram, Socket, contents, malformed};
+use crate::model::{AddressKey, Family};
 use crate::observed::{Interface, Nature, Observed, ObservedAddress};
 
 /// The name that the link with this index has now.
@@ -29,8 +27,9 @@ pub fn name_of(index: u32) -> Option<String> {
 
 /// Names of the links of this network namespace.
 pub fn names() -> Result<BTreeSet<String>> {
-    let links = stations().map_err(|errno| Error::new(Operation::Read, "the interfaces", errno))?;
-    Ok(links.into_keys().collect())
+    let told = getifaddrs().when(Operation::Read, "the interfaces")?;
+    let links = told.filter(|entry| entry.address.is_some_and(|address| address.as_link_addr().is_some()));
+    Ok(links.map(|entry| entry.interface_name).collect())
 }
 
 /// All interfaces, their addresses, and the default routes' sources. What cannot be read is absent.
@@ -38,38 +37,6 @@ pub fn interfaces() -> Observed {
     let mut kernel = Addresses::default();
     let (interfaces, addresses) = names().and_then(|names| kernel.observe(&names)).unwrap_or_default();
     Observed { addresses, sources: kernel.sources(), interfaces, ..Observed::default() }
-}
-
-/// An interface as packet sockets see it.
-pub(super) struct Station {
-    pub(super) link: LinkAddr,
-    /// The first of the family in the kernel's order, which is the host's own
-    pub(super) v4: Option<Ipv4Addr>,
-    pub(super) link_local: Option<Ipv6Addr>,
-}
-
-impl Station {
-    /// The hardware address, on an Ethernet link.
-    pub(super) fn mac(&self) -> Option<Mac> {
-        self.link.addr().filter(|_| self.link.hatype() == libc::ARPHRD_ETHER)
-    }
-}
-
-/// Every interface by name. `LinkAddr` has no constructor: getifaddrs(3) is the way to one without `unsafe`.
-pub(super) fn stations() -> nix::Result<BTreeMap<String, Station>> {
-    let mut stations = BTreeMap::<String, Station>::new();
-    for entry in getifaddrs()? {
-        let Some(address) = entry.address else { continue };
-        if let Some(link) = address.as_link_addr() {
-            stations.insert(entry.interface_name, Station { link: *link, v4: None, link_local: None });
-        } else if let Some(station) = stations.get_mut(&entry.interface_name) {
-            // Links come first. An address with a label comes under that name.
-            let v6 = address.as_sockaddr_in6().map(|v6| v6.ip()).filter(Ipv6Addr::is_unicast_link_local);
-            station.link_local = station.link_local.or(v6);
-            station.v4 = station.v4.or(address.as_sockaddr_in().map(|v4| v4.ip()));
-        }
-    }
-    Ok(stations)
 }
 
 /// Access to links and addresses.
@@ -88,14 +55,13 @@ impl Addresses {
         names: &BTreeSet<String>,
     ) -> Result<(BTreeMap<String, Interface>, Vec<ObservedAddress>)> {
         // Of both families: an unspecified one means each that there is, so a kernel without IPv6 is no special case.
-        let all = address_message(RtAddrFamily::Unspecified, 0, IfaF::empty(), 0);
-        let found = self.0.ask(Rtm::Getaddr, NlmF::DUMP, &all, |_| (), decode_address);
-        let found = found.map_err(|failure| Error::netlink(Operation::Read, "the addresses", &failure))?;
+        let found = self.0.ask(&mut Datagram::of(Rtm::Getaddr, NlmF::DUMP, &[[0; 4]; 2]), decode_address);
+        let found = found.when(Operation::Read, "the addresses")?;
         // An address can be told twice when the list changed under the dump.
         let (mut links, mut addresses) = (BTreeMap::new(), BTreeSet::new());
         for name in names {
-            let error = |failure| Error::netlink(Operation::Read, format!("interface {name}"), &failure);
-            let Some(link) = self.link(name).map_err(error)? else { continue };
+            let link = self.link(name).when(Operation::Read, format_args!("interface {name}"))?;
+            let Some(link) = link else { continue };
             for (_, mut found) in found.iter().filter(|(of, _)| *of == link.index).cloned() {
                 found.key.interface.clone_from(name);
                 // The kernel makes the interface's name the label of an address that was given none.
@@ -109,16 +75,13 @@ impl Addresses {
 
     /// What default routes of the main table have as source. None when that cannot be read: it holds up no withdrawal.
     pub(super) fn sources(&mut self) -> BTreeSet<IpAddr> {
-        let found = self.0.ask(Rtm::Getroute, NlmF::DUMP, &[0; 12], |_| (), decode_source);
+        let found = self.0.ask(&mut Datagram::of(Rtm::Getroute, NlmF::DUMP, &[[0; 4]; 3]), decode_source);
         found.unwrap_or_default().into_iter().collect()
     }
 
     fn link(&mut self, name: &str) -> Answer<Option<Interface>> {
-        let asked = structure(IfinfomsgBuilder::default().ifi_family(RtAddrFamily::Unspecified).build());
-        let reply = self.0.request(Rtm::Getlink, NlmF::empty(), &asked, |to| {
-            to.put_text(Ifla::Ifname, name);
-        });
-        match reply {
+        match self.0.request(Datagram::of(Rtm::Getlink, NlmF::ACK, &[[0; 4]; 4]).put_text(Ifla::Ifname, name))
+        {
             Err(failure) if failure.is(&[Errno::ENODEV]) => Ok(None),
             reply => decode_link(&reply?).map(Some),
         }
@@ -151,116 +114,108 @@ impl Addresses {
         // Duplicate address detection would hold the VIP back for a second and kill it while the old master still
         // answers.
         let detection = if key.address.is_ipv6() { IfaF::NODAD } else { IfaF::empty() };
-        let message = |index| address_message(family_of(key.address), prefix, detection, index);
-        let fill = |to: &mut Writer| put_address(to, key.address, label);
-        match index(key).and_then(|index| self.0.request(kind, flags, &message(index), fill)) {
-            Err(failure) if !failure.is(done) => Err(Error::netlink(does, key, &failure)),
-            _ => Ok(()),
+        let mut send = || {
+            // `struct ifaddrmsg`
+            let [family, scope] = [family_number(Family::of(key.address)), RtScope::Universe.into()];
+            let message = [[family, prefix, detection.bits(), scope], index(key)?];
+            self.0.request(Datagram::of(kind, flags | NlmF::ACK, &message).put_address(key.address, label))
+        };
+        match send() {
+            Err(failure) if failure.is(done) => Ok(()),
+            sent => sent.map(|_| ()).when(does, key),
         }
     }
 
     /// Removes the neighbour with this address: ENOENT when there is no entry (`neighbour.c`, `neigh_delete`).
     fn forget(&mut self, key: &AddressKey) -> Answer<Vec<u8>> {
-        let neighbour = NdmsgBuilder::default()
-            .ndm_family(family_of(key.address))
-            .ndm_index(libc::c_int::try_from(index(key)?).unwrap_or_default())
-            .ndm_state(Nud::empty())
-            .ndm_type(Rtn::Unspec)
-            .build();
-        self.0.request(Rtm::Delneigh, NlmF::empty(), &structure(neighbour), |to| {
-            to.put_ip(Nda::Dst, key.address)
-        })
+        // `struct ndmsg`: family, index, and state, flags and type, which are not looked at
+        let message = [[family_number(Family::of(key.address)), 0, 0, 0], index(key)?, [0; 4]];
+        self.0.request(Datagram::of(Rtm::Delneigh, NlmF::ACK, &message).put_ip(Nda::Dst, key.address))
     }
 
     /// Sets a link up, and makes it before, with ARP, when there is none of this name: as a dummy or, where the kernel has
     /// none, as an end of a pair of which nobody uses the other.
     pub(super) fn stand_in(&mut self, name: &str) -> Result<()> {
-        let link = IfinfomsgBuilder::default()
-            .ifi_family(RtAddrFamily::Unspecified)
-            .ifi_flags(Iff::UP)
-            .ifi_change(Iff::UP | Iff::NOARP)
-            .build();
-        let link = structure(link);
+        // `struct ifinfomsg`: family and type, index, flags, and which of them are meant
+        let [up, meant] = [Iff::UP, Iff::UP | Iff::NOARP].map(|flags| flags.bits().to_ne_bytes());
+        let link = [[0; 4], [0; 4], up, meant];
         let mut make = |kind| {
-            self.0.request(Rtm::Newlink, NlmF::CREATE, &link, |to| {
-                to.put_text(Ifla::Ifname, name)
-                    .nest(Ifla::Linkinfo, |to| _ = to.put_text(IflaInfo::Kind, kind));
-            })
+            let mut message = Datagram::of(Rtm::Newlink, NlmF::CREATE | NlmF::ACK, &link);
+            message.put_text(Ifla::Ifname, name);
+            self.0.request(message.nest(Ifla::Linkinfo, |to| _ = to.put_text(IflaInfo::Kind, kind)))
         };
-        let made = make("dummy").or_else(|_| make("veth"));
-        made.map(|_| ()).map_err(|failure| Error::netlink(Operation::AddLink, name, &failure))
+        make("dummy").or_else(|_| make("veth")).map(|_| ()).when(Operation::AddLink, name)
     }
 }
 
-fn index(key: &AddressKey) -> Answer<u32> {
-    if_nametoindex(key.interface.as_str()).map_err(|errno| Failure::Refused { errno, text: None })
+fn index(key: &AddressKey) -> Answer<[u8; 4]> {
+    Ok(if_nametoindex(key.interface.as_str())?.to_ne_bytes())
 }
 
-/// `struct ifaddrmsg`, of global scope.
-fn address_message(family: RtAddrFamily, prefix: u8, flags: IfaF, index: u32) -> Vec<u8> {
-    let message = IfaddrmsgBuilder::default().ifa_family(family).ifa_prefixlen(prefix).ifa_flags(flags);
-    structure(message.ifa_scope(RtScope::Universe).ifa_index(index).build())
+/// Linux's number of a family.
+pub(super) fn family_number(family: Family) -> u8 {
+    if family == Family::Ipv4 { RtAddrFamily::Inet.into() } else { RtAddrFamily::Inet6.into() }
 }
 
-pub(super) fn family_of(address: IpAddr) -> RtAddrFamily {
-    if address.is_ipv4() { RtAddrFamily::Inet } else { RtAddrFamily::Inet6 }
+/// The family of this number, when it is known here.
+pub(super) fn family_of(number: impl Into<u16>) -> Option<Family> {
+    let number = number.into();
+    [Family::Ipv4, Family::Ipv6].into_iter().find(|family| u16::from(family_number(*family)) == number)
 }
 
-fn put_address(to: &mut Writer, address: IpAddr, label: Option<&str>) {
-    to.put_ip(Ifa::Local, address);
-    to.put_ip(Ifa::Address, address);
-    if address.is_ipv6() {
-        // `struct ifa_cacheinfo`: preferred for 0 seconds, valid for ever, two time stamps that are the kernel's. A
-        // deprecated address answers, and is never chosen as a source of new connections while there is another
-        // (RFC 6724 §5, rule 3).
-        to.put(Ifa::Cacheinfo, [0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0]);
-    }
-    if let Some(label) = label.filter(|_| address.is_ipv4()) {
-        to.put_text(Ifa::Label, label);
+impl Datagram {
+    fn put_address(&mut self, address: IpAddr, label: Option<&str>) -> &mut Self {
+        self.put_ip(Ifa::Local, address).put_ip(Ifa::Address, address);
+        if address.is_ipv6() {
+            // `struct ifa_cacheinfo`: preferred for 0 seconds, valid for ever, two time stamps that are the kernel's. A
+            // deprecated address answers, and is never chosen as a source of new connections while there is another
+            // (RFC 6724 §5, rule 3).
+            self.put(Ifa::Cacheinfo, [0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0]);
+        }
+        if let Some(label) = label.filter(|_| address.is_ipv4()) {
+            self.put_text(Ifa::Label, label);
+        }
+        self
     }
 }
 
 /// Reads `struct ifinfomsg` and its attributes.
 pub(super) fn decode_link(reply: &[u8]) -> Answer<Interface> {
-    let (header, attributes) = reply.split_first_chunk::<16>().ok_or_else(malformed)?;
-    let [_, _, _, _, i0, i1, i2, i3, f0, f1, f2, f3, ..] = *header;
-    let flags = Iff::from_bits_retain(u32::from_ne_bytes([f0, f1, f2, f3]));
-    let found = Attributes::read(attributes)?;
+    let ([_, index, flags, _], found) = contents(reply)?;
+    let [index, flags] = [index, flags].map(u32::from_ne_bytes);
+    let flags = Iff::from_bits_retain(flags);
     let mac = found.get::<&[u8]>(Ifla::Address)?.and_then(|mac| mac.try_into().ok());
-    let (index, name) = (u32::from_ne_bytes([i0, i1, i2, i3]), found.or_default(Ifla::Ifname)?);
     let kind: String = Attributes::read(found.or_default(Ifla::Linkinfo)?)?.or_default(IflaInfo::Kind)?;
     // The index of a lower link in another namespace says nothing here.
     let shares = matches!(&*kind, "macvlan" | "ipvlan") && found.get::<&[u8]>(Ifla::LinkNetnsid)?.is_none();
     let wire = found.get(Ifla::Link)?.filter(|_| shares).unwrap_or(index);
-    let (master, vrf) = (found.or_default(Ifla::Master)?, kind == "vrf");
+    let (name, master, vrf) =
+        (found.or_default(Ifla::Ifname)?, found.or_default(Ifla::Master)?, kind == "vrf");
     let [up, carrier, noarp] = [Iff::UP, Iff::LOWERUP, Iff::NOARP].map(|flag| flags.contains(flag));
     Ok(Interface { index, name, up, carrier, noarp, mac, master, wire, vrf })
 }
 
 /// Reads `struct ifaddrmsg` and its attributes: the link's index and the address, without the link's name.
 pub(super) fn decode_address(reply: &[u8]) -> Answer<Option<(u32, ObservedAddress)>> {
-    let ([family, prefix, flags, scope, index @ ..], attributes) =
-        reply.split_first_chunk::<8>().ok_or_else(malformed)?;
-    if ![libc::AF_INET, libc::AF_INET6].contains(&i32::from(*family)) {
+    let ([[family, prefix, flags, scope], index], found) = contents(reply)?;
+    if family_of(family).is_none() {
         return Ok(None);
     }
-    let found = Attributes::read(attributes)?;
     // On a point-to-point link IFA_ADDRESS is the other end's; IPv6 has IFA_LOCAL only there.
     let address = found.get(Ifa::Local)?.or(found.get(Ifa::Address)?).ok_or_else(malformed)?;
     let key = AddressKey { interface: String::new(), address };
     let (label, network) = (found.get(Ifa::Label)?, found.get::<[u8; 4]>(Ifa::Address).ok().flatten());
-    let dad = IfaF::from_bits_retain(*flags).intersection(IfaF::TENTATIVE | IfaF::OPTIMISTIC);
+    let dad = IfaF::from_bits_retain(flags).intersection(IfaF::TENTATIVE | IfaF::OPTIMISTIC);
     let network = network.map(Ipv4Addr::from);
-    let nature = Nature { network, scope: *scope, tentative: dad == IfaF::TENTATIVE };
-    Ok(Some((u32::from_ne_bytes(*index), ObservedAddress { key, prefix: *prefix, label, nature })))
+    let nature = Nature { network, scope, tentative: dad == IfaF::TENTATIVE };
+    Ok(Some((u32::from_ne_bytes(index), ObservedAddress { key, prefix, label, nature })))
 }
 
 /// Reads `struct rtmsg` and its attributes: the preferred source of a default route.
 pub(super) fn decode_source(reply: &[u8]) -> Answer<Option<IpAddr>> {
     let (header, attributes) = reply.split_first_chunk::<12>().ok_or_else(malformed)?;
     let [family, 0, _, _, libc::RT_TABLE_MAIN, ..] = *header else { return Ok(None) };
-    let is_ip = [libc::AF_INET, libc::AF_INET6].contains(&i32::from(family));
-    if is_ip { Attributes::read(attributes)?.get(libc::RTA_PREFSRC) } else { Ok(None) }
+    if family_of(family).is_some() { Attributes::read(attributes)?.get(libc::RTA_PREFSRC) } else { Ok(None) }
 }
 
 #[cfg(test)]
@@ -276,21 +231,21 @@ mod tests {
         reply.extend(7u32.to_ne_bytes());
         reply.extend((Iff::UP | Iff::LOWERUP).bits().to_ne_bytes());
         reply.extend([0; 4]);
-        let mut attributes = Writer::default();
+        let mut attributes = Datagram::default();
         attributes.put_text(Ifla::Ifname, "eth0.100").put(Ifla::Address, [2, 0, 0x5e, 0, 0, 1]);
-        reply.extend(&attributes.0);
+        reply.extend(&attributes.bytes);
         reply
     }
 
     fn address_reply() -> Vec<u8> {
         let mut reply = vec![2, 32, 0x80, 0];
         reply.extend(1u32.to_ne_bytes());
-        let mut attributes = Writer::default();
+        let mut attributes = Datagram::default();
         attributes
             .put(Ifa::Address, [192, 0, 2, 9])
             .put(Ifa::Local, [192, 0, 2, 1])
             .put_text(Ifa::Label, "lo:0");
-        reply.extend(&attributes.0);
+        reply.extend(&attributes.bytes);
         reply
     }
 
@@ -318,10 +273,10 @@ mod tests {
     /// Of a default route in the main table, as many dumps begin.
     fn route_reply() -> Vec<u8> {
         let mut reply = vec![libc::AF_INET as u8, 0, 0, 0, libc::RT_TABLE_MAIN, 3, 0, 1, 0, 0, 0, 0];
-        let mut attributes = Writer::default();
+        let mut attributes = Datagram::default();
         attributes.put(libc::RTA_TABLE, 254u32.to_ne_bytes()).put(libc::RTA_PREFSRC, [192, 0, 2, 1]);
         attributes.put(libc::RTA_GATEWAY, [192, 0, 2, 2]);
-        reply.extend(&attributes.0);
+        reply.extend(&attributes.bytes);
         reply
     }
 
@@ -348,10 +303,10 @@ mod tests {
         let address = "2001:db8::100".parse().unwrap();
         let octets = [0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x01, 0x00];
         let lifetimes = [0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0]; // preferred, valid, stamps
-        let (mut asked, mut expected) = (Writer::default(), Writer::default());
-        put_address(&mut asked, address, None);
+        let (mut asked, mut expected) = (Datagram::default(), Datagram::default());
+        asked.put_address(address, None);
         expected.put(2u16, octets).put(1u16, octets).put(6u16, lifetimes);
-        assert_eq!(asked.0, expected.0);
+        assert_eq!(asked.bytes, expected.bytes);
     }
 
     proptest! {

@@ -75,7 +75,7 @@ impl Linux {
 pub fn read_anything(bytes: &[u8]) {
     netlink::read_all(bytes);
     let _ = (link::decode_link(bytes), link::decode_address(bytes), link::decode_source(bytes));
-    let _ = (ipvs_wire::decode_service(bytes), ipvs_wire::decode_server(bytes, crate::model::Family::Ipv4));
+    let _ = (ipvs_wire::decode_service(bytes), ipvs_wire::decode_server(bytes));
     let _ = (ipvs_wire::decode_daemon(bytes), ipvs_wire::decode_timeouts(bytes), frames::claim(bytes));
 }
 

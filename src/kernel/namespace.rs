@@ -5,7 +5,7 @@
 
 use nix::sched::{CloneFlags, unshare};
 
-use super::error::{Error, Operation, Result};
+use super::error::{Operation, Result, When as _};
 use super::link::Addresses;
 use crate::model::Family;
 use crate::observed::ObservedAddress;
@@ -14,7 +14,7 @@ use crate::observed::ObservedAddress;
 /// those of these links that exist. lo is up in it and has no addresses but the kernel's.
 pub fn enter(names: &std::collections::BTreeSet<String>) -> Result<()> {
     let (links, addresses) = Addresses::default().observe(names)?;
-    unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| Error::new(Operation::MakeNetwork, "", errno))?;
+    unshare(CloneFlags::CLONE_NEWNET).when(Operation::MakeNetwork, "")?;
     let mut inside = Addresses::default();
     for name in links.keys() {
         inside.stand_in(name)?;

@@ -5,22 +5,33 @@
 //! sending ARP, which `arp_announce` and `arp_ignore` bend.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsRawFd as _;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::libc;
 use nix::sys::socket::sockopt::{RcvBufForce, ReceiveTimeout};
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt, socket,
+    AddressFamily, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, bind, recv, sendto, setsockopt,
+    socket,
 };
 use nix::sys::time::TimeVal;
 
-use super::error::{Error, Operation, Result};
+use super::error::{Error, Operation, Result, When as _};
 use super::frames::{arp_request, claim, neighbour_advertisement, neighbour_solicitation};
-use super::link::stations;
 use super::sysctl;
 use crate::model::{AddressKey, Claims, Mac};
+
+/// The link of this name among what getifaddrs(3) tells, and its hardware address, when it is an Ethernet link. `LinkAddr`
+/// has no constructor: that is the way to one without `unsafe`.
+fn ethernet(stations: &[InterfaceAddress], name: &str) -> nix::Result<(LinkAddr, Mac)> {
+    let mut named = stations.iter().filter(|entry| entry.interface_name == name);
+    let link = named.find_map(|entry| entry.address?.as_link_addr().copied()).ok_or(Errno::ENODEV)?;
+    let mac = link.addr().filter(|_| link.hatype() == libc::ARPHRD_ETHER);
+    Ok((link, mac.ok_or(Errno::EPROTONOSUPPORT)?))
+}
 
 /// Sends one announcement for each address on its interface, which can be missing, down, or not of a kind that has
 /// neighbours: one result per address.
@@ -30,20 +41,17 @@ pub(super) fn announce(addresses: &[AddressKey]) -> Vec<Result<()>> {
     }
     // Without a protocol the socket receives nothing, which is all it is to receive.
     let opened = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)
-        .and_then(|socket| Ok((socket, stations()?)));
+        .and_then(|socket| Ok((socket, getifaddrs()?.collect::<Vec<_>>())));
     let announce = |key: &AddressKey| {
-        let fail = |errno| Error::new(Operation::Announce, key, errno);
-        let (socket, stations) = opened.as_ref().map_err(|errno| fail(*errno))?;
-        let station = stations.get(&key.interface).ok_or_else(|| fail(Errno::ENODEV))?;
-        let mac = station.mac().ok_or_else(|| fail(Errno::EPROTONOSUPPORT))?;
+        let (socket, stations) = opened.as_ref().map_err(|errno| *errno)?;
+        let (link, mac) = ethernet(stations, &key.interface)?;
         let frame = match key.address {
             IpAddr::V4(address) => arp_request(mac, address, address),
             IpAddr::V6(address) => neighbour_advertisement(mac, address, forwards(&key.interface)),
         };
-        sendto(socket.as_raw_fd(), &frame, &station.link, MsgFlags::empty()).map_err(fail)?;
-        Ok(())
+        sendto(socket.as_raw_fd(), &frame, &link, MsgFlags::empty()).map(|_| ())
     };
-    let results = addresses.iter().map(announce).collect();
+    let results = addresses.iter().map(|key| announce(key).when(Operation::Announce, key)).collect();
     // Closing a packet socket waits for an RCU grace period, some ten milliseconds (af_packet.c, packet_release).
     let _ = std::thread::Builder::new().stack_size(64 * 1024).spawn(move || drop(opened));
     results
@@ -67,11 +75,11 @@ pub fn probe(addresses: &BTreeSet<AddressKey>) -> Claims {
     let mut claims = Claims::new();
     for keys in addresses.chunk_by(|left, right| left.interface == right.interface) {
         let asked = ask(keys);
-        for key in keys {
-            let told =
-                asked.as_ref().map(|found| found.get(&key.address).into_iter().flatten().copied().collect());
-            let failed = |errno: &Errno| Error::new(Operation::Probing, key, *errno).to_string();
-            claims.insert((*key).clone(), told.map_err(failed));
+        for &key in keys {
+            let told = asked.as_ref().map_err(|errno| Error::of(Operation::Probing, key, *errno).to_string());
+            let of_key =
+                |found: &BTreeMap<_, _>| found.get(&key.address).into_iter().flatten().copied().collect();
+            claims.insert(key.clone(), told.map(of_key));
         }
     }
     claims
@@ -83,10 +91,14 @@ pub fn probe(addresses: &BTreeSet<AddressKey>) -> Claims {
 /// taking the address over would give up, and from :: as well (RFC 4862 §5.4.3). The VIP as sender would announce it.
 fn ask(keys: &[&AddressKey]) -> nix::Result<BTreeMap<IpAddr, BTreeSet<Mac>>> {
     let interface = keys.first().map(|key| key.interface.as_str()).unwrap_or_default();
-    let station = stations()?.remove(interface).ok_or(Errno::ENODEV)?;
-    let mac = station.mac().ok_or(Errno::EPROTONOSUPPORT)?;
+    // An address with a label comes under that name.
+    let stations: Vec<_> = getifaddrs()?.filter(|entry| entry.interface_name == interface).collect();
+    let (link, mac) = ethernet(&stations, interface)?;
+    let v4 = stations.iter().find_map(|entry| Some(entry.address?.as_sockaddr_in()?.ip()));
+    let mut v6 = stations.iter().filter_map(|entry| Some(entry.address?.as_sockaddr_in6()?.ip()));
+    let v6 = v6.find(Ipv6Addr::is_unicast_link_local);
     let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?;
-    bind(socket.as_raw_fd(), &station.link)?;
+    bind(socket.as_raw_fd(), &link)?;
     let _ = setsockopt(&socket, RcvBufForce, &RECEIVE_QUEUE);
     setsockopt(&socket, ReceiveTimeout, &TimeVal::new(0, 20_000))?;
     let mut found = BTreeMap::<IpAddr, BTreeSet<Mac>>::new();
@@ -94,14 +106,12 @@ fn ask(keys: &[&AddressKey]) -> nix::Result<BTreeMap<IpAddr, BTreeSet<Mac>>> {
     let begun = Instant::now();
     for round in 1..=2 {
         for key in keys {
-            let question = match key.address {
-                IpAddr::V4(target) => {
-                    station.v4.filter(|own| *own != target).map(|own| arp_request(mac, own, target))
-                }
-                IpAddr::V6(target) => station.link_local.map(|own| neighbour_solicitation(mac, own, target)),
+            let question = match (key.address, v4, v6) {
+                (IpAddr::V4(target), Some(own), _) if own != target => arp_request(mac, own, target),
+                (IpAddr::V6(target), _, Some(own)) => neighbour_solicitation(mac, own, target),
+                _ => return Err(Errno::EADDRNOTAVAIL),
             };
-            let question = question.ok_or(Errno::EADDRNOTAVAIL)?;
-            sendto(socket.as_raw_fd(), &question, &station.link, MsgFlags::empty())?;
+            sendto(socket.as_raw_fd(), &question, &link, MsgFlags::empty())?;
         }
         while begun.elapsed() < PATIENCE * round / 2 {
             let length = match recv(socket.as_raw_fd(), &mut frame, MsgFlags::empty()) {

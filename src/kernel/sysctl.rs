@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use ::sysctl::{Ctl, Sysctl as _};
 use nix::errno::Errno;
 
-use super::error::{Error, Operation, Result};
+use super::error::{Error, Operation, Result, When as _};
 use crate::model::Parameter;
 
 /// Reads a parameter; `None` when there is none of this name.
 pub(super) fn read(parameter: &Parameter) -> Result<Option<String>> {
-    let found = read_parts(&parameter.parts()).map_err(|error| failed(Operation::Read, parameter, error))?;
+    let found = read_parts(&parameter.parts()).map_err(number).when(Operation::Read, parameter)?;
     // Several numbers come with tabs between them; people and files have blanks.
     Ok(found.map(|value| value.replace('\t', " ")))
 }
@@ -41,12 +41,13 @@ pub(super) fn write(parameter: &Parameter, value: &str) -> Result<()> {
     // "not found", where the file tells why.
     let by_name = || Ctl::new(&parts.join("."))?.set_value_string(value);
     let found = path(&parts).and_then(|path| by_name().or_else(|_| by_path(&path)));
-    let found = found.map_err(|error| failed(Operation::SetParameter, &object, error))?;
+    let found = found.map_err(number).when(Operation::SetParameter, &object)?;
     // The kernel separates several numbers with a tab, people with a space.
     if found.split_whitespace().eq(value.split_whitespace()) {
         return Ok(());
     }
-    Err(Error::own(Operation::SetParameter, object, &format!("the kernel took it as `{}`", found.trim()), ""))
+    let detail = format!("the kernel took it as `{}`", found.trim());
+    Err(Error { errno: None, detail, ..Error::of(Operation::SetParameter, object, Errno::EINVAL) })
 }
 
 /// The file of a parameter. There is none for parts that would lead elsewhere.
@@ -56,9 +57,9 @@ fn path(parts: &[&str]) -> io::Result<PathBuf> {
     if parts.iter().any(odd) { Err(Errno::ENOENT.into()) } else { Ok(path) }
 }
 
-fn failed(operation: Operation, object: impl std::fmt::Display, error: io::Error) -> Error {
-    // Only a value that is no text has no number.
-    Error::new(operation, object, Errno::try_from(error).unwrap_or(Errno::EILSEQ))
+/// Only a value that is no text has none.
+fn number(error: io::Error) -> Errno {
+    Errno::try_from(error).unwrap_or(Errno::EILSEQ)
 }
 
 #[cfg(test)]
