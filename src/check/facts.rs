@@ -1,7 +1,7 @@
 //! What `check` looks at: files, and what it wants to know of this host and of what keepalived says.
 //!
-//! Owns the reading of the host: modules, users, programs, parameters, SELinux; interfaces through `kernel`. Changes nothing,
-//! loads no module, judges nothing. What cannot be read is absent. Called by `check`.
+//! Owns the reading of the host: users, programs, parameters; interfaces through `kernel`. Changes nothing, judges nothing.
+//! What cannot be read is absent. Called by `check`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -58,13 +58,10 @@ pub struct Host {
     pub overruled: BTreeMap<String, String>,
     /// Parameters by their path below /proc/sys
     pub parameters: BTreeMap<String, String>,
-    /// Kernel modules that are loaded, built in or can be loaded; `None` when that cannot be told
-    pub modules: Option<BTreeSet<String>>,
     /// Users that keepalived.conf names and that exist, with their ids
     pub users: BTreeMap<String, u32>,
     /// Why keepalived does not run a program that keepalived.conf names
     pub programs: BTreeMap<String, String>,
-    pub selinux_enforcing: bool,
 }
 
 impl Host {
@@ -83,10 +80,8 @@ impl Host {
             records: record::others(""),
             overruled: files.iter().filter_map(overruled).collect(),
             parameters: parameters(),
-            modules: modules(),
             users: users.into_iter().filter_map(|name| Some((name.to_owned(), names::user(name)?))).collect(),
             programs: programs.into_iter().filter_map(fault).collect(),
-            selinux_enforcing: text("/sys/fs/selinux/enforce").trim() == "1",
         }
     }
 
@@ -111,32 +106,12 @@ fn overruled(File { instance, config, .. }: &File) -> Option<(String, String)> {
 }
 
 fn parameters() -> BTreeMap<String, String> {
-    let fixed = ["ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv4/vs/backup_only"];
+    let fixed = ["ipv4/ip_forward", "ipv6/conf/all/forwarding"];
     let paths = fixed.iter().chain(&["ipv4/conf/*/arp_ignore", "ipv6/conf/*/disable_ipv6"]);
     let found = paths.flat_map(|path| glob::glob(&format!("/proc/sys/net/{path}"))).flatten().flatten();
     let name = |path: &Path| Some(path.strip_prefix("/proc/sys").ok()?.to_str()?.to_owned());
-    found.filter_map(|path| Some((name(&path)?, text(&path).trim().to_owned()))).collect()
-}
-
-fn text(path: impl AsRef<Path>) -> String {
-    std::fs::read_to_string(path).unwrap_or_default()
-}
-
-/// Modules of the running kernel, wherever they are.
-fn modules() -> Option<BTreeSet<String>> {
-    let folder = Path::new("/lib/modules").join(text("/proc/sys/kernel/osrelease").trim());
-    let mut lists = text(folder.join("modules.dep")) + &text(folder.join("modules.builtin"));
-    // Without these lists nobody can say what is not there.
-    if lists.is_empty() {
-        return None;
-    }
-    lists += &text("/proc/modules");
-    // `kernel/net/netfilter/ipvs/ip_vs_rr.ko.zst: ...` or `ip_vs_rr 12288 ...`
-    let name = |line: &str| {
-        let file = line.split([':', ' ']).next()?.rsplit('/').next()?;
-        Some(file.split('.').next()?.replace('-', "_"))
-    };
-    Some(lists.lines().filter_map(name).collect())
+    let value = |path: &Path| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    found.filter_map(|path| Some((name(&path)?, value(&path)))).collect()
 }
 
 /// keepalived's own check of a script (`check_script_secure()`). Without enable_script_security it is run whoever could

@@ -2,13 +2,13 @@
 //!
 //! Owns what one file alone cannot be wrong in (that is `config`'s, and refused there). Called by `check`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::facts::{File, Host, Input};
 use super::rules::{Findings, Rule};
 use crate::config::Vip;
 use crate::keepalived_conf::meaning::{self, Block, Conf};
-use crate::model::{Family, Forward, Service, ServiceKey};
+use crate::model::{Family, Forward, ServiceKey};
 use crate::observed::ObservedAddress;
 use crate::plan::is_home;
 
@@ -22,7 +22,7 @@ pub fn check(input: Input<'_>, found: &mut Findings) {
             check_reachable(file, vip, input, found);
         }
         if let Some(host) = input.host {
-            needs(host, file, found);
+            interfaces(host, file, found);
             real_servers(host, file, found);
             addresses(host, file, found);
             file.unready.iter().flatten().for_each(|why| found.of(Rule::E65, file, why.as_str()));
@@ -124,7 +124,7 @@ fn check_reachable(file: &File, vip: &Vip, input: Input<'_>, found: &mut Finding
     }
 }
 
-fn needs(host: &Host, file: &File, found: &mut Findings) {
+fn interfaces(host: &Host, file: &File, found: &mut Findings) {
     let daemon = file.config.daemon.iter().map(|daemon| daemon.interface.clone());
     for name in file.config.interfaces().into_iter().chain(daemon) {
         let links = &host.observed.interfaces;
@@ -137,14 +137,6 @@ fn needs(host: &Host, file: &File, found: &mut Findings) {
                 port.into_iter().for_each(|port| found.of(Rule::W60, file, port));
             }
         }
-    }
-    let Some(known) = &host.modules else { return };
-    let services = file.config.services.values().map(|service| &service.settings);
-    let both = |one: &Service| [format!("ip_vs_{}", one.scheduler), format!("ip_vs_pe_{}", one.engine)];
-    let needed: BTreeSet<String> = services.flat_map(both).filter(|name| name != "ip_vs_pe_").collect();
-    let missing: Vec<&str> = needed.difference(known).map(String::as_str).collect();
-    if !missing.is_empty() {
-        found.of(Rule::E51, file, missing.join(", "));
     }
 }
 

@@ -1,15 +1,15 @@
 //! Rules over keepalived.conf itself.
 //!
-//! Owns what breaks a rule of scripts, vrrp_strict, VRRP blocks and virtual servers, and which of keepalived's own
+//! Owns what breaks a rule of scripts, vrrp_strict and VRRP blocks, and which of keepalived's own
 //! messages are findings. What the file says together with desired-state files is in `files`. A rule about scripts holds
 //! for every script where keepalived's treatment is wrong for all of them, and otherwise for those that call lvs-notify; a
 //! script that calls it from within is given the benefit of the doubt. Called by `check`.
 
 use std::path::{Path, PathBuf};
 
-use super::facts::{Host, Input};
+use super::facts::Input;
 use super::rules::{Findings, Rule};
-use crate::keepalived_conf::meaning::{Block, Call, Conf, Notify, is_method};
+use crate::keepalived_conf::meaning::{Block, Call, Conf, Notify};
 use crate::model::Family;
 
 pub fn check(input: Input<'_>, found: &mut Findings) {
@@ -35,9 +35,6 @@ pub fn check(input: Input<'_>, found: &mut Findings) {
         if block.members.is_none() {
             vrrp(block, found);
         }
-    }
-    if let Some(host) = input.host {
-        virtual_servers(conf, host, found);
     }
 }
 
@@ -67,10 +64,6 @@ fn script(notify: &Notify<'_>, block: &Block<'_>, input: Input<'_>, found: &mut 
         }
         None if conf.security && host.is_some() => found.at(Rule::E03, notify.at, ""),
         _ => {}
-    }
-    let confined = program.starts_with('/') && !program.starts_with("/usr/libexec/keepalived/");
-    if confined && host.is_some_and(|host| host.selinux_enforcing) {
-        found.at(Rule::I32, notify.at, program);
     }
 }
 
@@ -140,26 +133,6 @@ fn vrrp(block: &Block<'_>, found: &mut Findings) {
     for vip in &block.vips {
         if vip.device == "lo" && vip.prefix != Family::of(vip.address).host_prefix() {
             found.at(Rule::E35, vip.at, format!("{}/{}", vip.address, vip.prefix));
-        }
-    }
-}
-
-/// virtual_server blocks that hand packets to this host, whoever owns the service.
-fn virtual_servers(conf: &Conf<'_>, host: &Host, found: &mut Findings) {
-    // `lvs_sync_daemon INTERFACE inst INSTANCE`, without `inst` in older files: with backup_only IPVS is off while BACKUP.
-    let follows_vrrp = conf.tree.globals("lvs_sync_daemon").any(|line| !line.value(2).is_empty());
-    if follows_vrrp && host.parameter("net/ipv4/vs/backup_only") != "0" {
-        return;
-    }
-    for server in &conf.servers {
-        for real in server.at.all("real_server") {
-            let mut lines = [server.at, real].into_iter().flat_map(|block| &block.children);
-            let method = lines.rfind(|line| is_method(line)).map_or("", |line| line.value(1));
-            let address = real.value(1);
-            let is_here = address.parse().is_ok_and(|address| host.has_address(address));
-            if is_here && matches!(method, "DR" | "TUN") {
-                found.at(Rule::E22, real, format!("{address} is this host, by {method}"));
-            }
         }
     }
 }

@@ -73,7 +73,6 @@ fn host() -> Host {
         ("net/ipv6/conf/all/forwarding", "1"),
         ("net/ipv4/conf/all/arp_ignore", "1"),
     ];
-    let modules = ["ip_vs", "ip_vs_rr", "ip_vs_wlc", "ip_vs_sh", "ip_vs_mh", "ip_vs_pe_sip"];
     Host {
         observed: Observed {
             addresses: vec![
@@ -86,7 +85,6 @@ fn host() -> Host {
             ..Observed::default()
         },
         parameters: parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-        modules: Some(modules.map(str::to_owned).into()),
         users: [("root".to_owned(), 0), ("nobody".to_owned(), 65534), ("backup".to_owned(), 34)].into(),
         ..Host::default()
     }
@@ -308,14 +306,6 @@ fn cases() -> Vec<(Rule, World, World)> {
         ),
         (Rule::E21, world().global("lvs_flush"), world().global("lvs_flush_on_stop VS")),
         (
-            Rule::E22,
-            world().block(&server("192.0.2.101 80", "DR", "192.0.2.1 80")),
-            world()
-                .block(&server("192.0.2.101 80", "DR", "192.0.2.1 80"))
-                .global("lvs_sync_daemon eth1 inst VI_1")
-                .parameter("net/ipv4/vs/backup_only", "1"),
-        ),
-        (
             Rule::W25,
             world().conf("lvs-notify backup", "lvs-notify master"),
             world().conf("lvs-notify backup VI_1", "lvs-notify -c /etc/lvs-notify/VI_1.yaml backup"),
@@ -324,13 +314,6 @@ fn cases() -> Vec<(Rule, World, World)> {
             Rule::I27,
             world().conf("notify_master_rx_lower_pri", "notify_deleted"),
             world().conf("    vrrp_higher_prio_send_advert true\n", "").instance("higher_prio_send_advert"),
-        ),
-        (
-            Rule::I32,
-            world().host(|host| host.selinux_enforcing = true),
-            world()
-                .host(|host| host.selinux_enforcing = true)
-                .conf("/usr/bin/lvs-notify", "/usr/libexec/keepalived/lvs-notify"),
         ),
         (
             Rule::W34,
@@ -379,11 +362,6 @@ fn cases() -> Vec<(Rule, World, World)> {
             world()
                 .parameter("net/ipv4/ip_forward", "0")
                 .file("scheduler: rr", "scheduler: rr\n    forward: dr"),
-        ),
-        (
-            Rule::E51,
-            world().file("scheduler: rr", "scheduler: dh"),
-            world().file("scheduler: rr", "scheduler: sh"),
         ),
         (Rule::E52, six().parameter("net/ipv6/conf/eth0/disable_ipv6", "1"), six()),
         (

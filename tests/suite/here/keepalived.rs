@@ -86,7 +86,7 @@ impl Lab {
         let findings = json["findings"].as_array().unwrap();
         let mut found: Vec<&str> = findings.iter().map(|one| one["rule"].as_str().unwrap()).collect();
         // What the machine of the tests lacks is not keepalived's concern.
-        found.retain(|rule| !["E50", "E51", "I32"].contains(rule));
+        found.retain(|rule| *rule != "E50");
         found.sort_unstable();
         found.dedup();
         assert_eq!(found, rules, "{}\n{text}", told.stdout);
