@@ -12,14 +12,12 @@ use std::process::{Command, Stdio};
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::desired::Desired;
+use crate::config::source::refuse_foreign_writers;
 use crate::keepalived_conf::meaning::Conf;
 use crate::kernel;
-use crate::model::Role;
 use crate::names;
 use crate::observed::Observed;
 use crate::state::record::{self, Record};
-use crate::state::sysctl_d;
 
 /// Where keepalived may be installed, and timeout(1).
 const PATH: &str = "/usr/sbin:/usr/local/sbin:/usr/bin:/bin";
@@ -54,8 +52,6 @@ pub struct Host {
     pub observed: Observed,
     /// What was made here, by instance
     pub records: BTreeMap<String, Record>,
-    /// What sets an instance's parameters otherwise at the next boot
-    pub overruled: BTreeMap<String, String>,
     /// Parameters by their path below /proc/sys
     pub parameters: BTreeMap<String, String>,
     /// Users that keepalived.conf names and that exist, with their ids
@@ -65,7 +61,7 @@ pub struct Host {
 }
 
 impl Host {
-    pub fn read(conf: Option<&Conf<'_>>, files: &[File]) -> Self {
+    pub fn read(conf: Option<&Conf<'_>>) -> Self {
         let mut users = BTreeSet::from(["keepalived_script"]);
         users.extend(conf.and_then(|conf| conf.script_user));
         let mut programs = BTreeSet::new();
@@ -78,7 +74,6 @@ impl Host {
         Self {
             observed: kernel::interfaces(),
             records: record::others(""),
-            overruled: files.iter().filter_map(overruled).collect(),
             parameters: parameters(),
             users: users.into_iter().filter_map(|name| Some((name.to_owned(), names::user(name)?))).collect(),
             programs: programs.into_iter().filter_map(fault).collect(),
@@ -101,10 +96,6 @@ impl Host {
     }
 }
 
-fn overruled(File { instance, config, .. }: &File) -> Option<(String, String)> {
-    Some((instance.clone(), sysctl_d::overruled(instance, &Desired::for_role(config, Role::Master))?))
-}
-
 fn parameters() -> BTreeMap<String, String> {
     let fixed = ["ipv4/ip_forward", "ipv6/conf/all/forwarding"];
     let paths = fixed.iter().chain(&["ipv4/conf/*/arp_ignore", "ipv6/conf/*/disable_ipv6"]);
@@ -123,13 +114,8 @@ fn fault(path: &str, secure: bool) -> Option<String> {
         return Some(format!("{path} is not executable"));
     }
     real.ancestors().filter(|_| secure).find_map(|part| {
-        let found = part.metadata().ok()?;
-        let (part, mode) = (part.display(), found.mode() & 0o7777);
-        if found.uid() != 0 {
-            return Some(format!("{part} belongs to user {}, not to root", found.uid()));
-        }
-        let sticky = found.is_dir() && mode & 0o1000 != 0;
-        (mode & 0o022 != 0 && !sticky).then(|| format!("{part} is writable by others (mode {mode:04o})"))
+        let what = part.display().to_string();
+        refuse_foreign_writers(&part.metadata().ok()?, &what, part).err().map(|why| why.to_string())
     })
 }
 
@@ -153,7 +139,7 @@ mod tests {
         let text = b"vrrp_instance V {\n notify_master /nosuch root\n notify_backup /etc/passwd nosuchuser\n notify /bin/sh\n}";
         let mut find = |path: &Path| vec![(path.to_owned(), Ok(text.to_vec()))];
         let tree = crate::keepalived_conf::parse(Path::new("/k"), "lb1", &mut find);
-        let host = Host::read(Some(&Conf::of(&tree)), &[]);
+        let host = Host::read(Some(&Conf::of(&tree)));
         assert_eq!(host.users.get("root"), Some(&0));
         assert!(!host.users.contains_key("nosuchuser"));
         let unusable = |path: &str, why: &str| (path.to_owned(), format!("{path} {why}"));

@@ -167,9 +167,6 @@ fn addresses(host: &Host, file: &File, found: &mut Findings) {
     for home in own.filter(|own| is_home(own, &vips, &host.observed, &owned)) {
         found.of(Rule::E64, file, home.key.to_string());
     }
-    if let Some(line) = host.overruled.get(&file.instance) {
-        found.of(Rule::W66, file, line.as_str());
-    }
     for vip in &config.vips {
         let interface = vip.interface.as_deref();
         if vip.address.is_ipv6() {

@@ -199,7 +199,4 @@ rules! {
     E65 "a rehearsed takeover failed"
         "this kernel refuses what the file wants: as MASTER this host could not serve all of it"
         "do what the message says, then `lvs-notify rehearse INSTANCE`"
-    W66 "an ARP parameter of the file is set otherwise by what the next boot reads last"
-        "until lvs-notify has run, this host answers for a VIP that keepalived has put on lo"
-        "take the line out"
 }

@@ -408,14 +408,6 @@ fn cases() -> Vec<(Rule, World, World)> {
             },
             World { unready: Some(Vec::new()), ..world() },
         ),
-        (
-            Rule::W66,
-            world().host(|host| {
-                let line = "/etc/sysctl.d/99-local.conf: net.ipv4.conf.all.arp_ignore = 0";
-                host.overruled.extend([("VI_1".into(), line.into())]);
-            }),
-            world(),
-        ),
     ]
 }
 
