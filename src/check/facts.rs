@@ -80,15 +80,9 @@ impl Host {
         }
     }
 
-    /// A parameter by its path; absent ones are `0`, which is what they default to.
+    /// A parameter by its path; nothing when it is absent.
     pub fn parameter(&self, path: &str) -> &str {
-        self.parameters.get(path).map_or("0", String::as_str)
-    }
-
-    /// `arp_ignore` counts by the larger one of an interface's own value and that of `all`.
-    pub fn arp_ignore(&self, interface: &str) -> u32 {
-        let value = |of| self.parameter(&format!("net/ipv4/conf/{of}/arp_ignore")).parse().unwrap_or(0);
-        value("all").max(value(interface))
+        self.parameters.get(path).map_or("", String::as_str)
     }
 
     pub fn has_address(&self, address: IpAddr) -> bool {
@@ -97,8 +91,7 @@ impl Host {
 }
 
 fn parameters() -> BTreeMap<String, String> {
-    let fixed = ["ipv4/ip_forward", "ipv6/conf/all/forwarding"];
-    let paths = fixed.iter().chain(&["ipv4/conf/*/arp_ignore", "ipv6/conf/*/disable_ipv6"]);
+    let paths = ["ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/*/disable_ipv6"].iter();
     let found = paths.flat_map(|path| glob::glob(&format!("/proc/sys/net/{path}"))).flatten().flatten();
     let name = |path: &Path| Some(path.strip_prefix("/proc/sys").ok()?.to_str()?.to_owned());
     let value = |path: &Path| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
@@ -154,6 +147,6 @@ mod tests {
         assert!(
             host.observed.interfaces.contains_key("lo") && host.has_address("127.0.0.1".parse().unwrap())
         );
-        assert!(host.parameters.contains_key("net/ipv4/conf/all/arp_ignore"), "{:?}", host.parameters);
+        assert!(host.parameters.contains_key("net/ipv4/ip_forward"), "{:?}", host.parameters);
     }
 }

@@ -117,8 +117,7 @@ fn check_reachable(file: &File, vip: &Vip, input: Input<'_>, found: &mut Finding
     });
     let Some(ObservedAddress { key: own, prefix, .. }) = on_link else { return };
     let interface = &own.interface;
-    let ignores = || file.config.arp.map_or_else(|| host.arp_ignore(interface), |arp| arp.ignore);
-    if vip.address.is_ipv6() || ignores() >= 1 {
+    if vip.address.is_ipv6() || file.config.arp.is_some_and(|arp| arp.ignore >= 1) {
         let what = format!("{} is in the network of {interface}, {}/{prefix}", vip.address, own.address);
         found.of(Rule::E09, file, what);
     }
@@ -167,21 +166,12 @@ fn addresses(host: &Host, file: &File, found: &mut Findings) {
     for home in own.filter(|own| is_home(own, &vips, &host.observed, &owned)) {
         found.of(Rule::E64, file, home.key.to_string());
     }
-    for vip in &config.vips {
-        let interface = vip.interface.as_deref();
-        if vip.address.is_ipv6() {
-            let absent = !host.parameters.contains_key("net/ipv6/conf/all/forwarding");
-            let disabled = |interface: &&str| {
-                absent || host.parameter(&format!("net/ipv6/conf/{interface}/disable_ipv6")) != "0"
-            };
-            if let Some(place) = ["all", "lo"].into_iter().chain(interface).find(disabled) {
-                found.of(Rule::E52, file, format!("{} and net.ipv6.conf.{place}", vip.address));
-            }
-        } else if config.keep_vips && config.arp.is_none() {
-            let place = interface.unwrap_or("all");
-            if host.arp_ignore(place) == 0 {
-                found.of(Rule::E53, file, format!("{}; arp_ignore of all and {place} is 0", vip.address));
-            }
+    // Where there is no IPv6, there is no such parameter.
+    let disabled = |place: &&str| host.parameter(&format!("net/ipv6/conf/{place}/disable_ipv6")) != "0";
+    for vip in config.vips.iter().filter(|vip| vip.address.is_ipv6()) {
+        let own = vip.interface.as_deref().filter(|name| host.observed.interfaces.contains_key(*name));
+        if let Some(place) = ["all", "lo"].into_iter().chain(own).find(disabled) {
+            found.of(Rule::E52, file, format!("{} and net.ipv6.conf.{place}", vip.address));
         }
     }
 }

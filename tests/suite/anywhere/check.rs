@@ -71,7 +71,9 @@ fn host() -> Host {
     let parameters = [
         ("net/ipv4/ip_forward", "1"),
         ("net/ipv6/conf/all/forwarding", "1"),
-        ("net/ipv4/conf/all/arp_ignore", "1"),
+        ("net/ipv6/conf/all/disable_ipv6", "0"),
+        ("net/ipv6/conf/lo/disable_ipv6", "0"),
+        ("net/ipv6/conf/eth0/disable_ipv6", "0"),
     ];
     Host {
         observed: Observed {
@@ -364,14 +366,6 @@ fn cases() -> Vec<(Rule, World, World)> {
                 .file("scheduler: rr", "scheduler: rr\n    forward: dr"),
         ),
         (Rule::E52, six().parameter("net/ipv6/conf/eth0/disable_ipv6", "1"), six()),
-        (
-            Rule::E53,
-            world().file("vips", &format!("arp: off\n{KEEP}")).parameter("net/ipv4/conf/all/arp_ignore", "0"),
-            world()
-                .file("vips", &format!("arp: off\n{KEEP}"))
-                .parameter("net/ipv4/conf/all/arp_ignore", "0")
-                .parameter("net/ipv4/conf/eth0/arp_ignore", "1"),
-        ),
         (Rule::E55, world().services(LOCAL), local()),
         (
             Rule::W60,
