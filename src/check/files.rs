@@ -60,10 +60,7 @@ pub fn check(input: Input<'_>, found: &mut Findings) {
 fn shared(file: &File, other: &File, found: &mut Findings) {
     let others = claims(other);
     let differ = |(what, value): &(String, String)| others.get(what).is_some_and(|other| other != value);
-    let both = claims(file).into_iter().filter(differ).map(|(what, _)| what);
-    let exclusive = file.config.exclusive || other.config.exclusive;
-    let table = exclusive.then(|| "the IPVS table, which is `exclusive` to one of them".to_owned());
-    for what in both.chain(table) {
+    for (what, _) in claims(file).into_iter().filter(differ) {
         found.of(Rule::E44, file, format!("{what}, also in {}", other.path));
     }
 }
@@ -71,22 +68,21 @@ fn shared(file: &File, other: &File, found: &mut Findings) {
 /// What a host has once, with the value that the file wants, or the file's name where no two files can have the same. A
 /// service on a VIP comes with the VIP.
 fn claims(file: &File) -> BTreeMap<String, String> {
-    let config = &file.config;
-    let owned = config.ownership();
-    let vips = owned.vips.iter().map(|address| format!("VIP {address}"));
-    let marks = owned.fwmarks.iter().map(|mark| format!("service fwmark {mark}"));
-    let daemon = config.daemon.iter().map(|_| "the sync daemon".to_owned());
-    let whole = vips.chain(marks).chain(daemon).map(|what| (what, file.path.clone()));
+    let (config, owned) = (&file.config, file.config.ownership());
+    let whole = |what: String| (what, file.path.clone());
+    let vips = owned.vips.iter().map(|address| whole(format!("VIP {address}")));
+    let marks = owned.fwmarks.iter().map(|mark| whole(format!("service fwmark {mark}")));
+    let daemon = config.daemon.iter().map(|_| whole("the sync daemon".to_owned()));
+    let owner = if config.exclusive { file.path.clone() } else { String::new() };
+    let table = [("the IPVS table, which is `exclusive` to one of them".to_owned(), owner)];
     let parameters = config.ipvs_parameters.iter();
     let parameters =
         parameters.map(|(name, value)| (format!("net.ipv4.vs.{name}, with another value"), value.clone()));
     let arp = "net.ipv4.conf.all.arp_ignore and arp_announce, with other values";
+    let arp = config.arp.map(|values| (arp.to_owned(), format!("{} {}", values.ignore, values.announce)));
     let times = config.timeouts.fields().into_iter().filter(|(_, time)| time != "0s");
-    whole
-        .chain(parameters)
-        .chain(config.arp.map(|values| (arp.to_owned(), format!("{} {}", values.ignore, values.announce))))
-        .chain(times.map(|(name, time)| (format!("the timeouts, with another {name}"), time)))
-        .collect()
+    let times = times.map(|(name, time)| (format!("the timeouts, with another {name}"), time));
+    vips.chain(marks).chain(daemon).chain(table).chain(parameters).chain(arp).chain(times).collect()
 }
 
 fn backup(file: &File, files: usize, found: &mut Findings) {

@@ -46,7 +46,8 @@ impl Source {
         let bytes = read_safely(path).with_context(|| format!("reading the desired-state file {name}"))?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
-            let (line, column) = place_after(good);
+            let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let column = good.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
             Invalid(format!("{name}:{line}:{column}: not UTF-8; save the file in that encoding"))
         })?;
         Ok(Self { name, text })
@@ -121,12 +122,6 @@ impl Source {
         }
         Invalid(text)
     }
-}
-
-/// Line and column, counted from 1.
-fn place_after(text: &[u8]) -> (usize, usize) {
-    let line = text.iter().filter(|byte| **byte == b'\n').count() + 1;
-    (line, text.iter().rev().take_while(|byte| **byte != b'\n').count() + 1)
 }
 
 fn read_safely(path: &Path) -> anyhow::Result<Vec<u8>> {
