@@ -3,8 +3,6 @@
 //! Owns the reading for the parser, which asks with a path or a pattern, and the host's id for `@` conditions. A pattern
 //! is that of glob(3) with braces. Changes nothing. Called by `check` and `import`.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -45,9 +43,7 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     ensure!(found.is_file(), "it is not a regular file");
     ensure!(found.mode() & 0o111 == 0, "keepalived passes over executable files; chmod a-x it");
     ensure!(found.len() <= MAX_BYTES, "it has {} bytes, more than the limit of {MAX_BYTES}", found.len());
-    let mut bytes = Vec::new();
-    File::open(path)?.take(MAX_BYTES).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    Ok(std::fs::read(path)?)
 }
 
 /// Every pattern that the braces of one stand for, up to a limit.

@@ -105,7 +105,7 @@ pub type Found = (PathBuf, Result<Vec<u8>, String>);
 /// Reads the configuration that starts in `path`. `id` is what `@` conditions compare with: `keepalived -i`,
 /// or the host's name up to its first dot. `find` gets a path or pattern and returns the files it matches.
 pub fn parse(path: &Path, id: &str, find: &mut dyn FnMut(&Path) -> Vec<Found>) -> Tree {
-    let own = [("_INSTANCE", id), ("_HASH", "#"), ("_BANG", "!"), ("_RANDOM", "0")];
+    let own = [("_INSTANCE", id), ("_HASH", "#"), ("_BANG", "!")];
     let mut reader = Reader {
         definitions: own.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         id,
@@ -338,8 +338,6 @@ fn reference_name(text: &str) -> Option<(&str, &str)> {
         None => text.split_at(text.find(|letter| !is_name_letter(letter)).unwrap_or(text.len())),
     };
     let ends = text.starts_with('{') || after.is_empty() || after.starts_with([' ', '\t', ',']);
-    // ${_RANDOM 1 9}
-    let name = name.split(' ').next()?;
     (ends && is_name(name)).then_some((name, after))
 }
 
