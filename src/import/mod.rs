@@ -31,9 +31,6 @@ pub enum Origin {
     IpvsadmSave,
     /// The virtual_server blocks of a keepalived.conf
     KeepalivedConf,
-    /// What `--run` has taken the place of
-    #[value(hide = true)]
-    Script,
 }
 
 /// Reads the source and gives the file's text, which `check` accepts.
@@ -45,8 +42,7 @@ pub fn run(origin: Origin, file: Option<&Path>) -> anyhow::Result<String> {
 /// Reads a source: the text, or the kernel. One that is to be understood whole fails with every line that is not.
 pub fn parse(origin: Origin, name: &str, text: &str, ask: Ask) -> anyhow::Result<Table> {
     match origin {
-        // A script is run, not read; what to use instead is told on the command line.
-        Origin::Kernel | Origin::Script => kernel::read(),
+        Origin::Kernel => kernel::read(),
         Origin::IpvsadmSave => {
             let services = ipvsadm::read(name, text, ask)?;
             let lost = "ipvsadm does not save thresholds (-x, -y), timeouts (--set) and sync daemons; `--from kernel` reads them.";

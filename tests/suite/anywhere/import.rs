@@ -294,7 +294,7 @@ fn run(words: &[&str]) -> (i32, String, String) {
 fn a_script_is_run_only_when_it_is_asked_for_in_full() {
     for (words, expected) in [
         (&["import", "notify.sh"][..], "which format? Use --from ipvsadm-save or keepalived-conf"),
-        (&["import", "--from", "script", "notify.sh"], "for a script, --run"),
+        (&["import", "--from", "kernel", "notify.sh"], "for a script, --run"),
         (&["import", "--from", "kernel", "--run", "x"], "cannot be used with"),
         (&["import", "--limit", "soon", "--run", "x"], "not a duration, as in 10m or 300"),
     ] {
