@@ -58,15 +58,12 @@ pub fn endpoint(text: &str, protocol: Protocol, ask: Ask) -> anyhow::Result<Endp
     let hosts =
         || entries("ahosts", host, "").lines().filter_map(address).find(|found| found.is_ipv6() == ipv6);
     let services = || entries("services", port, &end).lines().find_map(number);
-    let unknown = |word, what: &str| format!("`{}` is {what}, or save with `ipvsadm -Sn`", shown(word));
-    let address = host.parse().ok().or_else(hosts).with_context(|| {
-        let family = if ipv6 { "IPv6" } else { "IPv4" };
-        unknown(host, &format!("no address, nor a host with an {family} address here; write the address"))
-    })?;
-    let port = port.parse().ok().or_else(services).with_context(|| {
-        unknown(port, &format!("neither a port nor a {protocol} service in /etc/services; write the number"))
-    })?;
-    Ok(Endpoint { address, port })
+    let (address, port) = (host.parse().ok().or_else(hosts), port.parse().ok().or_else(services));
+    let found = address.zip(port).map(|(address, port)| Endpoint { address, port });
+    found.with_context(|| {
+        let (text, family) = (shown(text), if ipv6 { "IPv6" } else { "IPv4" });
+        format!("`{text}` is no {family} host with a {protocol} port that is known here; write it in numbers")
+    })
 }
 
 #[cfg(test)]
@@ -96,7 +93,7 @@ mod tests {
         let port = |name: &str, protocol| Ok(endpoint(&format!("192.0.2.1:{name}"), protocol, ask)?.port);
         let read = |name| -> anyhow::Result<u16> { port(name, Protocol::TCP) };
         assert_eq!((read("www").unwrap(), read("http").unwrap(), read("8080").unwrap()), (80, 80, 8080));
-        assert!(read("domain").unwrap_err().to_string().contains("tcp service"));
+        assert!(read("domain").unwrap_err().to_string().contains("tcp port"));
         assert!(read("70000").is_err() && port("", Protocol::UDP).is_err());
     }
 }
