@@ -239,7 +239,7 @@ fn what_is_refused_is_told_and_the_rest_is_written() {
     let (_, told) = written.split_once("\n# Not written").unwrap();
     for line in [
         "ipvsadm --set 2678401 60 0 `2678401s` must be whole seconds, from 1s to 31d",
-        "ipvsadm --start-daemon backup --mcast-interface eth0/1 --syncid 3 --sync-maxlen 500 not an interface name: 1 to 15 characters, no slash, colon or blank 500 is out of range: 1024 to 65507",
+        "ipvsadm --start-daemon backup --mcast-interface eth0/1 --syncid 3 --sync-maxlen 500 not an interface name: 1 to 15 characters, no slash, colon or blank, nor = * ? [ 500 is out of range: 1024 to 65507",
         "ipvsadm -a -t 192.0.2.1:80 -r 203.0.113.2:80 -m -w 1 -x 0 -y 5 the lower threshold must not be above the upper one",
         "ipvsadm -A -t 192.0.2.3:80 -s rr a desired-state file has no words for these settings; flags: 0x40",
         "ip address add 192.0.2.1/32 dev lo label eth0:1 ip address add 192.0.2.1/32 dev eth0 a label is `lo` or begins with `lo:`",
