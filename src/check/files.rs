@@ -9,7 +9,7 @@ use super::rules::{Findings, Rule};
 use crate::config::Vip;
 use crate::keepalived_conf::meaning::{self, Block, Conf};
 use crate::model::{Family, Forward, ServiceKey};
-use crate::observed::ObservedAddress;
+use crate::observed::{Interface, ObservedAddress};
 use crate::plan::is_home;
 
 pub fn check(input: Input<'_>, found: &mut Findings) {
@@ -119,18 +119,18 @@ fn check_reachable(file: &File, vip: &Vip, input: Input<'_>, found: &mut Finding
     }
 }
 
+/// Links that cannot do what the file wants of them.
 fn interfaces(host: &Host, file: &File, found: &mut Findings) {
+    let links = &host.observed.interfaces;
     let daemon = file.config.daemon.iter().map(|daemon| daemon.interface.clone());
     for name in file.config.interfaces().into_iter().chain(daemon) {
-        let links = &host.observed.interfaces;
-        match links.get(&name) {
-            None => found.of(Rule::E49, file, name),
-            Some(link) if !link.works() => found.of(Rule::W60, file, name),
-            Some(link) => {
-                let master = links.values().find(|master| master.index == link.master && !master.vrf);
-                let port = master.map(|master| format!("{name}, a port of {}", master.name));
-                port.into_iter().for_each(|port| found.of(Rule::W60, file, port));
-            }
+        let link = links.get(&name);
+        let upper = |link: &Interface| links.values().find(|upper| upper.index == link.master && !upper.vrf);
+        match (link, link.and_then(upper)) {
+            (None, _) => found.of(Rule::E49, file, format!("{name} does not exist")),
+            (Some(link), _) if !link.works() => found.of(Rule::E49, file, format!("{name} is down")),
+            (_, Some(upper)) => found.of(Rule::E49, file, format!("{name} is a port of {}", upper.name)),
+            _ => {}
         }
     }
 }
