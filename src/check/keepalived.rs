@@ -62,7 +62,9 @@ fn script(notify: &Notify<'_>, block: &Block<'_>, input: Input<'_>, found: &mut 
         Some(user) if uid(user).unwrap_or(u32::from(user != "root")) != 0 => {
             found.at(Rule::E02, notify.at, format!("as {user}"));
         }
-        None if conf.security && host.is_some() => found.at(Rule::E03, notify.at, ""),
+        None if conf.security && host.is_some() => {
+            found.at(Rule::E02, notify.at, "as nobody: no script_user, and no user keepalived_script");
+        }
         _ => {}
     }
 }
@@ -88,14 +90,9 @@ fn arguments(call: &Call, block: &Block<'_>, notify: &Notify<'_>, found: &mut Fi
 fn roles(block: &Block<'_>, conf: &Conf<'_>, found: &mut Findings) {
     let name = block.name;
     let has = |keyword| block.has(keyword) || conf.groups_of(name).any(|group| group.has(keyword));
-    for (rule, keyword) in [
-        (Rule::E37, "notify_master"),
-        (Rule::E37, "notify_backup"),
-        (Rule::E12, "notify_fault"),
-        (Rule::W13, "notify_stop"),
-    ] {
+    for keyword in ["notify_master", "notify_backup", "notify_fault", "notify_stop"] {
         if !has(keyword) && !has("notify") {
-            found.at(rule, block.at, format!("{name} has no {keyword}"));
+            found.at(Rule::E37, block.at, format!("{name} has no {keyword}"));
         }
     }
     let Some(members) = &block.members else {
@@ -110,9 +107,9 @@ fn roles(block: &Block<'_>, conf: &Conf<'_>, found: &mut Findings) {
     };
     let mut instances = conf.instances().filter(|instance| members.contains(&instance.name));
     let told = |block: &Block<'_>| block.has("notify_stop") || block.has("notify");
-    // A generic notify of a group is not waited for either.
+    // keepalived does not wait for a group's script when it stops, a generic one neither, and ends it half-way.
     if told(block) && !instances.any(told) {
-        found.at(Rule::W14, block.at, name);
+        found.at(Rule::E37, block.at, format!("{name}, a group, has notify_stop for its instances"));
     }
 }
 

@@ -257,11 +257,6 @@ fn cases() -> Vec<(Rule, World, World)> {
             world().conf(STOP, &STOP.replace("1\"", "1\" root")),
         ),
         (
-            Rule::E03,
-            world().conf("    script_user root\n", ""),
-            world().conf("    script_user root\n    enable_script_security\n", ""),
-        ),
-        (
             Rule::E04,
             world().host(|host| {
                 let why = "/usr/bin/lvs-notify does not exist".to_owned();
@@ -280,20 +275,6 @@ fn cases() -> Vec<(Rule, World, World)> {
             Rule::E09,
             world().file("interface: eth0\n", ""),
             world().file("interface: eth0\n", "").host(|host| host.observed.addresses.clear()),
-        ),
-        (
-            Rule::E12,
-            world().conf("notify_fault", "notify_deleted"),
-            world().conf(
-                "    notify_fault \"/usr/bin/lvs-notify fault VI_1\"\n",
-                "notify \"/usr/bin/lvs-notify notify\"\n",
-            ),
-        ),
-        (Rule::W13, world().conf(STOP, ""), world().conf(STOP, "notify \"/usr/bin/lvs-notify notify\"\n")),
-        (
-            Rule::W14,
-            world().conf(STOP, "").block(&format!("{GROUP}{STOP}}}\n")),
-            world().block(&format!("{GROUP}}}\n")),
         ),
         (
             Rule::E17,
@@ -324,7 +305,14 @@ fn cases() -> Vec<(Rule, World, World)> {
         ),
         (Rule::E35, world().conf("100/32", "100/24"), world().conf("100/32", "100")),
         (Rule::W36, world().conf("dev lo label lo:0", "dev eth0"), world()),
-        (Rule::E37, world().conf("notify_backup", "notify_deleted"), world()),
+        (
+            Rule::E37,
+            world().conf("notify_fault", "notify_deleted"),
+            world().conf(
+                "    notify_fault \"/usr/bin/lvs-notify fault VI_1\"\n",
+                "notify \"/usr/bin/lvs-notify notify\"\n",
+            ),
+        ),
         (Rule::E38, world().block("include /etc/keepalived/conf.d/none\n"), world()),
         (
             Rule::W40,
@@ -517,6 +505,22 @@ fn what_keepalived_says_of_a_line_is_told_once_and_without_what_follows_from_it(
     let conf = Conf::of(&tree);
     let input = Input { conf: Some(&conf), said: Some(&text), ..Input::default() };
     assert_eq!(check::findings(input), []);
+}
+
+#[test]
+fn every_state_needs_its_script_and_every_script_a_user() {
+    for state in ["master", "backup", "fault", "stop"] {
+        let lost = world().conf(&format!("    notify_{state} "), "    notify_deleted ");
+        let found = lost.found().into_iter().filter(|found| found.rule == Rule::E37);
+        let whats: Vec<String> = found.map(|found| found.what).collect();
+        assert_eq!(whats, [format!("VI_1 has no notify_{state}")]);
+    }
+    let group = |end: &str| world().conf(STOP, "").block(&format!("{GROUP}{end}}}\n")).found();
+    let told = |end: &str| group(end).iter().any(|found| found.what.contains("G1, a group"));
+    assert!(told(STOP) && !told(""));
+    let nobody = world().conf("    script_user root\n", "");
+    assert!(nobody.breaks(Rule::E02));
+    assert!(!nobody.conf("    enable_script_security\n", "").breaks(Rule::E02));
 }
 
 #[test]

@@ -654,7 +654,7 @@ fn a_script_that_keepalived_does_not_run() {
     let good = format!("chown root {PROGRAM}; chmod 755 {PROGRAM}");
     for (rule, edit, spoil) in [
         ("E01", Some((quoted.as_str(), bare.as_str())), None),
-        ("E03", Some(("    script_user root\n", "")), None),
+        ("E02", Some(("    script_user root\n", "")), None),
         ("E04", Some((PROGRAM, missing.as_str())), None),
         ("E04", None, Some(format!("chown nobody {PROGRAM}"))),
         ("E04", None, Some(format!("chmod 644 {PROGRAM}"))),
