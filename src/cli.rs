@@ -183,8 +183,7 @@ impl Cli {
     /// Reads the command line; an error is what is wrong with it, and also how help and version are told.
     pub fn read() -> Result<Self, clap::Error> {
         let cli = Self::try_parse()?;
-        if let Command::Import { from: Origin::Kernel | Origin::Script, file: Some(file), .. } = &cli.command
-        {
+        if let Command::Import { from: Origin::Kernel, file: Some(file), .. } = &cli.command {
             let which = "which format? Use --from ipvsadm-save or keepalived-conf; for a script, --run";
             let wrong = format!("{}: {which}", file.display());
             return Err(Self::command().error(ErrorKind::InvalidValue, wrong));

@@ -76,10 +76,7 @@ fn waiting(fifo: &mut BufReader<impl Read>) -> io::Result<Option<Vec<Event>>> {
             log::debug!("not for us: {text}");
             continue;
         };
-        if let Some(at) = list.iter().position(|(name, _)| *name == event.0) {
-            let (name, role) = list.remove(at);
-            log::info!("{name}: {role} superseded by {}", event.1);
-        }
+        list.retain(|(name, _)| *name != event.0);
         list.push(event);
     }
     Ok(Some(list))

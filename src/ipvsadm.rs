@@ -18,7 +18,7 @@ use crate::model::{
     Endpoint, Family, Forward, Protocol, RealServer, ServerKey, Service, ServiceKey, SyncDaemon, Tunnel,
     service_flag,
 };
-use crate::names::Hosts;
+use crate::names::{self, Ask};
 use crate::text::shown;
 
 const REMEDY: &str = "nothing was written: only what `ipvsadm -S` writes is read here. Let ipvsadm itself read such a file, given with its full path and not in /tmp or /run: `lvs-notify import --run sh -c 'ipvsadm -R </FILE'`; or use `--from kernel` where the table is loaded";
@@ -89,12 +89,12 @@ impl SyncDaemon {
 }
 
 /// Reads a save file whole, or tells every line that is not understood, with its number: it would be a service lost.
-pub fn read(name: &str, text: &str, hosts: &Hosts) -> anyhow::Result<BTreeMap<ServiceKey, WantedService>> {
+pub fn read(name: &str, text: &str, ask: Ask) -> anyhow::Result<BTreeMap<ServiceKey, WantedService>> {
     let (mut services, mut problems) = (BTreeMap::new(), Vec::new());
     // Distributions' files of saved rules begin with comments, which ipvsadm-restore takes out.
     let nothing = |line: &str| line.is_empty() || line.starts_with('#');
     for (number, line) in text.lines().map(str::trim).enumerate().filter(|(_, line)| !nothing(line)) {
-        if let Err(why) = (Line { hosts, words: line.split_whitespace().peekable() }).add_to(&mut services) {
+        if let Err(why) = (Line { ask, words: line.split_whitespace().peekable() }).add_to(&mut services) {
             problems.push(format!("{name}:{}: {why}\n    {}", number + 1, shown(line)));
         }
     }
@@ -108,7 +108,7 @@ pub fn read(name: &str, text: &str, hosts: &Hosts) -> anyhow::Result<BTreeMap<Se
 
 /// What is left to read of a line.
 struct Line<'a> {
-    hosts: &'a Hosts,
+    ask: Ask,
     words: Peekable<SplitWhitespace<'a>>,
 }
 
@@ -159,7 +159,7 @@ impl Line<'_> {
     fn service_key(&mut self) -> anyhow::Result<ServiceKey> {
         for (protocol, option) in PROTOCOLS {
             if let Some(text) = self.option::<String>(option)? {
-                let Endpoint { address, port } = self.endpoint(&text, protocol)?;
+                let Endpoint { address, port } = names::endpoint(&text, protocol, self.ask)?;
                 return Ok(ServiceKey::Endpoint { address, port, protocol });
             }
         }
@@ -201,7 +201,7 @@ impl Line<'_> {
             ServiceKey::Fwmark { .. } => Protocol::TCP,
         };
         let name: String = self.required("-r")?;
-        let server = self.endpoint(&name, protocol)?;
+        let server = names::endpoint(&name, protocol, self.ask)?;
         let method = METHODS.iter().find(|(_, option)| self.words.next_if_eq(option).is_some());
         let (forward, _) = *method.ok_or_else(|| self.other_than("-m, -g or -i"))?;
         let weight = self.required("-w")?;
@@ -215,14 +215,5 @@ impl Line<'_> {
         let checksum = |name: &&str| self.words.next_if(|word| *word == format!("--tun-{name}")).is_some();
         tunnel.checksum = Tunnel::CHECKSUMS.iter().position(checksum).unwrap_or(0).try_into()?;
         Ok((server, RealServer { forward, weight, upper_threshold: 0, lower_threshold: 0, tunnel }))
-    }
-
-    /// `HOST:PORT` or `[HOST]:PORT`, the latter for IPv6.
-    fn endpoint(&self, text: &str, protocol: Protocol) -> anyhow::Result<Endpoint> {
-        let (host, port) =
-            text.rsplit_once(':').with_context(|| format!("`{}` has no `:PORT`", shown(text)))?;
-        let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        let address = self.hosts.address(inner.unwrap_or(host), inner.is_some())?;
-        Ok(Endpoint { address, port: self.hosts.port(port, protocol)? })
     }
 }

@@ -4,14 +4,12 @@
 //! of its own, so that one package suits every distribution, cannot do. Nothing that a takeover does needs a name. Called
 //! by `check`, `import` and `ipvsadm`.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::process::Command;
 
 use anyhow::Context as _;
 
-use crate::model::Protocol;
+use crate::model::{Endpoint, Protocol};
 use crate::text::shown;
 
 /// The number of a user; none when there is no such user.
@@ -34,53 +32,38 @@ pub fn entries(database: &str, key: &str) -> String {
     }
 }
 
-/// The hosts and services that a machine knows, each asked for once, since a question may take seconds.
-pub struct Hosts {
-    ask: fn(&str, &str) -> String,
-    known: RefCell<BTreeMap<String, String>>,
-}
+/// A question to a database by its key, as to getent, and what it answers.
+pub type Ask = fn(&str, &str) -> String;
 
-impl Hosts {
-    /// From answers such as getent's: of the databases `ahosts` and `services`, whose key is `NAME/PROTOCOL`.
-    pub fn new(ask: fn(&str, &str) -> String) -> Self {
-        Self { ask, known: RefCell::default() }
-    }
-
-    /// What there is to a name; nothing where it is none, such as a number, which ipvsadm takes for no host.
-    fn ask(&self, database: &str, name: &str, end: &str) -> String {
-        let odd = |c: char| !c.is_ascii_alphanumeric() && !"._-+".contains(c);
-        if name.contains(odd) || !name.contains(|c: char| c.is_ascii_alphabetic()) {
-            return String::new();
-        }
-        let (key, mut known) = (format!("{name}{end}"), self.known.borrow_mut());
-        known.entry(format!("{database} {key}")).or_insert_with(|| (self.ask)(database, &key)).clone()
-    }
-
-    /// Reads an address or a host's name, of which it takes the first address of the family, as ipvsadm does.
-    pub fn address(&self, text: &str, ipv6: bool) -> anyhow::Result<IpAddr> {
-        // One line for each address and kind of socket, the address first, perhaps with its interface.
-        let lines = self.ask("ahosts", text, "");
-        let first = |line: &str| line.split_whitespace().next()?.parse::<IpAddr>().ok();
-        let found = lines.lines().filter_map(first).find(|address| address.is_ipv6() == ipv6);
-        text.parse().ok().or(found).with_context(|| {
-            let (kind, text) = (if ipv6 { "IPv6" } else { "IPv4" }, shown(text));
-            format!("`{text}` is no address, nor a host with an {kind} address here; write the address, or save with `ipvsadm -Sn`")
-        })
-    }
-
-    pub fn port(&self, text: &str, protocol: Protocol) -> anyhow::Result<u16> {
-        // The first entry counts, as with getservbyname(3).
-        let named = self.ask("services", text, &format!("/{protocol}")).lines().find_map(|line| {
-            let mut words: Vec<&str> = line.split('#').next()?.split_whitespace().collect();
-            let place = (words.len() > 1).then(|| words.remove(1))?;
-            let port = place.strip_suffix(&format!("/{protocol}"))?.parse().ok()?;
-            words.contains(&text).then_some(port)
-        });
-        text.parse().ok().or(named).with_context(|| {
-            let text = shown(text);
-            format!("`{text}` is neither a port nor a {protocol} service in /etc/services; write the number, or save with `ipvsadm -Sn`")
-        })
-    }
+/// Reads `HOST:PORT` or `[HOST]:PORT`, the latter for IPv6, in numbers or names. A host stands for its first address of
+/// the family, as for ipvsadm; a service, as for getservbyname(3), for the port of its first entry.
+pub fn endpoint(text: &str, protocol: Protocol, ask: Ask) -> anyhow::Result<Endpoint> {
+    let (host, port) = text.rsplit_once(':').with_context(|| format!("`{}` has no `:PORT`", shown(text)))?;
+    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let (host, ipv6, end) = (inner.unwrap_or(host), inner.is_some(), format!("/{protocol}"));
+    // A number is no name, though getent finds a host by it.
+    let odd = |c: char| !c.is_ascii_alphanumeric() && !"._-+".contains(c);
+    let is_name = |word: &str| !word.contains(odd) && word.contains(|c: char| c.is_ascii_alphabetic());
+    let entries = |database, word: &str, end| {
+        if is_name(word) { ask(database, &format!("{word}{end}")) } else { String::new() }
+    };
+    // One line for each address and kind of socket, the address first, perhaps with its interface.
+    let address = |line: &str| line.split_whitespace().next()?.parse::<IpAddr>().ok();
+    // `http 80/tcp www # World Wide Web`
+    let number = |line: &str| {
+        let mut words: Vec<&str> = line.split('#').next()?.split_whitespace().collect();
+        let place = (words.len() > 1).then(|| words.remove(1))?;
+        words.contains(&port).then(|| place.strip_suffix(&end)?.parse().ok())?
+    };
+    let hosts =
+        || entries("ahosts", host, "").lines().filter_map(address).find(|found| found.is_ipv6() == ipv6);
+    let services = || entries("services", port, &end).lines().find_map(number);
+    let (address, port) = (host.parse().ok().or_else(hosts), port.parse().ok().or_else(services));
+    let found = address.zip(port).map(|(address, port)| Endpoint { address, port });
+    found.with_context(|| {
+        let (text, family) = (shown(text), if ipv6 { "IPv6" } else { "IPv4" });
+        format!("`{text}` is no {family} host with a {protocol} port that is known here; write it in numbers")
+    })
 }
 
 #[cfg(test)]
@@ -97,21 +80,20 @@ mod tests {
 
     #[test]
     fn a_host_has_an_address_of_each_family() {
-        let hosts = Hosts::new(entries);
-        assert!(
-            hosts.address("localhost", false).or(hosts.address("localhost", true)).unwrap().is_loopback()
-        );
-        assert_eq!(hosts.address("198.51.100.7", false).unwrap(), IpAddr::from([198, 51, 100, 7]));
-        assert!(hosts.address("7", false).is_err() && hosts.address("--help", false).is_err());
+        let read = |text| endpoint(text, Protocol::TCP, entries);
+        let local = read("localhost:80").or(read("[localhost]:80")).unwrap();
+        assert!(local.address.is_loopback() && local.port == 80);
+        assert_eq!(read("198.51.100.7:80").unwrap().address, IpAddr::from([198, 51, 100, 7]));
+        assert!(read("7:80").is_err() && read("--help:80").is_err() && read("198.51.100.7").is_err());
     }
 
     #[test]
     fn a_service_has_a_port_for_each_protocol() {
-        let hosts = Hosts::new(|_, _| "# c\nhttp 80/tcp www # Web\ndomain 53/udp\nhttp 81/tcp\n".to_owned());
-        assert_eq!(hosts.port("www", Protocol::TCP).unwrap(), 80);
-        assert_eq!(hosts.port("http", Protocol::TCP).unwrap(), 80);
-        assert_eq!(hosts.port("8080", Protocol::TCP).unwrap(), 8080);
-        assert!(hosts.port("domain", Protocol::TCP).unwrap_err().to_string().contains("tcp service"));
-        assert!(hosts.port("70000", Protocol::TCP).is_err() && hosts.port("", Protocol::UDP).is_err());
+        let ask = |_: &str, _: &str| "# c\nhttp 80/tcp www # Web\ndomain 53/udp\nhttp 81/tcp\n".to_owned();
+        let port = |name: &str, protocol| Ok(endpoint(&format!("192.0.2.1:{name}"), protocol, ask)?.port);
+        let read = |name| -> anyhow::Result<u16> { port(name, Protocol::TCP) };
+        assert_eq!((read("www").unwrap(), read("http").unwrap(), read("8080").unwrap()), (80, 80, 8080));
+        assert!(read("domain").unwrap_err().to_string().contains("tcp port"));
+        assert!(read("70000").is_err() && port("", Protocol::UDP).is_err());
     }
 }

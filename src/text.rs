@@ -69,9 +69,7 @@ pub fn parse_endpoint(text: &str) -> Option<(IpAddr, Option<u16>)> {
         return Some((IpAddr::V6(address.parse().ok()?), None));
     }
     let socket = text.parse::<SocketAddr>().ok()?;
-    // A scope id would be lost.
-    let scoped = matches!(socket, SocketAddr::V6(v6) if v6.scope_id() != 0);
-    (!scoped).then(|| (socket.ip(), Some(socket.port())))
+    Some((socket.ip(), Some(socket.port())))
 }
 
 /// Reads a number with a unit (ms, s, m, h, d) or plain seconds.

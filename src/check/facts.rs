@@ -1,7 +1,7 @@
 //! What `check` looks at: files, and what it wants to know of this host and of what keepalived says.
 //!
-//! Owns the reading of the host: modules, users, programs, parameters, SELinux; interfaces through `kernel`. Changes nothing,
-//! loads no module, judges nothing. What cannot be read is absent. Called by `check`.
+//! Owns the reading of the host: users, programs, parameters; interfaces through `kernel`. Changes nothing, judges nothing.
+//! What cannot be read is absent. Called by `check`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -12,14 +12,12 @@ use std::process::{Command, Stdio};
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::desired::Desired;
+use crate::config::source::refuse_foreign_writers;
 use crate::keepalived_conf::meaning::Conf;
 use crate::kernel;
-use crate::model::Role;
 use crate::names;
 use crate::observed::Observed;
 use crate::state::record::{self, Record};
-use crate::state::sysctl_d;
 
 /// Where keepalived may be installed, and timeout(1).
 const PATH: &str = "/usr/sbin:/usr/local/sbin:/usr/bin:/bin";
@@ -54,21 +52,16 @@ pub struct Host {
     pub observed: Observed,
     /// What was made here, by instance
     pub records: BTreeMap<String, Record>,
-    /// What sets an instance's parameters otherwise at the next boot
-    pub overruled: BTreeMap<String, String>,
     /// Parameters by their path below /proc/sys
     pub parameters: BTreeMap<String, String>,
-    /// Kernel modules that are loaded, built in or can be loaded; `None` when that cannot be told
-    pub modules: Option<BTreeSet<String>>,
     /// Users that keepalived.conf names and that exist, with their ids
     pub users: BTreeMap<String, u32>,
     /// Why keepalived does not run a program that keepalived.conf names
     pub programs: BTreeMap<String, String>,
-    pub selinux_enforcing: bool,
 }
 
 impl Host {
-    pub fn read(conf: Option<&Conf<'_>>, files: &[File]) -> Self {
+    pub fn read(conf: Option<&Conf<'_>>) -> Self {
         let mut users = BTreeSet::from(["keepalived_script"]);
         users.extend(conf.and_then(|conf| conf.script_user));
         let mut programs = BTreeSet::new();
@@ -81,24 +74,15 @@ impl Host {
         Self {
             observed: kernel::interfaces(),
             records: record::others(""),
-            overruled: files.iter().filter_map(overruled).collect(),
             parameters: parameters(),
-            modules: modules(),
             users: users.into_iter().filter_map(|name| Some((name.to_owned(), names::user(name)?))).collect(),
             programs: programs.into_iter().filter_map(fault).collect(),
-            selinux_enforcing: text("/sys/fs/selinux/enforce").trim() == "1",
         }
     }
 
-    /// A parameter by its path; absent ones are `0`, which is what they default to.
+    /// A parameter by its path; nothing when it is absent.
     pub fn parameter(&self, path: &str) -> &str {
-        self.parameters.get(path).map_or("0", String::as_str)
-    }
-
-    /// `arp_ignore` counts by the larger one of an interface's own value and that of `all`.
-    pub fn arp_ignore(&self, interface: &str) -> u32 {
-        let value = |of| self.parameter(&format!("net/ipv4/conf/{of}/arp_ignore")).parse().unwrap_or(0);
-        value("all").max(value(interface))
+        self.parameters.get(path).map_or("", String::as_str)
     }
 
     pub fn has_address(&self, address: IpAddr) -> bool {
@@ -106,37 +90,12 @@ impl Host {
     }
 }
 
-fn overruled(File { instance, config, .. }: &File) -> Option<(String, String)> {
-    Some((instance.clone(), sysctl_d::overruled(instance, &Desired::for_role(config, Role::Master))?))
-}
-
 fn parameters() -> BTreeMap<String, String> {
-    let fixed = ["ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv4/vs/backup_only"];
-    let paths = fixed.iter().chain(&["ipv4/conf/*/arp_ignore", "ipv6/conf/*/disable_ipv6"]);
+    let paths = ["ipv4/ip_forward", "ipv6/conf/all/forwarding", "ipv6/conf/*/disable_ipv6"].iter();
     let found = paths.flat_map(|path| glob::glob(&format!("/proc/sys/net/{path}"))).flatten().flatten();
     let name = |path: &Path| Some(path.strip_prefix("/proc/sys").ok()?.to_str()?.to_owned());
-    found.filter_map(|path| Some((name(&path)?, text(&path).trim().to_owned()))).collect()
-}
-
-fn text(path: impl AsRef<Path>) -> String {
-    std::fs::read_to_string(path).unwrap_or_default()
-}
-
-/// Modules of the running kernel, wherever they are.
-fn modules() -> Option<BTreeSet<String>> {
-    let folder = Path::new("/lib/modules").join(text("/proc/sys/kernel/osrelease").trim());
-    let mut lists = text(folder.join("modules.dep")) + &text(folder.join("modules.builtin"));
-    // Without these lists nobody can say what is not there.
-    if lists.is_empty() {
-        return None;
-    }
-    lists += &text("/proc/modules");
-    // `kernel/net/netfilter/ipvs/ip_vs_rr.ko.zst: ...` or `ip_vs_rr 12288 ...`
-    let name = |line: &str| {
-        let file = line.split([':', ' ']).next()?.rsplit('/').next()?;
-        Some(file.split('.').next()?.replace('-', "_"))
-    };
-    Some(lists.lines().filter_map(name).collect())
+    let value = |path: &Path| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    found.filter_map(|path| Some((name(&path)?, value(&path)))).collect()
 }
 
 /// keepalived's own check of a script (`check_script_secure()`). Without enable_script_security it is run whoever could
@@ -148,13 +107,8 @@ fn fault(path: &str, secure: bool) -> Option<String> {
         return Some(format!("{path} is not executable"));
     }
     real.ancestors().filter(|_| secure).find_map(|part| {
-        let found = part.metadata().ok()?;
-        let (part, mode) = (part.display(), found.mode() & 0o7777);
-        if found.uid() != 0 {
-            return Some(format!("{part} belongs to user {}, not to root", found.uid()));
-        }
-        let sticky = found.is_dir() && mode & 0o1000 != 0;
-        (mode & 0o022 != 0 && !sticky).then(|| format!("{part} is writable by others (mode {mode:04o})"))
+        let what = part.display().to_string();
+        refuse_foreign_writers(&part.metadata().ok()?, &what, part).err().map(|why| why.to_string())
     })
 }
 
@@ -178,7 +132,7 @@ mod tests {
         let text = b"vrrp_instance V {\n notify_master /nosuch root\n notify_backup /etc/passwd nosuchuser\n notify /bin/sh\n}";
         let mut find = |path: &Path| vec![(path.to_owned(), Ok(text.to_vec()))];
         let tree = crate::keepalived_conf::parse(Path::new("/k"), "lb1", &mut find);
-        let host = Host::read(Some(&Conf::of(&tree)), &[]);
+        let host = Host::read(Some(&Conf::of(&tree)));
         assert_eq!(host.users.get("root"), Some(&0));
         assert!(!host.users.contains_key("nosuchuser"));
         let unusable = |path: &str, why: &str| (path.to_owned(), format!("{path} {why}"));
@@ -193,6 +147,6 @@ mod tests {
         assert!(
             host.observed.interfaces.contains_key("lo") && host.has_address("127.0.0.1".parse().unwrap())
         );
-        assert!(host.parameters.contains_key("net/ipv4/conf/all/arp_ignore"), "{:?}", host.parameters);
+        assert!(host.parameters.contains_key("net/ipv4/ip_forward"), "{:?}", host.parameters);
     }
 }

@@ -2,14 +2,14 @@
 //!
 //! Owns what one file alone cannot be wrong in (that is `config`'s, and refused there). Called by `check`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::facts::{File, Host, Input};
 use super::rules::{Findings, Rule};
 use crate::config::Vip;
 use crate::keepalived_conf::meaning::{self, Block, Conf};
-use crate::model::{Family, Forward, Service, ServiceKey};
-use crate::observed::ObservedAddress;
+use crate::model::{Family, Forward, ServiceKey};
+use crate::observed::{Interface, ObservedAddress};
 use crate::plan::is_home;
 
 pub fn check(input: Input<'_>, found: &mut Findings) {
@@ -22,7 +22,7 @@ pub fn check(input: Input<'_>, found: &mut Findings) {
             check_reachable(file, vip, input, found);
         }
         if let Some(host) = input.host {
-            needs(host, file, found);
+            interfaces(host, file, found);
             real_servers(host, file, found);
             addresses(host, file, found);
             file.unready.iter().flatten().for_each(|why| found.of(Rule::E65, file, why.as_str()));
@@ -60,10 +60,7 @@ pub fn check(input: Input<'_>, found: &mut Findings) {
 fn shared(file: &File, other: &File, found: &mut Findings) {
     let others = claims(other);
     let differ = |(what, value): &(String, String)| others.get(what).is_some_and(|other| other != value);
-    let both = claims(file).into_iter().filter(differ).map(|(what, _)| what);
-    let exclusive = file.config.exclusive || other.config.exclusive;
-    let table = exclusive.then(|| "the IPVS table, which is `exclusive` to one of them".to_owned());
-    for what in both.chain(table) {
+    for (what, _) in claims(file).into_iter().filter(differ) {
         found.of(Rule::E44, file, format!("{what}, also in {}", other.path));
     }
 }
@@ -71,22 +68,21 @@ fn shared(file: &File, other: &File, found: &mut Findings) {
 /// What a host has once, with the value that the file wants, or the file's name where no two files can have the same. A
 /// service on a VIP comes with the VIP.
 fn claims(file: &File) -> BTreeMap<String, String> {
-    let config = &file.config;
-    let owned = config.ownership();
-    let vips = owned.vips.iter().map(|address| format!("VIP {address}"));
-    let marks = owned.fwmarks.iter().map(|mark| format!("service fwmark {mark}"));
-    let daemon = config.daemon.iter().map(|_| "the sync daemon".to_owned());
-    let whole = vips.chain(marks).chain(daemon).map(|what| (what, file.path.clone()));
+    let (config, owned) = (&file.config, file.config.ownership());
+    let whole = |what: String| (what, file.path.clone());
+    let vips = owned.vips.iter().map(|address| whole(format!("VIP {address}")));
+    let marks = owned.fwmarks.iter().map(|mark| whole(format!("service fwmark {mark}")));
+    let daemon = config.daemon.iter().map(|_| whole("the sync daemon".to_owned()));
+    let owner = if config.exclusive { file.path.clone() } else { String::new() };
+    let table = [("the IPVS table, which is `exclusive` to one of them".to_owned(), owner)];
     let parameters = config.ipvs_parameters.iter();
     let parameters =
         parameters.map(|(name, value)| (format!("net.ipv4.vs.{name}, with another value"), value.clone()));
     let arp = "net.ipv4.conf.all.arp_ignore and arp_announce, with other values";
+    let arp = config.arp.map(|values| (arp.to_owned(), format!("{} {}", values.ignore, values.announce)));
     let times = config.timeouts.fields().into_iter().filter(|(_, time)| time != "0s");
-    whole
-        .chain(parameters)
-        .chain(config.arp.map(|values| (arp.to_owned(), format!("{} {}", values.ignore, values.announce))))
-        .chain(times.map(|(name, time)| (format!("the timeouts, with another {name}"), time)))
-        .collect()
+    let times = times.map(|(name, time)| (format!("the timeouts, with another {name}"), time));
+    vips.chain(marks).chain(daemon).chain(table).chain(parameters).chain(arp).chain(times).collect()
 }
 
 fn backup(file: &File, files: usize, found: &mut Findings) {
@@ -117,34 +113,25 @@ fn check_reachable(file: &File, vip: &Vip, input: Input<'_>, found: &mut Finding
     });
     let Some(ObservedAddress { key: own, prefix, .. }) = on_link else { return };
     let interface = &own.interface;
-    let ignores = || file.config.arp.map_or_else(|| host.arp_ignore(interface), |arp| arp.ignore);
-    if vip.address.is_ipv6() || ignores() >= 1 {
+    if vip.address.is_ipv6() || file.config.arp.is_some_and(|arp| arp.ignore >= 1) {
         let what = format!("{} is in the network of {interface}, {}/{prefix}", vip.address, own.address);
         found.of(Rule::E09, file, what);
     }
 }
 
-fn needs(host: &Host, file: &File, found: &mut Findings) {
+/// Links that cannot do what the file wants of them.
+fn interfaces(host: &Host, file: &File, found: &mut Findings) {
+    let links = &host.observed.interfaces;
     let daemon = file.config.daemon.iter().map(|daemon| daemon.interface.clone());
     for name in file.config.interfaces().into_iter().chain(daemon) {
-        let links = &host.observed.interfaces;
-        match links.get(&name) {
-            None => found.of(Rule::E49, file, name),
-            Some(link) if !link.works() => found.of(Rule::W60, file, name),
-            Some(link) => {
-                let master = links.values().find(|master| master.index == link.master && !master.vrf);
-                let port = master.map(|master| format!("{name}, a port of {}", master.name));
-                port.into_iter().for_each(|port| found.of(Rule::W60, file, port));
-            }
+        let link = links.get(&name);
+        let upper = |link: &Interface| links.values().find(|upper| upper.index == link.master && !upper.vrf);
+        match (link, link.and_then(upper)) {
+            (None, _) => found.of(Rule::E49, file, format!("{name} does not exist")),
+            (Some(link), _) if !link.works() => found.of(Rule::E49, file, format!("{name} is down")),
+            (_, Some(upper)) => found.of(Rule::E49, file, format!("{name} is a port of {}", upper.name)),
+            _ => {}
         }
-    }
-    let Some(known) = &host.modules else { return };
-    let services = file.config.services.values().map(|service| &service.settings);
-    let both = |one: &Service| [format!("ip_vs_{}", one.scheduler), format!("ip_vs_pe_{}", one.engine)];
-    let needed: BTreeSet<String> = services.flat_map(both).filter(|name| name != "ip_vs_pe_").collect();
-    let missing: Vec<&str> = needed.difference(known).map(String::as_str).collect();
-    if !missing.is_empty() {
-        found.of(Rule::E51, file, missing.join(", "));
     }
 }
 
@@ -175,24 +162,12 @@ fn addresses(host: &Host, file: &File, found: &mut Findings) {
     for home in own.filter(|own| is_home(own, &vips, &host.observed, &owned)) {
         found.of(Rule::E64, file, home.key.to_string());
     }
-    if let Some(line) = host.overruled.get(&file.instance) {
-        found.of(Rule::W66, file, line.as_str());
-    }
-    for vip in &config.vips {
-        let interface = vip.interface.as_deref();
-        if vip.address.is_ipv6() {
-            let absent = !host.parameters.contains_key("net/ipv6/conf/all/forwarding");
-            let disabled = |interface: &&str| {
-                absent || host.parameter(&format!("net/ipv6/conf/{interface}/disable_ipv6")) != "0"
-            };
-            if let Some(place) = ["all", "lo"].into_iter().chain(interface).find(disabled) {
-                found.of(Rule::E52, file, format!("{} and net.ipv6.conf.{place}", vip.address));
-            }
-        } else if config.keep_vips && config.arp.is_none() {
-            let place = interface.unwrap_or("all");
-            if host.arp_ignore(place) == 0 {
-                found.of(Rule::E53, file, format!("{}; arp_ignore of all and {place} is 0", vip.address));
-            }
+    // Where there is no IPv6, there is no such parameter.
+    let disabled = |place: &&str| host.parameter(&format!("net/ipv6/conf/{place}/disable_ipv6")) != "0";
+    for vip in config.vips.iter().filter(|vip| vip.address.is_ipv6()) {
+        let own = vip.interface.as_deref().filter(|name| host.observed.interfaces.contains_key(*name));
+        if let Some(place) = ["all", "lo"].into_iter().chain(own).find(disabled) {
+            found.of(Rule::E52, file, format!("{} and net.ipv6.conf.{place}", vip.address));
         }
     }
 }

@@ -1,15 +1,15 @@
 //! Rules over keepalived.conf itself.
 //!
-//! Owns what breaks a rule of scripts, vrrp_strict, VRRP blocks and virtual servers, and which of keepalived's own
+//! Owns what breaks a rule of scripts, vrrp_strict and VRRP blocks, and which of keepalived's own
 //! messages are findings. What the file says together with desired-state files is in `files`. A rule about scripts holds
 //! for every script where keepalived's treatment is wrong for all of them, and otherwise for those that call lvs-notify; a
 //! script that calls it from within is given the benefit of the doubt. Called by `check`.
 
 use std::path::{Path, PathBuf};
 
-use super::facts::{Host, Input};
+use super::facts::Input;
 use super::rules::{Findings, Rule};
-use crate::keepalived_conf::meaning::{Block, Call, Conf, Notify, is_method};
+use crate::keepalived_conf::meaning::{Block, Call, Conf, Notify};
 use crate::model::Family;
 
 pub fn check(input: Input<'_>, found: &mut Findings) {
@@ -35,9 +35,6 @@ pub fn check(input: Input<'_>, found: &mut Findings) {
         if block.members.is_none() {
             vrrp(block, found);
         }
-    }
-    if let Some(host) = input.host {
-        virtual_servers(conf, host, found);
     }
 }
 
@@ -65,12 +62,10 @@ fn script(notify: &Notify<'_>, block: &Block<'_>, input: Input<'_>, found: &mut 
         Some(user) if uid(user).unwrap_or(u32::from(user != "root")) != 0 => {
             found.at(Rule::E02, notify.at, format!("as {user}"));
         }
-        None if conf.security && host.is_some() => found.at(Rule::E03, notify.at, ""),
+        None if conf.security && host.is_some() => {
+            found.at(Rule::E02, notify.at, "as nobody: no script_user, and no user keepalived_script");
+        }
         _ => {}
-    }
-    let confined = program.starts_with('/') && !program.starts_with("/usr/libexec/keepalived/");
-    if confined && host.is_some_and(|host| host.selinux_enforcing) {
-        found.at(Rule::I32, notify.at, program);
     }
 }
 
@@ -95,14 +90,9 @@ fn arguments(call: &Call, block: &Block<'_>, notify: &Notify<'_>, found: &mut Fi
 fn roles(block: &Block<'_>, conf: &Conf<'_>, found: &mut Findings) {
     let name = block.name;
     let has = |keyword| block.has(keyword) || conf.groups_of(name).any(|group| group.has(keyword));
-    for (rule, keyword) in [
-        (Rule::E37, "notify_master"),
-        (Rule::E37, "notify_backup"),
-        (Rule::E12, "notify_fault"),
-        (Rule::W13, "notify_stop"),
-    ] {
+    for keyword in ["notify_master", "notify_backup", "notify_fault", "notify_stop"] {
         if !has(keyword) && !has("notify") {
-            found.at(rule, block.at, format!("{name} has no {keyword}"));
+            found.at(Rule::E37, block.at, format!("{name} has no {keyword}"));
         }
     }
     let Some(members) = &block.members else {
@@ -117,9 +107,9 @@ fn roles(block: &Block<'_>, conf: &Conf<'_>, found: &mut Findings) {
     };
     let mut instances = conf.instances().filter(|instance| members.contains(&instance.name));
     let told = |block: &Block<'_>| block.has("notify_stop") || block.has("notify");
-    // A generic notify of a group is not waited for either.
+    // keepalived does not wait for a group's script when it stops, a generic one neither, and ends it half-way.
     if told(block) && !instances.any(told) {
-        found.at(Rule::W14, block.at, name);
+        found.at(Rule::E37, block.at, format!("{name}, a group, has notify_stop for its instances"));
     }
 }
 
@@ -140,26 +130,6 @@ fn vrrp(block: &Block<'_>, found: &mut Findings) {
     for vip in &block.vips {
         if vip.device == "lo" && vip.prefix != Family::of(vip.address).host_prefix() {
             found.at(Rule::E35, vip.at, format!("{}/{}", vip.address, vip.prefix));
-        }
-    }
-}
-
-/// virtual_server blocks that hand packets to this host, whoever owns the service.
-fn virtual_servers(conf: &Conf<'_>, host: &Host, found: &mut Findings) {
-    // `lvs_sync_daemon INTERFACE inst INSTANCE`, without `inst` in older files: with backup_only IPVS is off while BACKUP.
-    let follows_vrrp = conf.tree.globals("lvs_sync_daemon").any(|line| !line.value(2).is_empty());
-    if follows_vrrp && host.parameter("net/ipv4/vs/backup_only") != "0" {
-        return;
-    }
-    for server in &conf.servers {
-        for real in server.at.all("real_server") {
-            let mut lines = [server.at, real].into_iter().flat_map(|block| &block.children);
-            let method = lines.rfind(|line| is_method(line)).map_or("", |line| line.value(1));
-            let address = real.value(1);
-            let is_here = address.parse().is_ok_and(|address| host.has_address(address));
-            if is_here && matches!(method, "DR" | "TUN") {
-                found.at(Rule::E22, real, format!("{address} is this host, by {method}"));
-            }
         }
     }
 }

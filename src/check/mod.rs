@@ -80,7 +80,7 @@ pub fn run(named: &[PathBuf], config: Option<&Path>, conf: Option<&Path>, host: 
         complete: complete && checked.invalid.is_empty(),
         conf: conf.as_ref(),
         said: start.and_then(facts::keepalived_says).as_deref(),
-        host: host.then(|| Host::read(conf.as_ref(), &checked.files)).as_ref(),
+        host: host.then(|| Host::read(conf.as_ref())).as_ref(),
     });
     let read = tree.iter().flat_map(|tree| &tree.files);
     checked.keepalived_conf = read.map(|path| path.display().to_string()).collect();

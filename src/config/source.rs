@@ -18,10 +18,6 @@ use crate::text::did_you_mean;
 /// Larger files are refused unread, lest a takeover run out of memory: 20,000 services with 5 real servers each need less.
 pub const MAX_BYTES: u64 = 16 << 20;
 
-/// So many more brackets may be opened than closed: the parser's time grows with the square of their depth before it
-/// comes to its own limit of 128. Those in comments count, so this has to be more than any good file has there.
-const MAX_DEPTH: i32 = 5000;
-
 /// One thing that is wrong with a file's meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -50,7 +46,8 @@ impl Source {
         let bytes = read_safely(path).with_context(|| format!("reading the desired-state file {name}"))?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
-            let (line, column) = place_after(good);
+            let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let column = good.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
             Invalid(format!("{name}:{line}:{column}: not UTF-8; save the file in that encoding"))
         })?;
         Ok(Self { name, text })
@@ -58,16 +55,6 @@ impl Source {
 
     /// Reads the document's structure: known keys, once each, with values of the right kind. Ends at the first mistake.
     pub fn document(&self) -> Result<Document, Invalid> {
-        let mut depth = 0;
-        let too_deep = |byte| {
-            depth += i32::from(matches!(byte, b'[' | b'{'));
-            depth = (depth - i32::from(matches!(byte, b']' | b'}'))).max(0);
-            depth > MAX_DEPTH
-        };
-        if let Some(end) = self.text.bytes().position(too_deep) {
-            let place = place_after(self.text.as_bytes().get(..end).unwrap_or_default());
-            return Err(self.error(Some(place), "nested too deeply to be a desired-state file"));
-        }
         serde_yaml::from_str(&self.text).map_err(|error| self.structural(&error))
     }
 
@@ -135,12 +122,6 @@ impl Source {
         }
         Invalid(text)
     }
-}
-
-/// Line and column, counted from 1.
-fn place_after(text: &[u8]) -> (usize, usize) {
-    let line = text.iter().filter(|byte| **byte == b'\n').count() + 1;
-    (line, text.iter().rev().take_while(|byte| **byte != b'\n').count() + 1)
 }
 
 fn read_safely(path: &Path) -> anyhow::Result<Vec<u8>> {

@@ -169,7 +169,7 @@ fn real_server(
 fn sets_server(line: &Statement, server: &mut RealServer) -> Result<bool> {
     match line.keyword() {
         "weight" => server.weight = parsed(line, 1)?,
-        _ if meaning::is_method(line) => {
+        "lvs_method" | "lb_kind" => {
             (server.forward, server.tunnel) = meaning::method(line).with_context(|| line.not_understood())?;
         }
         _ => return Ok(false),

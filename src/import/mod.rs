@@ -18,10 +18,9 @@ use clap::ValueEnum;
 
 use crate::config::source::MAX_BYTES;
 use crate::ipvsadm;
-use crate::names::entries;
+use crate::names::{Ask, entries};
 use crate::text::shown;
 
-pub use crate::names::Hosts;
 pub use write::{Table, write};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -32,24 +31,20 @@ pub enum Origin {
     IpvsadmSave,
     /// The virtual_server blocks of a keepalived.conf
     KeepalivedConf,
-    /// What `--run` has taken the place of
-    #[value(hide = true)]
-    Script,
 }
 
 /// Reads the source and gives the file's text, which `check` accepts.
 pub fn run(origin: Origin, file: Option<&Path>) -> anyhow::Result<String> {
     let (name, text) = if origin == Origin::Kernel { Default::default() } else { input(file)? };
-    write(&parse(origin, &name, &text, &Hosts::new(entries))?)
+    write(&parse(origin, &name, &text, entries)?)
 }
 
 /// Reads a source: the text, or the kernel. One that is to be understood whole fails with every line that is not.
-pub fn parse(origin: Origin, name: &str, text: &str, hosts: &Hosts) -> anyhow::Result<Table> {
+pub fn parse(origin: Origin, name: &str, text: &str, ask: Ask) -> anyhow::Result<Table> {
     match origin {
-        // A script is run, not read; what to use instead is told on the command line.
-        Origin::Kernel | Origin::Script => kernel::read(),
+        Origin::Kernel => kernel::read(),
         Origin::IpvsadmSave => {
-            let services = ipvsadm::read(name, text, hosts)?;
+            let services = ipvsadm::read(name, text, ask)?;
             let lost = "ipvsadm does not save thresholds (-x, -y), timeouts (--set) and sync daemons; `--from kernel` reads them.";
             let (origin, notes) = (format!("ipvsadm-save text, {name}"), vec![lost.to_owned()]);
             Ok(Table { origin, services, notes, ..Table::default() })

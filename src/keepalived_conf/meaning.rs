@@ -249,12 +249,7 @@ fn family_of(block: &Statement) -> Family {
     if ipv6 { Family::Ipv6 } else { Family::Ipv4 }
 }
 
-/// A line that says how real servers are reached.
-pub fn is_method(line: &Statement) -> bool {
-    matches!(line.keyword(), "lvs_method" | "lb_kind")
-}
-
-/// `NAT`, `DR`, `TUN [type ipip|gue port N|gre] [nocsum|csum|remcsum]`.
+/// How real servers are reached: `NAT`, `DR`, `TUN [type ipip|gue port N|gre] [nocsum|csum|remcsum]`.
 pub fn method(line: &Statement) -> Option<(Forward, Tunnel)> {
     let mut words = line.values();
     let word = words.next()?;

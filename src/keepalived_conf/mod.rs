@@ -4,9 +4,8 @@
 //! conditions. Knows no keyword but `include`, which [`files`] reads; what the others mean is in `meaning`. Never
 //! fails: what is wrong is a [`Trouble`]. Called by `check` and `import`.
 //!
-//! The facts are keepalived's `lib/parser.c`: `decomment()`, `read_line()`, `replace_param()` and `alloc_strvec_r()`. Two
-//! deliberate differences: an undefined `${NAME}` stays a word, where keepalived takes its brace for a block; and what
-//! `~SEQ` and `~LST` make is not read.
+//! The facts are keepalived's `lib/parser.c`: `decomment()`, `read_line()`, `replace_param()` and `alloc_strvec_r()`. One
+//! deliberate difference: what `~SEQ` and `~LST` make is not read.
 
 pub mod files;
 pub mod meaning;
@@ -106,7 +105,7 @@ pub type Found = (PathBuf, Result<Vec<u8>, String>);
 /// Reads the configuration that starts in `path`. `id` is what `@` conditions compare with: `keepalived -i`,
 /// or the host's name up to its first dot. `find` gets a path or pattern and returns the files it matches.
 pub fn parse(path: &Path, id: &str, find: &mut dyn FnMut(&Path) -> Vec<Found>) -> Tree {
-    let own = [("_INSTANCE", id), ("_HASH", "#"), ("_BANG", "!"), ("_RANDOM", "0")];
+    let own = [("_INSTANCE", id), ("_HASH", "#"), ("_BANG", "!")];
     let mut reader = Reader {
         definitions: own.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
         id,
@@ -250,13 +249,10 @@ impl Reader<'_> {
                 return self.include(&self.file.with_file_name(second));
             }
         }
-        let (mut quote, mut start, mut undefined) = (false, 0, 0);
+        let (mut quote, mut start) = (false, 0);
         for (at, letter) in line.char_indices() {
             quote ^= letter == '"';
-            // The braces of a `${NAME}` that would have been replaced if it were defined.
-            let reference = line.get(at..).and_then(|rest| reference_name(rest.strip_prefix('$')?));
-            undefined = reference.map_or(undefined, |(_, after)| line.len() - after.len());
-            if quote || at < undefined || !matches!(letter, '{' | '}') {
+            if quote || !matches!(letter, '{' | '}') {
                 continue;
             }
             self.statement(line.get(start..at).unwrap_or_default());
@@ -342,8 +338,6 @@ fn reference_name(text: &str) -> Option<(&str, &str)> {
         None => text.split_at(text.find(|letter| !is_name_letter(letter)).unwrap_or(text.len())),
     };
     let ends = text.starts_with('{') || after.is_empty() || after.starts_with([' ', '\t', ',']);
-    // ${_RANDOM 1 9}
-    let name = name.split(' ').next()?;
     (ends && is_name(name)).then_some((name, after))
 }
 

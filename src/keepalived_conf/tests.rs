@@ -56,7 +56,7 @@ fn comments_quotes_and_braces() {
     assert_eq!(line("a { b { c } d {} }"), "a { b { c }; d {  } }");
     assert_eq!(line("a \"# { } !\" \"\" c\"d e\""), "a <# { } !> <> c <d e>");
     assert_eq!(line("pass a\\#b\\!c # d"), "pass a#b!c");
-    assert_eq!(line("a ${UNKNOWN} $OTHER x"), "a ${UNKNOWN} $OTHER x");
+    assert_eq!(line("a ${UNKNOWN} $OTHER x"), "a $ { UNKNOWN }; $OTHER x");
 }
 
 #[test]

@@ -4,12 +4,12 @@
 
 use libfuzzer_sys::fuzz_target;
 
-use lvs_notify::import::{self, Hosts, Origin};
+use lvs_notify::import::{self, Origin};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let hosts = Hosts::new(|_, _| "http 80/tcp\nsip 5060/udp\n".to_owned());
-    if let Ok(table) = import::parse(Origin::IpvsadmSave, "text", text, &hosts) {
+    let ask = |_: &str, _: &str| "http 80/tcp\nsip 5060/udp\n".to_owned();
+    if let Ok(table) = import::parse(Origin::IpvsadmSave, "text", text, ask) {
         import::write(&table).expect("what is written is valid");
     }
 });

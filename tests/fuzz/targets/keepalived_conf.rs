@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use libfuzzer_sys::fuzz_target;
-use lvs_notify::import::{self, Hosts, Origin};
+use lvs_notify::import::{self, Origin};
 
 use lvs_notify::check::{self, Input};
 use lvs_notify::keepalived_conf::{self, meaning::Conf};
@@ -18,8 +18,8 @@ fuzz_target!(|bytes: &[u8]| {
     let tree = keepalived_conf::parse(Path::new("/conf"), "lb1", &mut find);
     check::findings(Input { complete: true, conf: Some(&Conf::of(&tree)), ..Input::default() });
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let hosts = Hosts::new(|_, _| "http 80/tcp\n".to_owned());
-    if let Ok(table) = import::parse(Origin::KeepalivedConf, "conf", text, &hosts) {
+    let ask = |_: &str, _: &str| "http 80/tcp\n".to_owned();
+    if let Ok(table) = import::parse(Origin::KeepalivedConf, "conf", text, ask) {
         import::write(&table).expect("what is written is valid");
     }
 });

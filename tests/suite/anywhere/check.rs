@@ -71,9 +71,10 @@ fn host() -> Host {
     let parameters = [
         ("net/ipv4/ip_forward", "1"),
         ("net/ipv6/conf/all/forwarding", "1"),
-        ("net/ipv4/conf/all/arp_ignore", "1"),
+        ("net/ipv6/conf/all/disable_ipv6", "0"),
+        ("net/ipv6/conf/lo/disable_ipv6", "0"),
+        ("net/ipv6/conf/eth0/disable_ipv6", "0"),
     ];
-    let modules = ["ip_vs", "ip_vs_rr", "ip_vs_wlc", "ip_vs_sh", "ip_vs_mh", "ip_vs_pe_sip"];
     Host {
         observed: Observed {
             addresses: vec![
@@ -86,7 +87,6 @@ fn host() -> Host {
             ..Observed::default()
         },
         parameters: parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-        modules: Some(modules.map(str::to_owned).into()),
         users: [("root".to_owned(), 0), ("nobody".to_owned(), 65534), ("backup".to_owned(), 34)].into(),
         ..Host::default()
     }
@@ -257,11 +257,6 @@ fn cases() -> Vec<(Rule, World, World)> {
             world().conf(STOP, &STOP.replace("1\"", "1\" root")),
         ),
         (
-            Rule::E03,
-            world().conf("    script_user root\n", ""),
-            world().conf("    script_user root\n    enable_script_security\n", ""),
-        ),
-        (
             Rule::E04,
             world().host(|host| {
                 let why = "/usr/bin/lvs-notify does not exist".to_owned();
@@ -282,20 +277,6 @@ fn cases() -> Vec<(Rule, World, World)> {
             world().file("interface: eth0\n", "").host(|host| host.observed.addresses.clear()),
         ),
         (
-            Rule::E12,
-            world().conf("notify_fault", "notify_deleted"),
-            world().conf(
-                "    notify_fault \"/usr/bin/lvs-notify fault VI_1\"\n",
-                "notify \"/usr/bin/lvs-notify notify\"\n",
-            ),
-        ),
-        (Rule::W13, world().conf(STOP, ""), world().conf(STOP, "notify \"/usr/bin/lvs-notify notify\"\n")),
-        (
-            Rule::W14,
-            world().conf(STOP, "").block(&format!("{GROUP}{STOP}}}\n")),
-            world().block(&format!("{GROUP}}}\n")),
-        ),
-        (
             Rule::E17,
             world().conf("fault VI_1", "fault VI_1 && date"),
             world().instance("notify_deleted \"/bin/sh -c 'date; date > /dev/null'\""),
@@ -308,14 +289,6 @@ fn cases() -> Vec<(Rule, World, World)> {
         ),
         (Rule::E21, world().global("lvs_flush"), world().global("lvs_flush_on_stop VS")),
         (
-            Rule::E22,
-            world().block(&server("192.0.2.101 80", "DR", "192.0.2.1 80")),
-            world()
-                .block(&server("192.0.2.101 80", "DR", "192.0.2.1 80"))
-                .global("lvs_sync_daemon eth1 inst VI_1")
-                .parameter("net/ipv4/vs/backup_only", "1"),
-        ),
-        (
             Rule::W25,
             world().conf("lvs-notify backup", "lvs-notify master"),
             world().conf("lvs-notify backup VI_1", "lvs-notify -c /etc/lvs-notify/VI_1.yaml backup"),
@@ -326,20 +299,20 @@ fn cases() -> Vec<(Rule, World, World)> {
             world().conf("    vrrp_higher_prio_send_advert true\n", "").instance("higher_prio_send_advert"),
         ),
         (
-            Rule::I32,
-            world().host(|host| host.selinux_enforcing = true),
-            world()
-                .host(|host| host.selinux_enforcing = true)
-                .conf("/usr/bin/lvs-notify", "/usr/libexec/keepalived/lvs-notify"),
-        ),
-        (
             Rule::W34,
             world().second("192.0.2.101", "").conf("lvs-notify stop VI_2", "lvs-notify stop VI_1"),
             world().second("192.0.2.101", ""),
         ),
         (Rule::E35, world().conf("100/32", "100/24"), world().conf("100/32", "100")),
         (Rule::W36, world().conf("dev lo label lo:0", "dev eth0"), world()),
-        (Rule::E37, world().conf("notify_backup", "notify_deleted"), world()),
+        (
+            Rule::E37,
+            world().conf("notify_fault", "notify_deleted"),
+            world().conf(
+                "    notify_fault \"/usr/bin/lvs-notify fault VI_1\"\n",
+                "notify \"/usr/bin/lvs-notify notify\"\n",
+            ),
+        ),
         (Rule::E38, world().block("include /etc/keepalived/conf.d/none\n"), world()),
         (
             Rule::W40,
@@ -380,26 +353,8 @@ fn cases() -> Vec<(Rule, World, World)> {
                 .parameter("net/ipv4/ip_forward", "0")
                 .file("scheduler: rr", "scheduler: rr\n    forward: dr"),
         ),
-        (
-            Rule::E51,
-            world().file("scheduler: rr", "scheduler: dh"),
-            world().file("scheduler: rr", "scheduler: sh"),
-        ),
         (Rule::E52, six().parameter("net/ipv6/conf/eth0/disable_ipv6", "1"), six()),
-        (
-            Rule::E53,
-            world().file("vips", &format!("arp: off\n{KEEP}")).parameter("net/ipv4/conf/all/arp_ignore", "0"),
-            world()
-                .file("vips", &format!("arp: off\n{KEEP}"))
-                .parameter("net/ipv4/conf/all/arp_ignore", "0")
-                .parameter("net/ipv4/conf/eth0/arp_ignore", "1"),
-        ),
         (Rule::E55, world().services(LOCAL), local()),
-        (
-            Rule::W60,
-            world().host(|host| host.observed.interfaces.extend([("eth0".into(), link(false))])),
-            world(),
-        ),
         (
             Rule::E61,
             world().said("(/etc/keepalived/keepalived.conf: Line 9) Unknown keyword 'nopremt'"),
@@ -430,14 +385,6 @@ fn cases() -> Vec<(Rule, World, World)> {
             },
             World { unready: Some(Vec::new()), ..world() },
         ),
-        (
-            Rule::W66,
-            world().host(|host| {
-                let line = "/etc/sysctl.d/99-local.conf: net.ipv4.conf.all.arp_ignore = 0";
-                host.overruled.extend([("VI_1".into(), line.into())]);
-            }),
-            world(),
-        ),
     ]
 }
 
@@ -453,14 +400,17 @@ fn every_rule_has_a_configuration_that_breaks_it_and_one_that_does_not() {
 }
 
 #[test]
-fn a_port_of_a_bridge_is_told_and_one_of_a_vrf_is_not() {
-    let port = |vrf: bool| {
-        let upper = Interface { index: 9, name: "br0".into(), vrf, ..link(true) };
-        let port = Interface { master: 9, ..link(true) };
-        world().host(|host| host.observed.interfaces.extend([("eth0".into(), port), ("br0".into(), upper)]))
+fn a_link_that_is_down_and_a_port_are_told_and_a_port_of_a_vrf_is_not() {
+    let told = |eth0: Interface, upper: Interface| {
+        let links = [("eth0".to_owned(), eth0), ("br0".to_owned(), upper)];
+        let world = world().host(|host| host.observed.interfaces.extend(links));
+        world.found().into_iter().filter(|found| found.rule == Rule::E49).map(|found| found.what).collect()
     };
-    assert!(port(false).breaks(Rule::W60));
-    assert!(!port(true).breaks(Rule::W60));
+    let upper = |vrf| Interface { index: 9, name: "br0".into(), vrf, ..link(true) };
+    let port = || Interface { master: 9, ..link(true) };
+    let whats: [Vec<String>; 3] =
+        [told(link(false), upper(false)), told(port(), upper(false)), told(port(), upper(true))];
+    assert_eq!(whats.map(|what| what.join("; ")), ["eth0 is down", "eth0 is a port of br0", ""]);
 }
 
 #[test]
@@ -555,6 +505,22 @@ fn what_keepalived_says_of_a_line_is_told_once_and_without_what_follows_from_it(
     let conf = Conf::of(&tree);
     let input = Input { conf: Some(&conf), said: Some(&text), ..Input::default() };
     assert_eq!(check::findings(input), []);
+}
+
+#[test]
+fn every_state_needs_its_script_and_every_script_a_user() {
+    for state in ["master", "backup", "fault", "stop"] {
+        let lost = world().conf(&format!("    notify_{state} "), "    notify_deleted ");
+        let found = lost.found().into_iter().filter(|found| found.rule == Rule::E37);
+        let whats: Vec<String> = found.map(|found| found.what).collect();
+        assert_eq!(whats, [format!("VI_1 has no notify_{state}")]);
+    }
+    let group = |end: &str| world().conf(STOP, "").block(&format!("{GROUP}{end}}}\n")).found();
+    let told = |end: &str| group(end).iter().any(|found| found.what.contains("G1, a group"));
+    assert!(told(STOP) && !told(""));
+    let nobody = world().conf("    script_user root\n", "");
+    assert!(nobody.breaks(Rule::E02));
+    assert!(!nobody.conf("    enable_script_security\n", "").breaks(Rule::E02));
 }
 
 #[test]

@@ -162,8 +162,6 @@ fn a_file_that_the_next_boot_reads_last_is_a_problem() {
             "{what}"
         );
         assert_eq!(status.status, if wins { 3 } else { 0 }, "{what}");
-        let found = director.lvs("check --host /etc/lvs-notify/VI_1.yaml").stdout;
-        assert_eq!(found.contains("W66") && found.contains(file), wins, "{found}");
         // sysctl(8) itself says who wins.
         director.sh("for f in $(ls /etc/sysctl.d/*.conf); do sysctl -q -p $f; done 2>/dev/null; true");
         let differs = director.lvs("plan VI_1").status == 3;
