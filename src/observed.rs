@@ -121,6 +121,8 @@ pub struct Nature {
     pub scope: u8,
     /// Duplicate address detection runs, or has failed
     pub tentative: bool,
+    #[serde(default)]
+    pub failed: bool,
 }
 
 impl ObservedAddress {

@@ -279,8 +279,14 @@ fn address_changes(on_lo: bool, desired: &Desired, observed: &Observed, owned: &
     let found = || observed.addresses.iter().filter(|found| found.key.is_on_lo() == on_lo);
     let (vips, mut changes) = (&desired.ownership.vips, Vec::new());
     for (key, label) in desired.addresses.iter().filter(|(key, _)| key.is_on_lo() == on_lo) {
-        // On the interface keepalived may own the address, with any prefix.
-        if !found().any(|found| found.key == *key && (found.is_host() || !on_lo)) {
+        // On the interface keepalived may own the address, with any prefix. One that another host had when it came answers
+        // nobody for ever: it comes anew, without asking.
+        let there = || found().filter(|found| found.key == *key && (found.is_host() || !on_lo));
+        if there().all(|found| found.nature.failed) {
+            let gone = |found: &ObservedAddress| (found.key.clone(), Some(found.prefix));
+            let gone =
+                there().map(gone).map(|(key, old)| Change::Address { key, old, new: None, label: None });
+            changes.extend(gone);
             let new = Some(Family::of(key.address).host_prefix());
             changes.push(Change::Address { key: key.clone(), old: None, new, label: label.clone() });
         }

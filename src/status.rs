@@ -408,9 +408,7 @@ fn answer(instance: &str, key: &AddressKey, protocol: &str, preview: &Preview) -
         Fate::Deaf if up => "look at cable and switch port".to_owned(),
         Fate::Deaf => format!("`ip link set {by} up`"),
         Fate::Noarp => format!("`ip link set {by} arp on`"),
-        Fate::Tentative => {
-            format!("`ip address flush to {address} dev {by}`, then `lvs-notify apply {instance}`")
-        }
+        Fate::Tentative if plan.is_empty() => "it ends within seconds".to_owned(),
         Fate::Filtered(filter, to) => format!("see `ip route get {to}` and `sysctl -ar {filter}`"),
         Fate::Proxied => "see `ip neigh show proxy` and `sysctl -ar 'proxy_(arp|ndp)'`".to_owned(),
         _ if !plan.is_empty() => apply,

@@ -207,7 +207,8 @@ pub(super) fn decode_address(reply: &[u8]) -> Answer<Option<(u32, ObservedAddres
     let (label, network) = (found.get(Ifa::Label)?, found.get::<[u8; 4]>(Ifa::Address).ok().flatten());
     let dad = IfaF::from_bits_retain(flags).intersection(IfaF::TENTATIVE | IfaF::OPTIMISTIC);
     let network = network.map(Ipv4Addr::from);
-    let nature = Nature { network, scope, tentative: dad == IfaF::TENTATIVE };
+    let failed = IfaF::from_bits_retain(flags).contains(IfaF::DADFAILED);
+    let nature = Nature { network, scope, tentative: dad == IfaF::TENTATIVE, failed };
     Ok(Some((u32::from_ne_bytes(index), ObservedAddress { key, prefix, label, nature })))
 }
 

@@ -430,6 +430,35 @@ fn persistence_that_fails_is_told_and_holds_nothing_up() {
 
 #[test]
 #[ignore = "needs root: run tests/run"]
+fn a_vip_that_another_host_had_when_it_came_is_put_up_anew() {
+    let (director, neighbour) = wired("");
+    for command in ["master", "apply"] {
+        director.lvs_ok("backup");
+        neighbour.ok(&format!("ip address add {VIP6}/64 dev eth0 nodad"));
+        if command == "apply" {
+            // keepalived's own, with a subnet's prefix.
+            director.lvs_ok("master");
+            director.ok(&format!("ip address del {VIP6}/128 dev eth0"));
+        }
+        director.ok(&format!("ip address add {VIP6}/64 dev eth0"));
+        let failed = || director.ok("ip -6 address show dev eth0").contains("dadfailed");
+        wait_for("the other one is found", PATIENCE, failed);
+        neighbour.ok(&format!("ip address del {VIP6}/64 dev eth0"));
+        assert_eq!(nd_answer(&neighbour), None, "{command}");
+        if command == "apply" {
+            let status = director.lvs("status");
+            assert_eq!(status.status, 3, "{}", status.all());
+            assert!(status.stdout.contains("`lvs-notify apply VI_1` repairs it"), "{}", status.all());
+        }
+        director.lvs_ok(command);
+        assert_eq!(nd_answer(&neighbour), Some(mac(&director, "eth0")), "{command}");
+        assert!(!failed());
+        assert_eq!(director.lvs("status").status, 0, "{command}");
+    }
+}
+
+#[test]
+#[ignore = "needs root: run tests/run"]
 fn the_master_answers_arp_and_nd_and_nobody_else_does() {
     for extra in ["", "backup: {vips: keep}"] {
         let (director, neighbour) = wired(extra);
