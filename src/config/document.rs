@@ -10,58 +10,14 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_yaml::Mapping;
 
-/// The file, word for word. Numbers and texts with a meaning of their own stay as they are until `rules` reads them, so
-/// that all errors of meaning can be told together.
-#[derive(Debug, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, expecting = "a mapping with `version`, `vips` and `virtual_services`")]
-pub struct Document {
-    /// Version of the format: 1
-    pub version: u32,
-    /// Client-side interface
-    #[serde(default, deserialize_with = "given")]
-    pub interface: Option<String>,
-    pub vips: Vec<ShortOr<Vip>>,
-    pub arp: Option<ShortOr<Arp>>,
-    /// Gratuitous ARP and unsolicited neighbour advertisements
-    pub announce: Option<Announce>,
-    /// What stays while not MASTER
-    pub backup: Option<Backup>,
-    /// Settings of IPVS as a whole
-    pub ipvs: Option<Ipvs>,
-    /// An empty list of services is meant
-    #[serde(default)]
-    pub allow_empty: bool,
-    pub virtual_services: Vec<VirtualService>,
-}
-
-/// A virtual service
-#[derive(Debug, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(deny_unknown_fields, expecting = "a mapping with `real_servers` and `address` or `fwmark`")]
-pub struct VirtualService {
-    pub address: Option<String>,
-    pub fwmark: Option<u32>,
-    /// Family of a fwmark service
-    pub family: Option<String>,
-    pub protocol: Option<String>,
-    pub scheduler: Option<String>,
-    pub scheduler_flags: Option<Vec<String>>,
-    pub persistence: Option<ShortOr<Persistence>>,
-    pub one_packet: Option<bool>,
-    /// Forwarding method of its real servers
-    pub forward: Option<String>,
-    pub real_servers: Vec<ShortOr<RealServer>>,
-}
-
-/// The mappings within the file: their keys, all known, each with the value that it may have; and the key that a scalar in
-/// the mapping's place is the value of.
+/// The file's mappings: their keys, all known, each with the value that it may have; the key that a scalar in the
+/// mapping's place is the value of; and what is said where something else stands there.
 macro_rules! mappings {
-    ($($(#[$about:meta])* $name:ident $(or $short:ident)? { $($keys:tt)* })*) => {$(
+    ($($(#[$about:meta])* $name:ident $(or $short:ident)?: $expected:literal { $($keys:tt)* })*) => {$(
         $(#[$about])*
         #[derive(Debug, Default, Deserialize)]
         #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-        #[serde(deny_unknown_fields, expecting = "a mapping")]
+        #[serde(deny_unknown_fields, expecting = $expected)]
         pub struct $name { $($keys)* }
 
         $(impl From<String> for $name {
@@ -73,8 +29,46 @@ macro_rules! mappings {
 }
 
 mappings! {
+    /// The file, word for word. Numbers and texts with a meaning of their own stay as they are until `rules` reads them, so
+    /// that all errors of meaning can be told together.
+    Document: "a mapping with `version`, `vips` and `virtual_services`" {
+        /// Version of the format: 1
+        pub version: u32,
+        /// Client-side interface
+        #[serde(default, deserialize_with = "given")]
+        pub interface: Option<String>,
+        pub vips: Vec<ShortOr<Vip>>,
+        pub arp: Option<ShortOr<Arp>>,
+        /// Gratuitous ARP and unsolicited neighbour advertisements
+        pub announce: Option<Announce>,
+        /// What stays while not MASTER
+        pub backup: Option<Backup>,
+        /// Settings of IPVS as a whole
+        pub ipvs: Option<Ipvs>,
+        /// An empty list of services is meant
+        #[serde(default)]
+        pub allow_empty: bool,
+        pub virtual_services: Vec<VirtualService>,
+    }
+
+    /// A virtual service
+    VirtualService: "a mapping with `real_servers` and `address` or `fwmark`" {
+        pub address: Option<String>,
+        pub fwmark: Option<u32>,
+        /// Family of a fwmark service
+        pub family: Option<String>,
+        pub protocol: Option<String>,
+        pub scheduler: Option<String>,
+        pub scheduler_flags: Option<Vec<String>>,
+        pub persistence: Option<ShortOr<Persistence>>,
+        pub one_packet: Option<bool>,
+        /// Forwarding method of its real servers
+        pub forward: Option<String>,
+        pub real_servers: Vec<ShortOr<RealServer>>,
+    }
+
     /// Long form of a VIP
-    Vip or address {
+    Vip or address: "a mapping" {
         /// Address, with or without its host prefix
         pub address: String,
         pub label: Option<String>,
@@ -84,7 +78,7 @@ mappings! {
     }
 
     /// ARP parameters
-    Arp or word {
+    Arp or word: "a mapping" {
         /// The short form, `off`
         #[serde(skip)]
         pub word: Option<String>,
@@ -97,14 +91,14 @@ mappings! {
     }
 
     /// Announcement of the VIPs
-    Announce {
+    Announce: "a mapping" {
         pub count: Option<u32>,
         pub interval: Option<String>,
         pub again: Option<String>,
     }
 
     /// What stays while not MASTER
-    Backup {
+    Backup: "a mapping" {
         pub vips: Option<String>,
         pub services: Option<String>,
         /// How long connections may live on
@@ -112,7 +106,7 @@ mappings! {
     }
 
     /// Settings of IPVS as a whole
-    Ipvs {
+    Ipvs: "a mapping" {
         /// The whole table belongs to this file
         pub exclusive: Option<bool>,
         /// How long the connections of a real server that left the file may live on
@@ -124,14 +118,14 @@ mappings! {
     }
 
     /// Timeouts of idle connections
-    Timeouts {
+    Timeouts: "a mapping" {
         pub tcp: Option<String>,
         pub tcp_fin: Option<String>,
         pub udp: Option<String>,
     }
 
     /// Connection synchronisation
-    SyncDaemon {
+    SyncDaemon: "a mapping" {
         pub interface: String,
         pub id: Option<u32>,
         pub max_len: Option<u32>,
@@ -141,7 +135,7 @@ mappings! {
     }
 
     /// Long form of persistence
-    Persistence or timeout {
+    Persistence or timeout: "a mapping" {
         /// How long a client stays with its real server
         pub timeout: Option<String>,
         pub netmask: Option<String>,
@@ -150,7 +144,7 @@ mappings! {
     }
 
     /// Long form of a real server
-    RealServer or address {
+    RealServer or address: "a mapping" {
         pub address: String,
         pub weight: Option<u32>,
         pub forward: Option<String>,
@@ -160,7 +154,7 @@ mappings! {
     }
 
     /// Tunnel encapsulation
-    Tunnel {
+    Tunnel: "a mapping" {
         #[serde(rename = "type")]
         pub kind: Option<String>,
         pub port: Option<u32>,

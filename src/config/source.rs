@@ -18,6 +18,10 @@ use crate::text::did_you_mean;
 /// Larger files are refused unread, lest a takeover run out of memory: 20,000 services with 5 real servers each need less.
 pub const MAX_BYTES: u64 = 16 << 20;
 
+/// So many more brackets may be opened than closed: the parser's time grows with the square of their depth before it
+/// comes to its own limit of 128. Those in comments count, so this has to be more than any good file has there.
+const MAX_DEPTH: i32 = 5000;
+
 /// One thing that is wrong with a file's meaning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -55,6 +59,13 @@ impl Source {
 
     /// Reads the document's structure: known keys, once each, with values of the right kind. Ends at the first mistake.
     pub fn document(&self) -> Result<Document, Invalid> {
+        let depths = self.text.bytes().scan(0, |depth, byte| {
+            *depth += i32::from(matches!(byte, b'[' | b'{')) - i32::from(matches!(byte, b']' | b'}'));
+            Some(*depth)
+        });
+        if depths.max() > Some(MAX_DEPTH) {
+            return Err(self.error(None, "nested too deeply to be a desired-state file"));
+        }
         serde_yaml::from_str(&self.text).map_err(|error| self.structural(&error))
     }
 
