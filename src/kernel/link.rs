@@ -98,7 +98,7 @@ impl Addresses {
         // it would do so at once, and keepalived over there binds its VIP on lo before there are services: clients would
         // be refused. Without the entry it asks first, and is answered when the services stand. Before the address goes,
         // since until then nobody looks for a neighbour of this address. Best effort: mostly there is none.
-        if key.interface != "lo" {
+        if !key.is_on_lo() {
             let _ = self.forget(key);
         }
         self.change(Operation::RemoveAddress, key, prefix, None)

@@ -35,19 +35,15 @@ fn is_own(found: &ObservedAddress, all: &[ObservedAddress]) -> bool {
             && Family::of(other.key.address) == family
             && !other.is_of_the_link()
     };
-    found.key.interface != "lo"
-        && !found.is_of_the_link()
-        && (is_network(found) || !all.iter().any(is_network))
+    !found.key.is_on_lo() && !found.is_of_the_link() && (is_network(found) || !all.iter().any(is_network))
 }
 
 /// Whether somebody in this network namespace speaks VRRP (IP protocol 112, RFC 9568), as keepalived does while it lives:
 /// the kernel's own list of raw sockets. Whose process it is would take a privilege to see.
 pub fn speaks_vrrp() -> bool {
-    let lists =
-        ["/proc/net/raw", "/proc/net/raw6"].map(|list| std::fs::read_to_string(list).unwrap_or_default());
-    let mut sockets =
-        lists.iter().flat_map(|list| list.lines()).filter_map(|line| line.split_whitespace().nth(1));
-    sockets.any(|local| local.ends_with(":0070"))
+    let lists = ["/proc/net/raw", "/proc/net/raw6"].map(std::fs::read_to_string);
+    let lists = lists.map(|list| list.unwrap_or_default()).concat();
+    lists.lines().filter_map(|line| line.split_whitespace().nth(1)).any(|local| local.ends_with(":0070"))
 }
 
 #[cfg(test)]
