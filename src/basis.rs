@@ -20,7 +20,8 @@ use crate::observed::{Observed, Scope};
 use crate::plan::Plan;
 use crate::state::record::{self, Record};
 use crate::state::stamp::seconds_now;
-use crate::state::{drain, last_good, trial};
+use crate::state::trial::Trial;
+use crate::state::{drain, last_good};
 
 #[derive(Clone, Debug)]
 pub struct Basis {
@@ -34,6 +35,8 @@ pub struct Basis {
     pub version: Option<Version>,
     /// The file is valid, and this kernel refuses it
     pub refused: bool,
+    /// An edit is to be taken back: the last good copy counts, whatever the file says
+    pub unconfirmed: bool,
 }
 
 /// What changes with a file's content: its device, number, size, and the time of its last change.
@@ -47,16 +50,16 @@ fn version(path: &Path) -> Option<Version> {
 impl Basis {
     /// Reads the instance's file, or what can stand in for it.
     pub fn read(instance: &Instance) -> Self {
+        let trial = Trial::of(&instance.name);
+        let unconfirmed = trial.as_ref().is_some_and(Trial::is_due);
         let read = |path: &Path| -> anyhow::Result<(Source, Config, bool)> {
             let source = Source::read(path)?;
-            if path == instance.path
-                && trial::end_of(&instance.name, &source.text).is_some_and(|end| end <= seconds_now())
-            {
-                let again = format!("`lvs-notify apply --confirm 60s {}`", instance.name);
-                bail!(
-                    "{}: nobody has confirmed this edit in time; {again} tries it once more",
-                    path.display()
-                );
+            let refuses = |trial: &Trial| unconfirmed || trial.is_of(&source.text) && !trial.runs();
+            if path == instance.path && trial.as_ref().is_some_and(refuses) {
+                let (path, name) = (path.display(), &instance.name);
+                let back =
+                    format!("`lvs-notify apply {name}` goes by the last good copy until the file is edited");
+                bail!("{path}: nobody has confirmed this edit in time; {back}");
             }
             let kept = last_good::compiled(&instance.name, &source.text);
             let compiled = kept.is_some();
@@ -65,12 +68,24 @@ impl Basis {
         };
         let version = version(&instance.path);
         match read(&instance.path) {
-            Ok((source, config, compiled)) => {
-                Self { file: Ok(source), config: Some(config), compiled, version, refused: false }
-            }
+            Ok((source, config, compiled)) => Self {
+                file: Ok(source),
+                config: Some(config),
+                compiled,
+                version,
+                refused: false,
+                unconfirmed,
+            },
             Err(error) => {
                 let config = read(&last_good::path(&instance.name)).ok().map(|(_, config, _)| config);
-                Self { file: Err(format!("{error:#}")), config, compiled: false, version, refused: false }
+                Self {
+                    file: Err(format!("{error:#}")),
+                    config,
+                    compiled: false,
+                    version,
+                    refused: false,
+                    unconfirmed,
+                }
             }
         }
     }
@@ -94,6 +109,7 @@ impl Basis {
     /// Whether the file is still the one that was read.
     pub fn is_current(&self, instance: &Instance) -> bool {
         self.version == version(&instance.path)
+            && self.unconfirmed == Trial::of(&instance.name).is_some_and(|trial| trial.is_due())
     }
 
     /// Puts the links' own names in place of alternative ones, which addresses and parameters do not go by; tells whether
@@ -165,8 +181,8 @@ impl Goal {
             let wanted = |name: &_| others.values().any(|other| other.owned.parameters.contains(name));
             owned.originals.retain(|name, _| !wanted(name));
         }
-        let (now, left) = (seconds_now(), owned.leaving.iter());
-        desired.overdue.extend(left.filter(|(_, until)| **until <= now).map(|(key, _)| *key));
+        let overdue = |(_, since): &(_, &u64)| *since + desired.graceful.as_secs() <= seconds_now();
+        desired.overdue = owned.leaving.iter().filter(overdue).map(|(key, _)| *key).collect();
         let mut scope = Scope::of(&desired, &owned);
         if !desired.active {
             scope.expected.extend(basis.config.iter().flat_map(|config| config.services.keys()));
@@ -195,16 +211,20 @@ impl Goal {
         follows
     }
 
-    /// Real servers that left the file and may stay for a while: until when.
-    pub fn leaving(&self, observed: &Observed) -> BTreeMap<(ServiceKey, ServerKey), u64> {
-        let (table, graceful) = (observed.table(), self.desired.graceful.as_secs());
+    /// Real servers that left the file and stay for a while, and since when.
+    pub fn leaving(&self, plan: &Plan, observed: &Observed) -> BTreeMap<(ServiceKey, ServerKey), u64> {
+        let goes = |place| plan.changes().any(|change| change.removes(place));
         let mut leaving = BTreeMap::new();
-        for (service, wanted) in self.desired.services.iter().filter(|_| graceful > 0) {
-            let found = table.services.get(service).into_iter().flat_map(|found| found.servers.keys());
-            leaving.extend(found.filter(|key| !wanted.servers.contains_key(key)).map(|key| {
-                let latest = seconds_now().saturating_add(graceful);
-                ((*service, *key), self.owned.leaving.get(&(*service, *key)).copied().unwrap_or(latest))
-            }));
+        let services = self.desired.services.iter().filter(|_| !self.desired.graceful.is_zero());
+        for (service, wanted) in services {
+            let found = observed.table().services.get(service).map(|found| found.servers.clone());
+            let left = found.unwrap_or_default().into_keys().filter(|key| !wanted.servers.contains_key(key));
+            let stays = left.map(|key| (*service, key)).filter(|place| !goes(*place));
+            leaving.extend(
+                stays.map(|place| {
+                    (place, self.owned.leaving.get(&place).copied().unwrap_or_else(seconds_now))
+                }),
+            );
         }
         leaving
     }

@@ -225,6 +225,9 @@ pub struct ApplyArgs {
     /// Take the edit back after this time, by itself, unless `lvs-notify confirm` comes before
     #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with_all = ["all", "dry_run"])]
     pub confirm: Option<Duration>,
+    /// Wait for the end of a trial, and take the edit back
+    #[arg(long, hide = true)]
+    pub take_back: bool,
     /// Every instance, one after the other
     #[arg(long, conflicts_with_all = ["instance", "dry_run"])]
     pub all: bool,

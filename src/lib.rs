@@ -56,7 +56,8 @@ use report::{Exit, json, print_raw, print_text};
 use state::lock::Claim;
 use state::record::{self, Record};
 use state::stamp::{Stamp, seconds_now};
-use state::{drain, last_good, trial};
+use state::trial::{self, Trial};
+use state::{drain, last_good};
 use status::Status;
 
 pub fn main() -> ExitCode {
@@ -124,11 +125,7 @@ fn run(cli: Cli, started: Instant) -> Result<Exit> {
             take_back(find(instance.as_deref())?)
         }
         Command::Apply(ApplyArgs { role, .. }) => take(None, role),
-        Command::Confirm { instance } => {
-            let instance = find(instance.as_deref())?;
-            trial::confirm(&instance.name, &Source::read(&instance.path)?.text)?;
-            carry_out(instance, None, "confirm", started)
-        }
+        Command::Confirm { instance } => confirm(find(instance.as_deref())?, started),
         Command::Notify { kind, name, state, .. } => match state.parse() {
             Ok(role) => carry_out(find(Some(&name))?, Some(role), "notify", started),
             Err(()) => {
@@ -186,7 +183,7 @@ fn carry_out(instance: Instance, role: Option<Role>, command: &str, started: Ins
     process::block_signals();
     log_for(&instance, role);
     process::drop_privileges_and_cwd();
-    let announcer = |instance: &Instance| process::start_again(announcer::NAME, "apply", instance);
+    let announcer = |instance: &Instance| process::start_again(announcer::NAME, &["apply"], instance);
     let request = Request { instance, role, command: command.to_owned(), started, announcer };
     let ran = reconcile::run(&mut Linux::default(), &request);
     let outcome = ran.context("FAILED")?;
@@ -194,7 +191,7 @@ fn carry_out(instance: Instance, role: Option<Role>, command: &str, started: Ins
     let instance = &request.instance;
     let waits = matches!(outcome.role, Some(Role::Backup | Role::Fault)) && outcome.superseded.is_none();
     if waits && record::is_due(&instance.name, &Basis::read(instance).file) {
-        process::start_again(rehearsal::NAME, "rehearse", instance);
+        process::start_again(rehearsal::NAME, &["rehearse"], instance);
     }
     Ok(report::exit_of(&outcome))
 }
@@ -221,32 +218,67 @@ fn apply_all(config: Option<&Path>) -> Result<Exit> {
 
 /// Applies an edit that is taken back unless it is confirmed in time.
 fn try_out(instance: Instance, period: Duration, started: Instant) -> Result<Exit> {
-    let source = Source::read(&instance.path)?;
+    process::block_signals();
+    let (source, name) = (Source::read(&instance.path)?, instance.name.clone());
     Config::parse(&source)?;
-    let good = Source::read(&last_good::path(&instance.name)).map(|good| good.text);
-    let good = good.context("there is no last good copy to go back to; apply without --confirm makes one")?;
-    if good == source.text {
-        print_text("nothing to confirm: this file is the last good one already\n");
-    } else if Record::newest(&instance.name, &instance.path).is_some() {
-        trial::begin(&instance.name, &source.text, period)?;
-        // First, lest it be forgotten when what follows cuts off the login.
-        process::start_again_after(period, trial::NAME, "apply", &instance);
-        let (name, seconds) = (&instance.name, period.as_secs());
-        print_text(&format!("the edit is taken back in {seconds} s, unless: lvs-notify confirm {name}\n"));
+    let good = Source::read(&last_good::path(&name));
+    let good =
+        good.context("there is no last good copy to go back to: as MASTER, `lvs-notify apply` makes one")?;
+    ensure!(
+        good.text != source.text,
+        "nothing is put on trial: this file is the last good one already; what applies every edit by itself \
+         (lvs-notify-apply@{name}.timer, .path) must be off before"
+    );
+    Trial::begin(&name, &instance.path, &source.text, period)?;
+    // First, lest it be forgotten when what follows cuts off the login.
+    process::start_service(trial::NAME, &["apply", "--take-back"], &instance);
+    let applied = carry_out(instance, None, "apply", started);
+    if matches!(applied, Ok(Exit::Done | Exit::Failed)) {
+        print_text(&format!(
+            "the edit is taken back in {} s, unless: lvs-notify confirm {name}\n",
+            period.as_secs().max(1)
+        ));
+    } else {
+        // It was not tried: this kernel refuses it, or nobody knows the role.
+        trial::forget(&name);
+    }
+    applied
+}
+
+/// Keeps an edit that is on trial.
+fn confirm(mut instance: Instance, started: Instant) -> Result<Exit> {
+    instance.path = trial::confirm(&instance.name)?.file;
+    print_text("confirmed: the edit stays\n");
+    let Basis { file, config, compiled, .. } = Basis::read(&instance);
+    let ready = record::rehearsal(&instance.name, &file).is_some_and(|last| last.problems.is_empty());
+    if let (Ok(source), Some(config), true) = (&file, &config, ready) {
+        // A BACKUP has rehearsed it already.
+        last_good::keep(&instance.name, source, config, compiled)?;
     }
     carry_out(instance, None, "apply", started)
 }
 
-/// Waits for the end of the trial; a run after it finds the edit unconfirmed.
+/// Waits for the end of the trial, and goes by the last good copy until that is carried out.
 fn take_back(instance: Instance) -> Result<Exit> {
-    process::block_signals();
-    let end = || trial::end_of(&instance.name, &Source::read(&instance.path).ok()?.text);
-    while end().is_some_and(|end| seconds_now() < end) {
-        std::thread::sleep(Duration::from_secs(1));
+    process::outlive_the_login();
+    let trial = Trial::of(&instance.name).context("there is no trial")?;
+    let (begun, period) = (Instant::now(), Duration::from_secs(trial.end.saturating_sub(seconds_now())));
+    while begun.elapsed() < period {
+        std::thread::sleep(Duration::from_millis(500).min(period));
+        if Trial::of(&instance.name).as_ref() != Some(&trial) {
+            return Ok(Exit::Done);
+        }
     }
-    match end() {
-        Some(_) => carry_out(instance, None, "apply", Instant::now()),
-        None => Ok(Exit::Done),
+    trial.expire(&instance.name)?;
+    loop {
+        match carry_out(instance.clone(), None, "apply", Instant::now()) {
+            Ok(exit @ (Exit::Done | Exit::Invalid)) => return Ok(exit),
+            // Somebody holds the lock, or the kernel refuses something for now.
+            _ if Trial::of(&instance.name).is_some_and(|trial| trial.is_due()) => {
+                std::thread::sleep(Duration::from_secs(5));
+            }
+            ended => return ended,
+        }
     }
 }
 

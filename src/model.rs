@@ -524,7 +524,7 @@ pub struct Owned {
     /// Those of them that were there before
     pub found: BTreeSet<AddressKey>,
     pub services: BTreeSet<ServiceKey>,
-    /// Real servers that left the file, and when each goes at the latest, in seconds since 1970
+    /// Real servers that left the file and stay for a while, each with the time when it left, in seconds since 1970
     #[serde(with = "pairs")]
     pub leaving: BTreeMap<(ServiceKey, ServerKey), u64>,
     /// ARP parameters that are set for the instance

@@ -334,6 +334,16 @@ impl Change {
         self.address().filter(|_| self.sign() == '-')
     }
 
+    /// A real server that left the file is gone by now but for its place in the table: any later run takes it away.
+    pub fn can_wait(&self, desired: &Desired) -> bool {
+        matches!(self, Self::Server { service, key, old: Some(RealServer { weight: 0, .. }), new: None, .. }
+            if !desired.graceful.is_zero() && !desired.overdue.contains(&(*service, *key)))
+    }
+
+    pub fn removes(&self, place: (ServiceKey, ServerKey)) -> bool {
+        matches!(self, Self::Server { service, key, new: None, .. } if (*service, *key) == place)
+    }
+
     /// `+` for what comes, `~` for what changes, `-` for what goes.
     pub fn sign(&self) -> char {
         match self {

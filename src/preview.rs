@@ -19,7 +19,8 @@ use crate::model::{Owned, Ownership, Parameter, Role, ServiceKey};
 use crate::observed::Observed;
 use crate::plan::{Change, Plan};
 use crate::state::record::{self, Record};
-use crate::state::{sysctl_d, trial};
+use crate::state::sysctl_d;
+use crate::state::trial::Trial;
 
 pub struct Preview {
     /// The role that the kernel is compared with
@@ -36,7 +37,9 @@ pub struct Preview {
     /// What sets them otherwise at the next boot
     pub overruled: Option<String>,
     /// When the edit of the file is taken back, in seconds since 1970, unless it is confirmed before
-    pub trial: Option<u64>,
+    pub confirm_until: Option<u64>,
+    /// What the last run could not do
+    pub trouble: Option<String>,
     /// Why drained real servers are not known
     pub problem: Option<String>,
     pub basis: Basis,
@@ -81,8 +84,8 @@ impl Preview {
         let keepalived = kernel::speaks_vrrp();
         let persisted = record.is_none() || sysctl_d::is_current(&instance.name, &goal.desired);
         let overruled = sysctl_d::overruled(&instance.name, &goal.desired);
-        let text = basis.file.as_ref().map(|source| &source.text);
-        let trial = text.ok().and_then(|text| trial::end_of(&instance.name, text));
+        let trouble = record.as_ref().and_then(|record| record.trouble(&instance.name));
+        let confirm_until = Trial::of(&instance.name).filter(Trial::runs).map(|trial| trial.end);
         let desired = goal.desired;
         Ok(Self {
             role,
@@ -93,7 +96,8 @@ impl Preview {
             keepalived,
             persisted,
             overruled,
-            trial,
+            confirm_until,
+            trouble,
             problem,
             basis,
             others,
@@ -102,17 +106,10 @@ impl Preview {
 }
 
 impl Preview {
-    /// What differs: a real server that left the file may wait for the next run.
+    /// What differs, but for what a later run may do as well, unless the last one could not.
     pub fn due(&self) -> impl Iterator<Item = &Change> {
-        let leaving = self.record.as_ref().map(|record| &record.owned.leaving);
-        let waits = move |place| {
-            leaving.is_some_and(|leaving| leaving.contains_key(&place))
-                && !self.desired.overdue.contains(&place)
-        };
-        self.plan.changes().filter(move |change| match change {
-            Change::Server { service, key, new: None, .. } => !waits((*service, *key)),
-            _ => true,
-        })
+        let failed = self.record.as_ref().is_some_and(|record| record.failure.is_some());
+        self.plan.changes().filter(move |change| failed || !change.can_wait(&self.desired))
     }
 }
 

@@ -64,31 +64,37 @@ pub fn block_signals() {
     let _ = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP]).thread_block();
 }
 
+/// The end of a login sends these.
+pub fn outlive_the_login() {
+    let _ = SigSet::from_iter([Signal::SIGINT, Signal::SIGHUP]).thread_block();
+}
+
 /// Starts this program again, as a process of its own that goes by another name, and waits for nothing.
-pub fn start_again(name: &str, command: &str, instance: &Instance) {
+pub fn start_again(name: &str, words: &[&str], instance: &Instance) {
     let mut run = Command::new("/proc/self/exe");
     // keepalived kills its scripts with their process group.
     run.arg0(name).process_group(0);
     run.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    if let Err(error) = run.arg("--config").arg(&instance.path).args([command, "--", &instance.name]).spawn()
-    {
+    run.arg("--config").arg(&instance.path).args(words).args(["--", &instance.name]);
+    if let Err(error) = run.spawn() {
         log::warn!("{name} cannot be started: {error}");
     }
 }
 
-/// The same at a later time, out of reach of the end of the login that this is typed in: by systemd, where it runs.
-pub fn start_again_after(period: Duration, name: &str, command: &str, instance: &Instance) {
-    let mut timer = Command::new("systemd-run");
-    timer.args(["--quiet", "--collect", "--timer-property=AccuracySec=1s", "--on-active"]);
-    timer.arg(format!("{}s", period.as_secs() + 1)).arg("--");
-    timer.args(std::env::current_exe()).arg("--config").arg(&instance.path).args([
-        command,
-        "--",
-        &instance.name,
-    ]);
-    let runs = Path::new("/run/systemd/system").exists();
-    if !(runs && timer.status().is_ok_and(|status| status.success())) {
-        start_again(name, command, instance);
+/// The same, out of reach of the end of the login that this is typed in: as a service of systemd, where one would be in the
+/// same namespaces.
+pub fn start_service(name: &str, words: &[&str], instance: &Instance) {
+    let own = |kind: &str| {
+        [1, std::process::id()].map(|pid| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok())
+    };
+    let same = |kind| matches!(own(kind), [Some(first), Some(own)] if first == own);
+    let runs = Path::new("/run/systemd/system").exists() && same("net") && same("mnt");
+    // A manager that hangs holds nothing up.
+    let mut run = Command::new("timeout");
+    run.args(["5", "systemd-run", "--quiet", "--collect", "--"]).args(std::env::current_exe());
+    run.arg("--config").arg(&instance.path).args(words).args(["--", &instance.name]);
+    if !(runs && run.status().is_ok_and(|status| status.success())) {
+        start_again(name, words, instance);
     }
 }
 

@@ -20,6 +20,7 @@ use crate::plan::{Change, Phase, Plan, Step, is_home};
 use crate::state::lock::{Claim, Lock};
 use crate::state::record::{self, Lap, LastRun, Record};
 use crate::state::stamp::{Stamp, seconds_now};
+use crate::state::trial::Trial;
 use crate::state::{last_good, sysctl_d};
 
 /// How long the log waits for a disk.
@@ -199,7 +200,7 @@ impl<'a> Run<'a> {
                 continue;
             }
             self.outcome.refused.extend(lacks);
-            record.owned.leaving = goal.leaving(&observed);
+            record.owned.leaving = goal.leaving(&plan, &observed);
             self.record_intent(&plan, &observed, &goal, &mut record);
             self.lap("preparing");
             if self.carry_out(plan, &goal).and_then(|()| self.verify(&goal)).is_none() {
@@ -250,6 +251,12 @@ impl<'a> Run<'a> {
         }
         self.outcome.fallback = self.basis.problem().map(str::to_owned);
         self.record = record::read(instance);
+        let drain = self.basis.config.as_ref().map_or(Duration::ZERO, |config| config.drain);
+        let drains = self.record.as_ref().filter(|_| self.request.role.is_none());
+        if let Some(by) = drains.and_then(|record| record.drained_by(drain)) {
+            self.outcome.superseded = Some(format!("process {}, which lets connections end", by.pid));
+            return Ok(None);
+        }
         Ok(lock.filter(|_| self.go_on().is_some()))
     }
 
@@ -273,7 +280,6 @@ impl<'a> Run<'a> {
         let record = Record {
             owned: with_objects(&goal.desired, goal.owned.clone()),
             by: self.stamp.to_string(),
-            trouble: None,
             ..Record::of(&self.request.instance.path, role, seconds_now(), before)
         };
         self.outcome.role = Some(role);
@@ -456,15 +462,16 @@ impl<'a> Run<'a> {
         while !self.outcome.done.is_empty() {
             let read = self.observe(goal).context("reading back what was changed");
             let Some(observed) = self.outcome.note(read) else { break };
-            let plan = goal.plan(&observed);
-            if repaired || plan.is_empty() || self.outcome.run.failed > 0 {
+            let mut due: Vec<Change> = goal.plan(&observed).changes().cloned().collect();
+            due.retain(|change| !change.can_wait(&goal.desired));
+            if repaired || due.is_empty() || self.outcome.run.failed > 0 {
                 let told = self.outcome.failures();
-                let untold = plan.changes().filter(|change| !told.contains(&change.to_string()));
-                self.outcome.remaining = untold.cloned().collect();
+                due.retain(|change| !told.contains(&change.to_string()));
+                self.outcome.remaining = due;
                 break;
             }
             repaired = true;
-            self.apply(plan.steps.into_iter().flat_map(|step| step.changes).collect())?;
+            self.apply(due)?;
         }
         Some(())
     }
@@ -473,6 +480,7 @@ impl<'a> Run<'a> {
     /// that hangs is told, and holds up nobody: the lock is free.
     fn persist(self, Goal { desired, owned, .. }: Goal) -> Outcome {
         let is_good = self.outcome.is_clean() && desired.active;
+        let settles = self.outcome.is_clean() && self.basis.unconfirmed;
         let Self { basis, mut outcome, request, record, stamp, .. } = self;
         let name = request.instance.name.clone();
         let (told, writing) = channel();
@@ -484,6 +492,9 @@ impl<'a> Run<'a> {
             values.extend(record.map(|record| record.owned.originals).unwrap_or_default());
             values.retain(|name, _| !(restored && owned.originals.contains_key(name)));
             let mut kept = record::keep_originals(&values);
+            if let Some(trial) = Trial::of(&name).filter(|_| settles) {
+                kept = kept.and(trial.settle(&name));
+            }
             if let (Basis { file: Ok(source), config: Some(config), compiled, .. }, true) = (basis, is_good) {
                 kept = kept.and(last_good::keep(&name, &source, &config, compiled));
             }
@@ -508,13 +519,14 @@ impl<'a> Run<'a> {
             Err(why) => outcome.troubles.push(why),
         }
         if let Some(trouble) = outcome.troubles.first() {
-            outcome.note(record::keep_trouble(&request.instance.name, &stamp.to_string(), trouble));
+            outcome.note(record::keep_trouble(&request.instance.name, &stamp, trouble));
         }
         outcome
     }
 
     fn record_result(&mut self, Goal { desired, .. }: &Goal, mut record: Record) {
-        let refused = self.outcome.fallback.clone().filter(|_| self.basis.refused);
+        let refused = self.outcome.fallback.as_ref().filter(|_| self.basis.refused);
+        let refused = refused.map(|why| format!("{why}; the last good copy is carried out instead"));
         record.failure = self.outcome.failure().or(refused);
         record.unannounced.clone_from(&self.outcome.unannounced);
         let run = &mut self.outcome.run;

@@ -63,7 +63,8 @@ fn rehearse(instance: Instance, by_itself: bool) -> Result<Rehearsal> {
     let last = Rehearsal { at: seconds_now(), edited, milliseconds: outcome.run.milliseconds, problems };
     let source = basis.file.map_err(Invalid)?;
     record::keep_rehearsal(&name, &source, &last)?;
-    let good = basis.config.filter(|_| last.problems.is_empty());
+    // What a MASTER has rehearsed by hand is not what it goes back to.
+    let good = basis.config.filter(|_| last.problems.is_empty() && !is_master);
     good.map_or(Ok(()), |config| last_good::keep(&name, &source, &config, basis.compiled))?;
     Ok(last)
 }

@@ -184,7 +184,7 @@ impl<'a> Status<'a> {
             failure: failure.filter(|_| !in_sync || !vips_are_right),
             problems,
             complete: record.as_ref().is_none_or(|record| record.complete),
-            confirm_until: preview.trial,
+            confirm_until: preview.confirm_until,
             last_good: file_problem.is_some() && basis.config.is_some(),
             file_problem,
             persisted: *persisted,
@@ -208,7 +208,8 @@ impl<'a> Status<'a> {
             heard.any(|(_, (_, fate))| fate.answers())
         };
         let answers = |vip: &Vip| heard(vip) || vip.interface.is_none() && !vip.places.is_empty();
-        let serves = |service: &VirtualService| service.difference.is_none();
+        let serves =
+            |service: &VirtualService| !service.difference.as_ref().is_some_and(|what| what.starts_with('+'));
         self.vips.iter().any(answers) && (self.services.is_empty() || self.services.iter().any(serves))
     }
 
@@ -232,7 +233,7 @@ fn problems(instance: &str, preview: &Preview) -> Vec<Problem> {
     let mut add = |what: String, remedy: String| found.push(Problem { what, remedy });
     let again = format!("`lvs-notify apply {instance}`");
     let table = observed.table();
-    if let Some(why) = record.as_ref().and_then(|record| record.trouble.as_ref()) {
+    if let Some(why) = &preview.trouble {
         add(format!("the last run left this undone: {why}"), format!("mend that, then {again}"));
     }
     if let Some(why) = &preview.problem {
@@ -460,7 +461,10 @@ fn services(preview: &Preview) -> (Vec<VirtualService>, Vec<VirtualService>) {
                 counters: found.and_then(|found| found.counters.get(server)).copied().unwrap_or_default(),
                 drained: drained.is_some(),
                 drained_until: drained.copied().flatten(),
-                leaving_until: owned.leaving.get(&(key, *server)).copied(),
+                leaving_until: owned
+                    .leaving
+                    .get(&(key, *server))
+                    .map(|since| since + desired.graceful.as_secs()),
             }
         });
         let servers: Vec<Server> = servers.collect();

@@ -142,7 +142,7 @@ _lvs__notify() {
             return 0
             ;;
         lvs__subcmd__notify__subcmd__apply)
-            opts="-c -h --dry-run --confirm --all --config --help"
+            opts="-c -h --dry-run --confirm --take-back --all --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -61,6 +61,7 @@ complete -c lvs-notify -n "__fish_lvs_notify_using_subcommand notify" -s h -l he
 complete -c lvs-notify -n "__fish_lvs_notify_using_subcommand apply" -l confirm -d 'Take the edit back after this time, by itself, unless `lvs-notify confirm` comes before' -r
 complete -c lvs-notify -n "__fish_lvs_notify_using_subcommand apply" -s c -l config -d 'Desired-state file, instead of the instance\'s in /etc/lvs-notify [env: LVS_NOTIFY_CONFIG]' -r -F
 complete -c lvs-notify -n "__fish_lvs_notify_using_subcommand apply" -l dry-run -d 'Show what would change, and change nothing'
+complete -c lvs-notify -n "__fish_lvs_notify_using_subcommand apply" -l take-back -d 'Wait for the end of a trial, and take the edit back'
 complete -c lvs-notify -n "__fish_lvs_notify_using_subcommand apply" -l all -d 'Every instance, one after the other'
 complete -c lvs-notify -n "__fish_lvs_notify_using_subcommand apply" -s h -l help -d 'Print help'
 complete -c lvs-notify -n "__fish_lvs_notify_using_subcommand confirm" -s c -l config -d 'Desired-state file, instead of the instance\'s in /etc/lvs-notify [env: LVS_NOTIFY_CONFIG]' -r -F

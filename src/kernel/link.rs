@@ -10,9 +10,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use neli::consts::nl::NlmF;
 use neli::consts::rtnl::{Ifa, IfaF, Iff, Ifla, IflaInfo, Nda, RtAddrFamily, RtScope, Rtm};
 use nix::errno::Errno;
-use nix::ifaddrs::getifaddrs;
 use nix::libc;
-use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::net::if_::{if_indextoname, if_nameindex, if_nametoindex};
 use nix::sys::socket::SockProtocol;
 
 use super::error::{Operation, Result, When as _};
@@ -27,9 +26,8 @@ pub fn name_of(index: u32) -> Option<String> {
 
 /// Names of the links of this network namespace.
 pub fn names() -> Result<BTreeSet<String>> {
-    let told = getifaddrs().when(Operation::Read, "the interfaces")?;
-    let links = told.filter(|entry| entry.address.is_some_and(|address| address.as_link_addr().is_some()));
-    Ok(links.map(|entry| entry.interface_name).collect())
+    let links = if_nameindex().when(Operation::Read, "the interfaces")?;
+    Ok(links.iter().map(|link| link.name().to_string_lossy().into_owned()).collect())
 }
 
 /// All interfaces, their addresses, and the default routes' sources. What cannot be read is absent.

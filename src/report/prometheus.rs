@@ -74,6 +74,8 @@ fn samples(status: &Status, mut add: impl FnMut(&'static str, &str, Vec<(String,
     add("differences", "Changes that are due", one(status.count() as f64));
     let valid = status.file_problem.is_none();
     add("file_valid", "0 when the desired-state file cannot be used", one(valid.into()));
+    let until = status.confirm_until.map(|end| one(end as f64)).unwrap_or_default();
+    add("confirm_until_timestamp_seconds", "When an edit is taken back that nobody confirms", until);
     add("takeover_ready", "0 when a rehearsed takeover failed; none while MASTER or not rehearsed", ready);
     add("role_since_timestamp_seconds", "When the role was taken, in seconds since 1970", since);
     add("vip_answers", "1 when the VIP answers ARP or neighbour solicitations here", vips(|vip| vip.answers));

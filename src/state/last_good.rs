@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use rustc_hash::FxHasher;
 
 use super::files::{STATE, path_of, read_own, write_own};
-use super::trial;
+use super::trial::{self, Trial};
 use crate::config::Config;
 use crate::config::source::{MAX_BYTES, Source};
 
@@ -36,8 +36,10 @@ pub fn compiled(instance: &str, text: &str) -> Option<Config> {
 /// Keeps a file that was applied without error, and what it means, unless they are kept already, or it is on trial:
 /// `compiled` says that the meaning came from there.
 pub fn keep(instance: &str, source: &Source, config: &Config, compiled: bool) -> anyhow::Result<()> {
-    if trial::end_of(instance, &source.text).is_some() {
-        return Ok(());
+    match Trial::of(instance) {
+        Some(trial) if trial.is_of(&source.text) => return Ok(()),
+        Some(_) => trial::forget(instance),
+        None => {}
     }
     let path = path(instance);
     if !Source::read(&path).is_ok_and(|kept| kept.text == source.text) {

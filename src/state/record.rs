@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::files::{RUN, STATE, path_of, read_json, write_json};
 use super::last_good::{program, sealed};
-use super::stamp::{Stamp, place};
+use super::stamp::{Stamp, place, seconds_now};
 use crate::config::source::Source;
 use crate::model::{Owned, Parameter, Role};
 
@@ -33,8 +34,6 @@ pub struct Record {
     pub failure: Option<String>,
     /// Why neighbours were not told of the VIPs
     pub unannounced: Option<String>,
-    /// What else its run could not do, which would outlive it
-    pub trouble: Option<String>,
     /// Objects made for the instance
     pub owned: Owned,
     /// The last run that made a change or was asked for a role
@@ -54,7 +53,6 @@ impl Record {
             by: String::new(),
             failure: same.and_then(|record| record.failure.clone()),
             unannounced: same.and_then(|record| record.unannounced.clone()),
-            trouble: same.and_then(|record| record.trouble.clone()),
             owned: before.map(|record| record.owned.clone()).unwrap_or_default(),
             last: before.and_then(|record| record.last.clone()),
         }
@@ -74,6 +72,13 @@ impl Record {
             record.failure = Some(format!("its run, process {}, {how}", by.pid));
         }
         Some(record)
+    }
+
+    /// Who lets connections end on the way from MASTER, for as long as that may take.
+    pub fn drained_by(&self, drain: Duration) -> Option<Stamp> {
+        let by: Stamp = self.by.parse().ok()?;
+        let in_time = self.role == Role::Backup && seconds_now() < self.since + drain.as_secs();
+        (in_time && !self.complete && by.lives()).then_some(by)
     }
 
     fn is_renamed(&self) -> bool {
@@ -162,10 +167,17 @@ pub fn save(instance: &str, record: &Record) -> anyhow::Result<()> {
     write_json(&path_of(RUN, instance, "json"), record, false)
 }
 
-/// Notes what became known after the record was written, unless another run has written one since.
-pub fn keep_trouble(instance: &str, by: &str, trouble: &str) -> anyhow::Result<()> {
-    let own = read(instance).filter(|record| record.by == by);
-    own.map_or(Ok(()), |record| save(instance, &Record { trouble: Some(trouble.to_owned()), ..record }))
+/// Notes what a run could not do that would outlive it, which becomes known after it has written its record.
+pub fn keep_trouble(instance: &str, by: &Stamp, why: &str) -> anyhow::Result<()> {
+    write_json(&path_of(RUN, instance, "trouble"), &(by.to_string(), why), false)
+}
+
+impl Record {
+    /// What the run that carried it out could not do.
+    pub fn trouble(&self, instance: &str) -> Option<String> {
+        let (by, why): (String, String) = read_json(&path_of(RUN, instance, "trouble")).ok()??;
+        (by == self.by).then_some(why)
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -1,39 +1,104 @@
 //! An edit that is taken back unless somebody confirms it in time.
 //!
-//! Owns `INSTANCE.trial` in /var/lib/lvs-notify: the text on trial, and its end. The file itself is its owner's and stays as
-//! it is: a text whose time is over cannot be used, so the last good copy stands in for it, also after a reboot. Called by
-//! `lib` (the commands), `basis`, and `last_good`, which keeps nothing that is on trial.
+//! Owns `INSTANCE.trial` in /var/lib/lvs-notify: which text is on trial, until when, and whether it was taken back. The
+//! desired-state file itself stays as its owner wrote it. When the time is over, or after a reboot, every run goes by the
+//! last good copy, whatever the file says, until one has carried that out; from then on only that very text is refused.
+//! Called by `lib` (the commands), `basis`, `reconcile` and `last_good`, which keeps nothing that is on trial.
 
-use std::path::PathBuf;
+use std::hash::{Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use rustc_hash::FxHasher;
+use serde::{Deserialize, Serialize};
 
 use super::files::{STATE, path_of, read_json, write_json};
-use super::stamp::seconds_now;
+use super::stamp::{place, seconds_now};
 
-/// By this name a process knows that it takes an edit back.
+/// By this name a process knows that it waits for the end of a trial.
 pub const NAME: &str = "lvs-notify-trial";
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Trial {
+    /// The desired-state file
+    pub file: PathBuf,
+    /// Of its text
+    fingerprint: u64,
+    /// In seconds since 1970
+    pub end: u64,
+    /// The boot and the network namespace that it has begun in
+    place: String,
+    taken_back: bool,
+}
+
+impl Trial {
+    pub fn of(instance: &str) -> Option<Self> {
+        read_json(&path(instance)).ok()?
+    }
+
+    pub fn begin(instance: &str, file: &Path, text: &str, period: Duration) -> anyhow::Result<()> {
+        let end = seconds_now().saturating_add(period.as_secs().max(1));
+        let (file, place) = (file.to_owned(), place().to_owned());
+        Self { file, fingerprint: fingerprint(text), end, place, taken_back: false }.save(instance)
+    }
+
+    fn save(&self, instance: &str) -> anyhow::Result<()> {
+        write_json(&path(instance), self, true)
+    }
+
+    /// Somebody can confirm it still.
+    pub fn runs(&self) -> bool {
+        !self.taken_back && self.place == place() && seconds_now() < self.end
+    }
+
+    /// The last good copy is to take its place.
+    pub fn is_due(&self) -> bool {
+        !self.taken_back && !self.runs()
+    }
+
+    pub fn is_of(&self, text: &str) -> bool {
+        self.fingerprint == fingerprint(text)
+    }
+
+    /// Its time is over, whatever the clock says by then.
+    pub fn expire(self, instance: &str) -> anyhow::Result<()> {
+        Self { end: 0, ..self }.save(instance)
+    }
+
+    /// The last good copy has taken its place.
+    pub fn settle(self, instance: &str) -> anyhow::Result<()> {
+        Self { taken_back: true, ..self }.save(instance)
+    }
+}
 
 fn path(instance: &str) -> PathBuf {
     path_of(STATE, instance, "trial")
 }
 
-/// The end of its trial in seconds since 1970, when this text is on trial, or was and nobody has confirmed it.
-pub fn end_of(instance: &str, text: &str) -> Option<u64> {
-    let (tried, end): (String, u64) = read_json(&path(instance)).ok()??;
-    (tried == text).then_some(end)
+fn fingerprint(text: &str) -> u64 {
+    let mut hasher = FxHasher::default();
+    text.hash(&mut hasher);
+    hasher.finish()
 }
 
-pub fn begin(instance: &str, text: &str, period: Duration) -> anyhow::Result<()> {
-    let end = seconds_now().saturating_add(period.as_secs().max(1));
-    write_json(&path(instance), &(text, end), true)
+/// From now on the text is one as any other.
+pub fn confirm(instance: &str) -> anyhow::Result<Trial> {
+    let trial =
+        Trial::of(instance).filter(|trial| !trial.taken_back).context("there is nothing to confirm")?;
+    ensure!(trial.runs(), "it is too late: the edit is taken back");
+    let text =
+        std::fs::read_to_string(&trial.file).with_context(|| format!("reading {}", trial.file.display()))?;
+    ensure!(
+        trial.is_of(&text),
+        "{} has been edited since; what is on trial is the text before",
+        trial.file.display()
+    );
+    forget(instance);
+    Ok(trial)
 }
 
-/// From now on it is a file as any other.
-pub fn confirm(instance: &str, text: &str) -> anyhow::Result<()> {
-    let end = end_of(instance, text).context("there is nothing to confirm")?;
-    let again = format!("`lvs-notify apply --confirm 60s {instance}` tries it once more");
-    ensure!(seconds_now() < end, "it is too late: the edit has been taken back; {again}");
-    std::fs::remove_file(path(instance)).context("ending the trial")
+/// Another text has been carried out, or this one never was.
+pub fn forget(instance: &str) {
+    let _ = std::fs::remove_file(path(instance));
 }

@@ -85,6 +85,7 @@ impl State {
                 compiled: false,
                 version: None,
                 refused: false,
+                unconfirmed: false,
             },
             Some(why) => Basis {
                 file: Err(why),
@@ -92,6 +93,7 @@ impl State {
                 compiled: false,
                 version: None,
                 refused: false,
+                unconfirmed: false,
             },
         };
         let owned = self.record.as_ref().map(|record| record.owned.clone()).unwrap_or_default();
@@ -107,7 +109,8 @@ impl State {
             persisted: true,
             overruled: None,
             problem: None,
-            trial: None,
+            confirm_until: None,
+            trouble: None,
             basis,
             others: self.others.iter().cloned().collect(),
         }

@@ -164,6 +164,8 @@ fn leaving_lets_connections_end() {
     let mut backup = lab.lb.start(&format!("{LVS_NOTIFY} backup VI_1"));
     wait_for("no new connections", PATIENCE, || lab.weights() == ["0", "0", "0"]);
     exchange(&mut open).expect("an open connection lives on");
+    let told = lab.lb.lvs_ok("apply VI_1");
+    assert!(told.contains("superseded by process ") && told.contains("which lets connections end"), "{told}");
     assert_eq!(
         lab.connect(80).unwrap_err().kind(),
         std::io::ErrorKind::ConnectionRefused,
