@@ -218,6 +218,7 @@ impl<'a> Run<'a> {
             if self.wait_for_connections(&goal).is_none() {
                 return Ok(None);
             }
+            self.lap("drain");
             self.drained = true;
         }
     }
@@ -346,7 +347,8 @@ impl<'a> Run<'a> {
             self.lap("announcement");
         }
         self.steps(rest, goal)?;
-        self.outcome.run.milliseconds = self.milliseconds();
+        let run = &mut self.outcome.run;
+        run.milliseconds = run.phases.iter().map(|lap| lap.milliseconds).sum();
         Some(())
     }
 

@@ -80,6 +80,9 @@ fn fate(socket: &mut Socket, observed: &Observed, link: &Interface, address: IpA
     let leaves =
         |socket: &mut Socket| route(socket, sender, vip, Rta::Oif, vrf).is_ok_and(|(_, by)| by == *index);
     let ignore = set("arp_ignore");
+    // Up to Linux 5.10 `all` counts nothing (`include/linux/inetdevice.h`).
+    let pvlan = "proxy_arp_pvlan";
+    let pvlan = if release() < (5, 11) { value(name, pvlan) } else { set(pvlan) };
     let hidden = match ignore {
         1 => !confirms(&on(name), vip, RT_SCOPE_HOST),
         2 => !confirms(&on(name), sender, RT_SCOPE_HOST),
@@ -93,7 +96,7 @@ fn fate(socket: &mut Socket, observed: &Observed, link: &Interface, address: IpA
         }
         Ok((Rtn::Local, _)) if stands.is_some() => Fate::Stands,
         Ok((Rtn::Local, _)) => Fate::Local(ignore),
-        Ok((Rtn::Unicast, by)) if by == *index && set("proxy_arp_pvlan") > 0 => Fate::Proxied,
+        Ok((Rtn::Unicast, by)) if by == *index && pvlan > 0 => Fate::Proxied,
         Ok((Rtn::Unicast, by)) if by != *index && set("proxy_arp") > 0 => Fate::Proxied,
         Ok((Rtn::Unicast, by)) if by != *index && proxied(socket, *index, address) => Fate::Proxied,
         // Since Linux 6.14 every refusal is EINVAL.
@@ -102,6 +105,14 @@ fn fate(socket: &mut Socket, observed: &Observed, link: &Interface, address: IpA
         }
         _ => Fate::Absent,
     }
+}
+
+/// The kernel's version, as far as it has numbers.
+fn release() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers =
+        release.split(|letter: char| !letter.is_ascii_digit()).map_while(|part| part.parse().ok());
+    (numbers.next().unwrap_or(u32::MAX), numbers.next().unwrap_or(0))
 }
 
 /// `inet_ifa_match()`

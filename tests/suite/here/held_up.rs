@@ -766,7 +766,8 @@ fn a_notification_counts_although_its_run_was_killed() {
             assert_eq!(stands(&director, "VI_1"), wanted(newer), "{what}");
             assert_eq!(role(&director, "VI_1"), newer.to_uppercase(), "{what}");
             let left = marks(&director, "VI_1");
-            assert!(left.len() == 1 && left[0].ends_with(&format!("-{newer}")), "{what}: {left:?}");
+            // Who was killed before it could forget the older one leaves that to the next.
+            assert!(left.iter().any(|mark| mark.ends_with(&format!("-{newer}"))), "{what}: {left:?}");
         }
     }
 }
