@@ -4,6 +4,7 @@
 //! patterns, ranges, defaults and the rules between keys, as far as a schema can say them (`config::rules` decides;
 //! `tests/suite/anywhere/config.rs` compares on every case), and what is undocumented there. Called by `generate`.
 
+use lvs_notify::check::Checked;
 use lvs_notify::config::document::Document;
 use lvs_notify::config::rules::COUNT;
 use lvs_notify::model::{
@@ -34,11 +35,13 @@ pub fn files() -> Vec<(&'static str, String)> {
         .and_then(Value::as_array_mut)
         .unwrap()
         .push("observed".into());
-    let plan = settings.into_generator().into_root_schema_for::<PlanJson>().to_value();
+    let plan = settings.clone().into_generator().into_root_schema_for::<PlanJson>().to_value();
+    let check = settings.into_generator().into_root_schema_for::<Checked>().to_value();
     vec![
         ("schema/lvs-notify.schema.json", text(file.to_value(), file_parts(), file_rules())),
         ("schema/status.schema.json", text(status, status_parts(), Vec::new())),
         ("schema/plan.schema.json", text(plan, plan_parts(), Vec::new())),
+        ("schema/check.schema.json", text(check, check_parts(), Vec::new())),
     ]
 }
 
@@ -408,5 +411,20 @@ fn plan_parts() -> Vec<Part> {
         ".version": {"description": "Version of this form", "const": 2},
         "ChangeJson.sign": {"description": "Added, changed or removed", "enum": ["+", "~", "-"]},
         "ChangeJson.change": {"description": "The object as it is found (old) and as it is wanted (new)"},
+    }
+}
+
+fn check_parts() -> Vec<Part> {
+    parts! {
+        "": {
+            "$id": "urn:lvs-notify:check:1",
+            "title": "lvs-notify check --json, version 1",
+            "description": "What was checked, and what came of it. Within version 1 fields are added, never renamed or removed: readers must accept unknown ones",
+            "$comment": (format!("Made {ORIGIN}")),
+        },
+        ".version": {"description": "Version of this form", "const": 1},
+        ".files": {"description": "Desired-state files that are valid"},
+        ".host": {"description": "This host was looked at"},
+        "Finding.rule": {"description": "E: it does not work; W: it works until something else happens; I: a hint", "pattern": "^[EWI][0-9]{2}$"},
     }
 }

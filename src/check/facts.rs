@@ -23,6 +23,7 @@ use crate::state::record::{self, Record};
 const PATH: &str = "/usr/sbin:/usr/local/sbin:/usr/bin:/bin";
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct File {
     #[serde(rename = "file")]
     pub path: String,

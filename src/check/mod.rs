@@ -32,6 +32,7 @@ const KEEPALIVED_CONF: &str = "/etc/keepalived/keepalived.conf";
 
 /// Everything that was checked, and what came of it.
 #[derive(Debug, Default, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Checked {
     /// Of its JSON
     pub version: u8,

@@ -13,6 +13,7 @@ use crate::keepalived_conf::Statement;
 
 /// How bad a finding is: it does not work, or will not at the next failover; or it works until something else happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     Error,
@@ -22,6 +23,7 @@ pub enum Severity {
 
 /// A rule, by what is the same wherever it is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Rule {
     /// Numbers are never given twice
     #[serde(rename = "rule")]
@@ -34,6 +36,7 @@ pub struct Rule {
 
 /// A broken rule. In order: the worst first, then by place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Finding {
     pub severity: Severity,
     pub file: String,

@@ -36,9 +36,12 @@ fn manuals_and_schemas_are_of_this_version() {
         assert!(manual.contains(&heading), "lvs-notify(8) lacks {}", command.get_name());
     }
     // The version of each form is in the name by which it is known.
-    for (schema, id, version) in
-        [("lvs-notify", "desired-state", 1), ("status", "status", 2), ("plan", "plan", 2)]
-    {
+    for (schema, id, version) in [
+        ("lvs-notify", "desired-state", 1),
+        ("status", "status", 2),
+        ("plan", "plan", 2),
+        ("check", "check", 1),
+    ] {
         let text = read(&format!("schema/{schema}.schema.json"));
         let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(parsed["$id"], format!("urn:lvs-notify:{id}:{version}"));
