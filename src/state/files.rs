@@ -3,9 +3,9 @@
 //! Owns opening without following links, refusing what others may write, and replacing in one step. Knows no file by
 //! name. Called by everything in `state`.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
@@ -38,10 +38,12 @@ fn open_own(path: &Path, options: &mut OpenOptions) -> anyhow::Result<File> {
 }
 
 /// Opens such a file for reading and writing. It is made when it is not there, and its directory too; nobody else can even
-/// read it, and so not lock it.
+/// read it, and so not lock it, whoever has made it.
 pub(super) fn create_own(path: &Path) -> anyhow::Result<File> {
     own_directory(path.parent().unwrap_or(path))?;
-    open_own(path, OpenOptions::new().read(true).write(true).create(true))
+    let file = open_own(path, OpenOptions::new().read(true).write(true).create(true))?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
 }
 
 /// The content of such a file, or its first bytes when it has more than `most`.

@@ -67,6 +67,7 @@ impl Record {
         record.complete = same.as_ref().is_some_and(|same| same.complete);
         // The last to work for it: the notification's own run, or an `apply`.
         let by = same.as_ref().and_then(|same| same.by.parse().ok()).unwrap_or(stamp);
+        record.by = by.to_string();
         let how = if same.is_some() { "did not end" } else { "has left no record" };
         if !record.complete && !by.lives() {
             record.failure = Some(format!("its run, process {}, {how}", by.pid));
