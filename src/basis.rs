@@ -35,8 +35,8 @@ pub struct Basis {
     pub version: Option<Version>,
     /// The file is valid, and this kernel refuses it
     pub refused: bool,
-    /// An edit is to be taken back: the last good copy counts, whatever the file says
-    pub unconfirmed: bool,
+    /// An edit that is or was on trial, and not confirmed
+    pub trial: Option<Trial>,
 }
 
 /// What changes with a file's content: its device, number, size, and the time of its last change.
@@ -50,12 +50,11 @@ fn version(path: &Path) -> Option<Version> {
 impl Basis {
     /// Reads the instance's file, or what can stand in for it.
     pub fn read(instance: &Instance) -> Self {
-        let trial = Trial::of(&instance.name);
-        let unconfirmed = trial.as_ref().is_some_and(Trial::is_due);
+        // Without a way back the file is better than nothing.
+        let trial = Trial::of(&instance.name).filter(|_| last_good::is_usable(&instance.name));
         let read = |path: &Path| -> anyhow::Result<(Source, Config, bool)> {
             let source = Source::read(path)?;
-            let refuses = |trial: &Trial| unconfirmed || trial.is_of(&source.text) && !trial.runs();
-            if path == instance.path && trial.as_ref().is_some_and(refuses) {
+            if path == instance.path && trial.as_ref().is_some_and(|trial| trial.refuses(&source.text)) {
                 let (path, name) = (path.display(), &instance.name);
                 let back =
                     format!("`lvs-notify apply {name}` goes by the last good copy until the file is edited");
@@ -68,14 +67,9 @@ impl Basis {
         };
         let version = version(&instance.path);
         match read(&instance.path) {
-            Ok((source, config, compiled)) => Self {
-                file: Ok(source),
-                config: Some(config),
-                compiled,
-                version,
-                refused: false,
-                unconfirmed,
-            },
+            Ok((source, config, compiled)) => {
+                Self { file: Ok(source), config: Some(config), compiled, version, refused: false, trial }
+            }
             Err(error) => {
                 let config = read(&last_good::path(&instance.name)).ok().map(|(_, config, _)| config);
                 Self {
@@ -84,7 +78,7 @@ impl Basis {
                     compiled: false,
                     version,
                     refused: false,
-                    unconfirmed,
+                    trial,
                 }
             }
         }
@@ -109,7 +103,7 @@ impl Basis {
     /// Whether the file is still the one that was read.
     pub fn is_current(&self, instance: &Instance) -> bool {
         self.version == version(&instance.path)
-            && self.unconfirmed == Trial::of(&instance.name).is_some_and(|trial| trial.is_due())
+            && !matches!(&self.file, Ok(source) if Trial::of(&instance.name).is_some_and(|trial| trial.refuses(&source.text)))
     }
 
     /// Puts the links' own names in place of alternative ones, which addresses and parameters do not go by; tells whether

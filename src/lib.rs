@@ -119,10 +119,8 @@ fn run(cli: Cli, started: Instant) -> Result<Exit> {
         Command::Apply(ApplyArgs { confirm: Some(period), role: RoleArgs { instance, .. }, .. }) => {
             try_out(find(instance.as_deref())?, period, started)
         }
-        Command::Apply(ApplyArgs { role: RoleArgs { instance, .. }, .. })
-            if process::goes_by(trial::NAME) =>
-        {
-            take_back(find(instance.as_deref())?)
+        Command::Apply(ApplyArgs { take_back: true, role: RoleArgs { instance, .. }, .. }) => {
+            take_back(&find(instance.as_deref())?)
         }
         Command::Apply(ApplyArgs { role, .. }) => take(None, role),
         Command::Confirm { instance } => confirm(find(instance.as_deref())?, started),
@@ -221,7 +219,7 @@ fn try_out(instance: Instance, period: Duration, started: Instant) -> Result<Exi
     process::block_signals();
     let (source, name) = (Source::read(&instance.path)?, instance.name.clone());
     Config::parse(&source)?;
-    let good = Source::read(&last_good::path(&name));
+    let good = Source::read(&last_good::path(&name)).ok().filter(|_| last_good::is_usable(&name));
     let good =
         good.context("there is no last good copy to go back to: as MASTER, `lvs-notify apply` makes one")?;
     ensure!(
@@ -229,18 +227,27 @@ fn try_out(instance: Instance, period: Duration, started: Instant) -> Result<Exi
         "nothing is put on trial: this file is the last good one already; what applies every edit by itself \
          (lvs-notify-apply@{name}.timer, .path) must be off before"
     );
-    Trial::begin(&name, &instance.path, &source.text, period)?;
+    let before = Trial::of(&name).filter(Trial::runs);
+    let trial = Trial::begin(&name, &instance.path, &source.text, period)?;
     // First, lest it be forgotten when what follows cuts off the login.
-    process::start_service(trial::NAME, &["apply", "--take-back"], &instance);
-    let applied = carry_out(instance, None, "apply", started);
-    if matches!(applied, Ok(Exit::Done | Exit::Failed)) {
-        print_text(&format!(
-            "the edit is taken back in {} s, unless: lvs-notify confirm {name}\n",
-            period.as_secs().max(1)
-        ));
-    } else {
-        // It was not tried: this kernel refuses it, or nobody knows the role.
-        trial::forget(&name);
+    let guard =
+        |instance: &Instance| process::start_service(trial::NAME, &["apply", "--take-back"], instance);
+    guard(&instance);
+    let applied = carry_out(instance.clone(), None, "apply", started);
+    match (&applied, before) {
+        (Ok(Exit::Done | Exit::Failed), _) => {
+            let seconds = period.as_secs().max(1);
+            print_text(&format!(
+                "the edit is taken back in {seconds} s, unless: lvs-notify confirm {name}\n"
+            ));
+        }
+        // It was not tried: this kernel refuses it, nobody knows the role, or somebody holds the lock.
+        (_, Some(before)) if trial.runs() => {
+            before.save(&name)?;
+            guard(&instance);
+        }
+        (_, None) if trial.runs() => trial::forget(&name)?,
+        _ => {}
     }
     applied
 }
@@ -250,36 +257,50 @@ fn confirm(mut instance: Instance, started: Instant) -> Result<Exit> {
     instance.path = trial::confirm(&instance.name)?.file;
     print_text("confirmed: the edit stays\n");
     let Basis { file, config, compiled, .. } = Basis::read(&instance);
+    let role = Record::newest(&instance.name, &instance.path).map(|record| record.role);
     let ready = record::rehearsal(&instance.name, &file).is_some_and(|last| last.problems.is_empty());
-    if let (Ok(source), Some(config), true) = (&file, &config, ready) {
+    if let (Ok(source), Some(config), true) = (&file, &config, ready && role != Some(Role::Master)) {
         // A BACKUP has rehearsed it already.
         last_good::keep(&instance.name, source, config, compiled)?;
     }
     carry_out(instance, None, "apply", started)
 }
 
-/// Waits for the end of the trial, and goes by the last good copy until that is carried out.
-fn take_back(instance: Instance) -> Result<Exit> {
+/// Waits for the end of the trial, and has the last good copy applied until that has succeeded.
+fn take_back(instance: &Instance) -> Result<Exit> {
     process::outlive_the_login();
-    let trial = Trial::of(&instance.name).context("there is no trial")?;
+    let Instance { name, path } = instance;
+    let trial = Trial::of(name).context("there is no trial")?;
     let (begun, period) = (Instant::now(), Duration::from_secs(trial.end.saturating_sub(seconds_now())));
     while begun.elapsed() < period {
         std::thread::sleep(Duration::from_millis(500).min(period));
-        if Trial::of(&instance.name).as_ref() != Some(&trial) {
+        if trial::is_gone(name) || Trial::of(name).is_some_and(|now| now != trial) {
             return Ok(Exit::Done);
         }
     }
-    trial.expire(&instance.name)?;
-    loop {
-        match carry_out(instance.clone(), None, "apply", Instant::now()) {
-            Ok(exit @ (Exit::Done | Exit::Invalid)) => return Ok(exit),
-            // Somebody holds the lock, or the kernel refuses something for now.
-            _ if Trial::of(&instance.name).is_some_and(|trial| trial.is_due()) => {
-                std::thread::sleep(Duration::from_secs(5));
-            }
-            ended => return ended,
+    trial.expire(name);
+    // For an hour: somebody may hold the lock, or no notification has come yet.
+    for _ in 0..720 {
+        if !Trial::of(name).is_some_and(|trial| trial.is_due()) {
+            break;
+        }
+        if !last_good::is_usable(name) {
+            trial::forget(name)?;
+            anyhow::bail!("the edit stays: there is no last good copy any more");
+        }
+        // A process of its own comes after every notification.
+        let mut apply = std::process::Command::new("/proc/self/exe");
+        apply
+            .arg("--config")
+            .arg(path)
+            .args(["apply", "--", name])
+            .status()
+            .context("taking the edit back")?;
+        if Trial::of(name).is_some_and(|trial| trial.is_due()) {
+            std::thread::sleep(Duration::from_secs(5));
         }
     }
+    Ok(Exit::Done)
 }
 
 /// Every line of the log has the instance and its role: a new one, or that of the newest notification.

@@ -91,7 +91,7 @@ pub fn start_service(name: &str, words: &[&str], instance: &Instance) {
     let runs = Path::new("/run/systemd/system").exists() && same("net") && same("mnt");
     // A manager that hangs holds nothing up.
     let mut run = Command::new("timeout");
-    run.args(["5", "systemd-run", "--quiet", "--collect", "--"]).args(std::env::current_exe());
+    run.args(["-s", "KILL", "5", "systemd-run", "--quiet", "--collect", "--"]).args(std::env::current_exe());
     run.arg("--config").arg(&instance.path).args(words).args(["--", &instance.name]);
     if !(runs && run.status().is_ok_and(|status| status.success())) {
         start_again(name, words, instance);

@@ -27,7 +27,7 @@ use crate::state::{last_good, sysctl_d};
 const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A newer notification can stop a long load between two groups of so many services and real servers.
-const GROUP: usize = 512;
+const GROUP: usize = 4096;
 
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -254,7 +254,8 @@ impl<'a> Run<'a> {
         self.record = record::read(instance);
         let drain = self.basis.config.as_ref().map_or(Duration::ZERO, |config| config.drain);
         let drains = self.record.as_ref().filter(|_| self.request.role.is_none());
-        if let Some(by) = drains.and_then(|record| record.drained_by(drain)) {
+        let by = drains.and_then(|record| record.drained_by(drain)).filter(|by| *by != self.stamp);
+        if let Some(by) = by {
             self.outcome.superseded = Some(format!("process {}, which lets connections end", by.pid));
             return Ok(None);
         }
@@ -482,21 +483,19 @@ impl<'a> Run<'a> {
     /// that hangs is told, and holds up nobody: the lock is free.
     fn persist(self, Goal { desired, owned, .. }: Goal) -> Outcome {
         let is_good = self.outcome.is_clean() && desired.active;
-        let settles = self.outcome.is_clean() && self.basis.unconfirmed;
+        let taken_back = self.basis.trial.clone().filter(Trial::is_due);
         let Self { basis, mut outcome, request, record, stamp, .. } = self;
         let name = request.instance.name.clone();
         let (told, writing) = channel();
         let restored = desired.restore && outcome.is_clean();
         let write = move || {
+            taken_back.into_iter().for_each(|trial| trial.settle(&name));
             let persisted = sysctl_d::apply(&name, &desired);
             record::old_names(&name).for_each(|old| sysctl_d::forget(&old));
             let mut values = record::originals();
             values.extend(record.map(|record| record.owned.originals).unwrap_or_default());
             values.retain(|name, _| !(restored && owned.originals.contains_key(name)));
             let mut kept = record::keep_originals(&values);
-            if let Some(trial) = Trial::of(&name).filter(|_| settles) {
-                kept = kept.and(trial.settle(&name));
-            }
             if let (Basis { file: Ok(source), config: Some(config), compiled, .. }, true) = (basis, is_good) {
                 kept = kept.and(last_good::keep(&name, &source, &config, compiled));
             }

@@ -19,6 +19,7 @@ use crate::report::{Exit, print_text, status::readiness};
 use crate::state::last_good;
 use crate::state::record::{self, Rehearsal};
 use crate::state::stamp::{Stamp, seconds_now};
+use crate::state::trial::Trial;
 
 /// By this name a process knows that nobody has asked for it.
 pub const NAME: &str = "lvs-notify-rehearsal";
@@ -63,8 +64,9 @@ fn rehearse(instance: Instance, by_itself: bool) -> Result<Rehearsal> {
     let last = Rehearsal { at: seconds_now(), edited, milliseconds: outcome.run.milliseconds, problems };
     let source = basis.file.map_err(Invalid)?;
     record::keep_rehearsal(&name, &source, &last)?;
-    // What a MASTER has rehearsed by hand is not what it goes back to.
-    let good = basis.config.filter(|_| last.problems.is_empty() && !is_master);
+    // What a MASTER has rehearsed by hand is not what it goes back to, nor what others rehearse during a trial.
+    let is_open = Trial::of(&name).is_some_and(|trial| trial.is_open());
+    let good = basis.config.filter(|_| last.problems.is_empty() && !is_master && !is_open);
     good.map_or(Ok(()), |config| last_good::keep(&name, &source, &config, basis.compiled))?;
     Ok(last)
 }

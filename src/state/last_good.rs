@@ -27,6 +27,11 @@ pub fn path(instance: &str) -> PathBuf {
     path_of(STATE, instance, "yaml")
 }
 
+/// Whether it can be gone by.
+pub fn is_usable(instance: &str) -> bool {
+    Source::read(&path(instance)).is_ok_and(|kept| Config::parse(&kept).is_ok())
+}
+
 /// What a text means, when the compiled copy is of this very text.
 pub fn compiled(instance: &str, text: &str) -> Option<Config> {
     // One that is cut there is not believed.
@@ -38,7 +43,7 @@ pub fn compiled(instance: &str, text: &str) -> Option<Config> {
 pub fn keep(instance: &str, source: &Source, config: &Config, compiled: bool) -> anyhow::Result<()> {
     match Trial::of(instance) {
         Some(trial) if trial.is_of(&source.text) => return Ok(()),
-        Some(_) => trial::forget(instance),
+        Some(_) => trial::forget(instance)?,
         None => {}
     }
     let path = path(instance);

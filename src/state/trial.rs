@@ -37,24 +37,35 @@ impl Trial {
         read_json(&path(instance)).ok()?
     }
 
-    pub fn begin(instance: &str, file: &Path, text: &str, period: Duration) -> anyhow::Result<()> {
+    pub fn begin(instance: &str, file: &Path, text: &str, period: Duration) -> anyhow::Result<Self> {
         let end = seconds_now().saturating_add(period.as_secs().max(1));
         let (file, place) = (file.to_owned(), place().to_owned());
-        Self { file, fingerprint: fingerprint(text), end, place, taken_back: false }.save(instance)
+        let trial = Self { file, fingerprint: fingerprint(text), end, place, taken_back: false };
+        trial.save(instance).map(|()| trial)
     }
 
-    fn save(&self, instance: &str) -> anyhow::Result<()> {
+    pub fn save(&self, instance: &str) -> anyhow::Result<()> {
         write_json(&path(instance), self, true)
     }
 
     /// Somebody can confirm it still.
     pub fn runs(&self) -> bool {
-        !self.taken_back && self.place == place() && seconds_now() < self.end
+        self.is_open() && seconds_now() < self.end
     }
 
-    /// The last good copy is to take its place.
+    /// The last good copy is to take its place in the kernel, whatever the file says by now.
     pub fn is_due(&self) -> bool {
-        !self.taken_back && !self.runs()
+        self.is_open() && !self.runs()
+    }
+
+    /// It is in the kernel. Another boot or network namespace has nothing to take back.
+    pub fn is_open(&self) -> bool {
+        !self.taken_back && self.place == place()
+    }
+
+    /// Whether a file with this text is not gone by.
+    pub fn refuses(&self, text: &str) -> bool {
+        self.is_due() || self.is_of(text) && !self.runs()
     }
 
     pub fn is_of(&self, text: &str) -> bool {
@@ -62,13 +73,20 @@ impl Trial {
     }
 
     /// Its time is over, whatever the clock says by then.
-    pub fn expire(self, instance: &str) -> anyhow::Result<()> {
-        Self { end: 0, ..self }.save(instance)
+    pub fn expire(self, instance: &str) {
+        self.replace(instance, Self { end: 0, ..self.clone() });
     }
 
-    /// The last good copy has taken its place.
-    pub fn settle(self, instance: &str) -> anyhow::Result<()> {
-        Self { taken_back: true, ..self }.save(instance)
+    /// The last good copy has taken its place, as far as it could.
+    pub fn settle(self, instance: &str) {
+        self.replace(instance, Self { taken_back: true, ..self.clone() });
+    }
+
+    /// Unless another one has begun. What is lost by a power failure only says the same later.
+    fn replace(&self, instance: &str, new: Self) {
+        if Self::of(instance).as_ref() == Some(self) {
+            let _ = write_json(&path(instance), &new, false);
+        }
     }
 }
 
@@ -82,23 +100,24 @@ fn fingerprint(text: &str) -> u64 {
     hasher.finish()
 }
 
+/// Whether there is none, not even one that cannot be read for a moment.
+pub fn is_gone(instance: &str) -> bool {
+    !path(instance).exists()
+}
+
 /// From now on the text is one as any other.
 pub fn confirm(instance: &str) -> anyhow::Result<Trial> {
     let trial =
         Trial::of(instance).filter(|trial| !trial.taken_back).context("there is nothing to confirm")?;
     ensure!(trial.runs(), "it is too late: the edit is taken back");
-    let text =
-        std::fs::read_to_string(&trial.file).with_context(|| format!("reading {}", trial.file.display()))?;
-    ensure!(
-        trial.is_of(&text),
-        "{} has been edited since; what is on trial is the text before",
-        trial.file.display()
-    );
-    forget(instance);
+    let file = trial.file.display();
+    let text = std::fs::read_to_string(&trial.file).with_context(|| format!("reading {file}"))?;
+    ensure!(trial.is_of(&text), "{file} has been edited since; what is on trial is the text before");
+    forget(instance).context("the edit will be taken back: ending its trial failed")?;
     Ok(trial)
 }
 
 /// Another text has been carried out, or this one never was.
-pub fn forget(instance: &str) {
-    let _ = std::fs::remove_file(path(instance));
+pub fn forget(instance: &str) -> std::io::Result<()> {
+    std::fs::remove_file(path(instance))
 }

@@ -196,3 +196,87 @@ fn without_a_way_back_nothing_is_tried() {
     let ran = director.lvs("apply --confirm 60s");
     assert_eq!(ran.status, 1, "without a role: {}", ran.all());
 }
+
+#[test]
+#[ignore = "needs root: run tests/run"]
+fn notifications_and_waiting_runs_save_no_edit() {
+    let (director, _neighbour, edit) = edited();
+    let again = || {
+        director.desire("VI_1", &edit);
+        director.lvs_ok("apply --confirm 3s");
+        assert!(stands(&director));
+    };
+    let taken_back = |what: &str| {
+        wait_for(what, PATIENCE, || is_taken_back(&director));
+        wait_for("its process ends", PATIENCE, || !waits());
+        assert!(is_taken_back(&director), "{what}");
+    };
+    // Newer notifications than its process.
+    again();
+    for command in ["backup", "master"] {
+        director.lvs_ok(command);
+    }
+    assert!(stands(&director));
+    taken_back("after notifications");
+
+    // Runs that have read the file before the end, and have the lock after it.
+    again();
+    let mut holder = director.start("flock /run/lvs-notify/lock sleep 4");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let mut late: Vec<_> = (0..4).map(|_| director.start(&format!("{LVS_NOTIFY} apply VI_1"))).collect();
+    holder.wait();
+    late.iter_mut().for_each(|run| _ = run.wait());
+    taken_back("after late runs");
+
+    // By the name that a service has, and after the first process was killed.
+    again();
+    director.sh("for p in /proc/[0-9]*; do grep -qs ^lvs-notify-trial $p/cmdline && kill -KILL ${p#/proc/}; done; true");
+    let mut service = director.start(&format!("{LVS_NOTIFY} apply --take-back VI_1"));
+    taken_back("by a service");
+    assert_eq!(service.wait(), 0);
+
+    // An attempt that fails leaves the trial as it was.
+    director.desire("VI_1", &edit);
+    director.lvs_ok("apply --confirm 12s");
+    let mut holder = director.start("flock /run/lvs-notify/lock sleep 7");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert_eq!(director.lvs("apply --confirm 60s").status, 1, "nobody gets the lock");
+    holder.wait();
+    taken_back("after a failed attempt");
+}
+
+#[test]
+#[ignore = "needs root: run tests/run"]
+fn a_way_back_that_is_gone_or_broken_stops_no_takeover() {
+    let (director, _neighbour, edit) = edited();
+    let whole = director.read("/var/lib/lvs-notify/VI_1.yaml");
+    let good = "/var/lib/lvs-notify/VI_1.yaml";
+    for copy in [None, Some("vips: [".to_owned()), Some(whole.replace("interface: eth0", "interface: eth9"))]
+    {
+        director.desire("VI_1", &whole);
+        director.write(good, &whole);
+        director.lvs("apply");
+        director.desire("VI_1", &edit);
+        director.lvs_ok("apply --confirm 1s");
+        match &copy {
+            None => _ = director.sh(&format!("rm {good}")),
+            Some(text) => director.write(good, text),
+        }
+        wait_for("its process ends", PATIENCE, || !waits());
+        // Whatever it could go back to, the next edit counts, and so does a takeover.
+        director.desire("VI_1", &format!("{edit}# once more\n"));
+        director.lvs("backup");
+        director.lvs("master");
+        wait_for("the VIPs", PATIENCE, || stands(&director));
+        assert_eq!(director.lvs("status").status, 0, "{copy:?}");
+    }
+    // What is confirmed and cannot be written down is not confirmed.
+    director.desire("VI_1", &whole);
+    director.lvs_ok("apply --confirm 60s");
+    director.ok("mount -o remount,ro /var/lib/lvs-notify");
+    let ran = director.lvs("confirm");
+    assert_eq!(ran.status, 1, "{}", ran.all());
+    assert!(ran.all().contains("the edit will be taken back"), "{}", ran.all());
+    director.ok("mount -o remount,rw /var/lib/lvs-notify");
+    director.lvs_ok("confirm");
+}
