@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crate::here::held_up::{Disk, FLOCK, STATE, fill, holder, lives, log_of};
 use crate::support::figures::{Figures, rounds};
-use crate::support::{Background, Host, LVS_NOTIFY, behind_nat, wait_for};
+use crate::support::{Background, Host, LVS_NOTIFY, behind_nat, wait_for, wait_for_rehearsals};
 use lvs_notify::kernel::{Kernel as _, Linux};
 use lvs_notify::model::{Protocol, Service, ServiceKey};
 use lvs_notify::plan::Change;
@@ -348,9 +348,10 @@ fn neighbours_that_never_rest_disturb_no_takeover() {
         for (role, expected) in [("master", &serving), ("backup", &resting)] {
             figures.one(role, || {
                 let begun = Instant::now();
-                let ran = lb.lvs(role);
+                let ran = lb.run(&format!("{LVS_NOTIFY} {role}"));
                 let took = begun.elapsed();
                 assert_eq!(ran.status, 0, "{role} {round}: {}", ran.all());
+                wait_for_rehearsals();
                 let status = lb.lvs("status");
                 assert!(status.stdout.lines().next().unwrap().ends_with(", in sync"), "{}", status.all());
                 let _pause = churn.pause();

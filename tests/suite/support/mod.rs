@@ -167,10 +167,7 @@ impl Host {
     pub fn lvs(&self, arguments: &str) -> Ran {
         let ran = self.run(&format!("{LVS_NOTIFY} {arguments}"));
         if ["backup", "fault", "apply"].iter().any(|command| arguments.starts_with(command)) {
-            let deadline = Instant::now() + Duration::from_secs(5);
-            while rehearses() && Instant::now() < deadline {
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            wait_for_rehearsals();
         }
         ran
     }
@@ -239,7 +236,14 @@ impl Host {
     }
 }
 
-/// Whether a rehearsal that nobody has asked for goes on, here or on another host.
+/// Waits for the end of rehearsals that nobody has asked for, here or on another host, but not for ever.
+pub fn wait_for_rehearsals() {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while rehearses() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 fn rehearses() -> bool {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let line = |process: std::fs::DirEntry| std::fs::read(process.path().join("cmdline")).unwrap_or_default();
