@@ -17,7 +17,7 @@ use crate::instance::Instance;
 use crate::kernel;
 use crate::model::{AddressKey, Owned, Role, ServerKey, ServiceKey};
 use crate::observed::{Observed, Scope};
-use crate::plan::Plan;
+use crate::plan::{Change, Plan};
 use crate::state::record::{self, Record};
 use crate::state::stamp::seconds_now;
 use crate::state::trial::Trial;
@@ -35,8 +35,8 @@ pub struct Basis {
     pub version: Option<Version>,
     /// The file is valid, and this kernel refuses it
     pub refused: bool,
-    /// An edit that is or was on trial, and not confirmed
-    pub trial: Option<Trial>,
+    /// The trial whose edit this takes back, because its time was over when the file was read
+    pub taken_back: Option<Trial>,
 }
 
 /// What changes with a file's content: its device, number, size, and the time of its last change.
@@ -47,14 +47,20 @@ fn version(path: &Path) -> Option<Version> {
     Some(([file.dev(), file.ino(), file.size()], [file.ctime(), file.ctime_nsec()]))
 }
 
+/// Whether a file with this text is not gone by: nobody has confirmed it in time. Without a way back it is better than
+/// nothing.
+fn is_refused(instance: &str, text: &str) -> bool {
+    Trial::of(instance).is_some_and(|trial| trial.refuses(text)) && last_good::is_usable(instance)
+}
+
 impl Basis {
     /// Reads the instance's file, or what can stand in for it.
     pub fn read(instance: &Instance) -> Self {
-        // Without a way back the file is better than nothing.
-        let trial = Trial::of(&instance.name).filter(|_| last_good::is_usable(&instance.name));
+        let taken_back =
+            Trial::of(&instance.name).filter(|trial| trial.is_due() && last_good::is_usable(&instance.name));
         let read = |path: &Path| -> anyhow::Result<(Source, Config, bool)> {
             let source = Source::read(path)?;
-            if path == instance.path && trial.as_ref().is_some_and(|trial| trial.refuses(&source.text)) {
+            if path == instance.path && is_refused(&instance.name, &source.text) {
                 let (path, name) = (path.display(), &instance.name);
                 let back =
                     format!("`lvs-notify apply {name}` goes by the last good copy until the file is edited");
@@ -66,22 +72,14 @@ impl Basis {
             Ok((source, config, compiled))
         };
         let version = version(&instance.path);
-        match read(&instance.path) {
-            Ok((source, config, compiled)) => {
-                Self { file: Ok(source), config: Some(config), compiled, version, refused: false, trial }
-            }
+        let (file, config, compiled) = match read(&instance.path) {
+            Ok((source, config, compiled)) => (Ok(source), Some(config), compiled),
             Err(error) => {
                 let config = read(&last_good::path(&instance.name)).ok().map(|(_, config, _)| config);
-                Self {
-                    file: Err(format!("{error:#}")),
-                    config,
-                    compiled: false,
-                    version,
-                    refused: false,
-                    trial,
-                }
+                (Err(format!("{error:#}")), config, false)
             }
-        }
+        };
+        Self { file, config, compiled, version, refused: false, taken_back }
     }
 
     /// The last good copy, when the kernel refuses what the file says.
@@ -103,7 +101,7 @@ impl Basis {
     /// Whether the file is still the one that was read.
     pub fn is_current(&self, instance: &Instance) -> bool {
         self.version == version(&instance.path)
-            && !matches!(&self.file, Ok(source) if Trial::of(&instance.name).is_some_and(|trial| trial.refuses(&source.text)))
+            && !matches!(&self.file, Ok(source) if is_refused(&instance.name, &source.text))
     }
 
     /// Puts the links' own names in place of alternative ones, which addresses and parameters do not go by; tells whether
@@ -175,8 +173,9 @@ impl Goal {
             let wanted = |name: &_| others.values().any(|other| other.owned.parameters.contains(name));
             owned.originals.retain(|name, _| !wanted(name));
         }
-        let overdue = |(_, since): &(_, &u64)| *since + desired.graceful.as_secs() <= seconds_now();
-        desired.overdue = owned.leaving.iter().filter(overdue).map(|(key, _)| *key).collect();
+        let now = seconds_now();
+        let overdue = owned.leaving.iter().filter(|(_, since)| desired.leaves_at(**since) <= now);
+        desired.overdue = overdue.map(|(key, _)| *key).collect();
         let mut scope = Scope::of(&desired, &owned);
         if !desired.active {
             scope.expected.extend(basis.config.iter().flat_map(|config| config.services.keys()));
@@ -207,20 +206,18 @@ impl Goal {
 
     /// Real servers that left the file and stay for a while, and since when.
     pub fn leaving(&self, plan: &Plan, observed: &Observed) -> BTreeMap<(ServiceKey, ServerKey), u64> {
-        let goes = |place| plan.changes().any(|change| change.removes(place));
-        let mut leaving = BTreeMap::new();
-        let services = self.desired.services.iter().filter(|_| !self.desired.graceful.is_zero());
-        for (service, wanted) in services {
-            let found = observed.table().services.get(service).map(|found| found.servers.clone());
-            let left = found.unwrap_or_default().into_keys().filter(|key| !wanted.servers.contains_key(key));
-            let stays = left.map(|key| (*service, key)).filter(|place| !goes(*place));
-            leaving.extend(
-                stays.map(|place| {
-                    (place, self.owned.leaving.get(&place).copied().unwrap_or_else(seconds_now))
-                }),
-            );
+        let (table, mut leaving) = (observed.table(), BTreeMap::new());
+        for (service, wanted) in self.desired.services.iter().filter(|_| !self.desired.graceful.is_zero()) {
+            let found = table.services.get(service).into_iter().flat_map(|found| found.servers.keys());
+            let left = found.filter(|key| !wanted.servers.contains_key(key)).map(|key| (*service, *key));
+            leaving.extend(left.map(|place| (place, self.owned.leaving.get(&place).copied())));
         }
-        leaving
+        for change in plan.changes() {
+            if let Change::Server { service, key, new: None, .. } = change {
+                leaving.remove(&(*service, *key));
+            }
+        }
+        leaving.into_iter().map(|(place, since)| (place, since.unwrap_or_else(seconds_now))).collect()
     }
 
     /// What differs from it, but for what another instance of this host has by now.

@@ -106,6 +106,16 @@ impl Desired {
         desired
     }
 
+    /// When a real server that left the file at this time is to be gone, in seconds since 1970.
+    pub fn leaves_at(&self, since: u64) -> u64 {
+        since.saturating_add(self.graceful.as_secs())
+    }
+
+    /// Whether a real server that left the file has time left for its connections.
+    pub fn may_stay(&self, service: ServiceKey, server: ServerKey) -> bool {
+        !self.graceful.is_zero() && !self.overdue.contains(&(service, server))
+    }
+
     pub fn client_side(&self) -> impl Iterator<Item = &AddressKey> {
         self.addresses.keys().chain(&self.off).filter(|key| !key.is_on_lo())
     }

@@ -186,10 +186,8 @@ fn carry_out(instance: Instance, role: Option<Role>, command: &str, started: Ins
     let ran = reconcile::run(&mut Linux::default(), &request);
     let outcome = ran.context("FAILED")?;
     print_text(&report::outcome(&outcome));
-    let instance = &request.instance;
-    let waits = matches!(outcome.role, Some(Role::Backup | Role::Fault)) && outcome.superseded.is_none();
-    if waits && record::is_due(&instance.name, &Basis::read(instance).file) {
-        process::start_again(rehearsal::NAME, &["rehearse"], instance);
+    if outcome.rehearse {
+        process::start_again(rehearsal::NAME, &["rehearse"], &request.instance);
     }
     Ok(report::exit_of(&outcome))
 }

@@ -237,9 +237,10 @@ fn service_changes(desired: &Desired, observed: &Observed, owned: &Owned) -> Vec
             }
             for (key, old) in found.servers.iter().filter(|(key, _)| !wanted.servers.contains_key(key)) {
                 let connections = found.counters.get(key).map_or(0, Counters::connections);
-                let in_time = !desired.graceful.is_zero() && !desired.overdue.contains(&(service, *key));
                 // Where it would refuse clients, it goes.
-                let stays = in_time && connections > 0 && !wanted.settings.refuses_for_drained();
+                let stays = desired.may_stay(service, *key)
+                    && connections > 0
+                    && !wanted.settings.refuses_for_drained();
                 let (old, new) = (Some(*old), stays.then_some(RealServer { weight: 0, ..*old }));
                 if old != new {
                     changes.push(Change::Server { service, key: *key, old, new, connections });
@@ -283,10 +284,9 @@ fn address_changes(on_lo: bool, desired: &Desired, observed: &Observed, owned: &
         // nobody for ever: it comes anew, without asking.
         let there = || found().filter(|found| found.key == *key && (found.is_host() || !on_lo));
         if there().all(|found| found.nature.failed) {
-            let gone = |found: &ObservedAddress| (found.key.clone(), Some(found.prefix));
-            let gone =
-                there().map(gone).map(|(key, old)| Change::Address { key, old, new: None, label: None });
-            changes.extend(gone);
+            for old in there().map(|found| Some(found.prefix)) {
+                changes.push(Change::Address { key: key.clone(), old, new: None, label: None });
+            }
             let new = Some(Family::of(key.address).host_prefix());
             changes.push(Change::Address { key: key.clone(), old: None, new, label: label.clone() });
         }
@@ -337,11 +337,7 @@ impl Change {
     /// A real server that left the file is gone by now but for its place in the table: any later run takes it away.
     pub fn can_wait(&self, desired: &Desired) -> bool {
         matches!(self, Self::Server { service, key, old: Some(RealServer { weight: 0, .. }), new: None, .. }
-            if !desired.graceful.is_zero() && !desired.overdue.contains(&(*service, *key)))
-    }
-
-    pub fn removes(&self, place: (ServiceKey, ServerKey)) -> bool {
-        matches!(self, Self::Server { service, key, new: None, .. } if (*service, *key) == place)
+            if desired.may_stay(*service, *key))
     }
 
     /// `+` for what comes, `~` for what changes, `-` for what goes.

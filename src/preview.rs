@@ -103,9 +103,7 @@ impl Preview {
             others,
         })
     }
-}
 
-impl Preview {
     /// What differs, but for what a later run may do as well, unless the last one could not.
     pub fn due(&self) -> impl Iterator<Item = &Change> {
         let failed = self.record.as_ref().is_some_and(|record| record.failure.is_some());

@@ -20,7 +20,6 @@ use crate::plan::{Change, Phase, Plan, Step, is_home};
 use crate::state::lock::{Claim, Lock};
 use crate::state::record::{self, Lap, LastRun, Record};
 use crate::state::stamp::{Stamp, seconds_now};
-use crate::state::trial::Trial;
 use crate::state::{last_good, sysctl_d};
 
 /// How long the log waits for a disk.
@@ -58,6 +57,8 @@ pub struct Outcome {
     /// What still differs after everything, but for the changes that failed
     pub remaining: Vec<Change>,
     pub superseded: Option<String>,
+    /// Whether a takeover with this file would succeed is not known
+    pub rehearse: bool,
     /// Why the last good file, or none, was used
     pub fallback: Option<String>,
     pub run: LastRun,
@@ -100,7 +101,11 @@ impl Outcome {
 pub fn run(kernel: &mut dyn Kernel, request: &Request) -> anyhow::Result<Outcome> {
     let mut run = Run::begin(kernel, request)?;
     match run.work() {
-        Ok(Some(goal)) => Ok(run.persist(goal)),
+        Ok(Some(goal)) => {
+            let waits = matches!(run.outcome.role, Some(Role::Backup | Role::Fault));
+            let rehearse = waits && record::is_due(run.name(), &run.basis.file);
+            Ok(Outcome { rehearse, ..run.persist(goal) })
+        }
         Ok(None) => Ok(run.outcome),
         Err(error) => {
             run.record_failure(&error);
@@ -483,13 +488,12 @@ impl<'a> Run<'a> {
     /// that hangs is told, and holds up nobody: the lock is free.
     fn persist(self, Goal { desired, owned, .. }: Goal) -> Outcome {
         let is_good = self.outcome.is_clean() && desired.active;
-        let taken_back = self.basis.trial.clone().filter(Trial::is_due);
-        let Self { basis, mut outcome, request, record, stamp, .. } = self;
+        let Self { mut basis, mut outcome, request, record, stamp, .. } = self;
         let name = request.instance.name.clone();
         let (told, writing) = channel();
         let restored = desired.restore && outcome.is_clean();
         let write = move || {
-            taken_back.into_iter().for_each(|trial| trial.settle(&name));
+            basis.taken_back.take().into_iter().for_each(|trial| trial.settle(&name));
             let persisted = sysctl_d::apply(&name, &desired);
             record::old_names(&name).for_each(|old| sysctl_d::forget(&old));
             let mut values = record::originals();

@@ -461,10 +461,7 @@ fn services(preview: &Preview) -> (Vec<VirtualService>, Vec<VirtualService>) {
                 counters: found.and_then(|found| found.counters.get(server)).copied().unwrap_or_default(),
                 drained: drained.is_some(),
                 drained_until: drained.copied().flatten(),
-                leaving_until: owned
-                    .leaving
-                    .get(&(key, *server))
-                    .map(|since| since + desired.graceful.as_secs()),
+                leaving_until: owned.leaving.get(&(key, *server)).map(|since| desired.leaves_at(*since)),
             }
         });
         let servers: Vec<Server> = servers.collect();

@@ -82,6 +82,11 @@ impl Record {
         (in_time && !self.complete && by.lives()).then_some(by)
     }
 
+    /// What the run that carried it out could not do.
+    pub fn trouble(&self, instance: &str) -> Option<String> {
+        let (by, why): (String, String) = read_json(&path_of(RUN, instance, "trouble")).ok()??;
+        (by == self.by).then_some(why)
+    }
     fn is_renamed(&self) -> bool {
         !self.file.exists()
     }
@@ -171,14 +176,6 @@ pub fn save(instance: &str, record: &Record) -> anyhow::Result<()> {
 /// Notes what a run could not do that would outlive it, which becomes known after it has written its record.
 pub fn keep_trouble(instance: &str, by: &Stamp, why: &str) -> anyhow::Result<()> {
     write_json(&path_of(RUN, instance, "trouble"), &(by.to_string(), why), false)
-}
-
-impl Record {
-    /// What the run that carried it out could not do.
-    pub fn trouble(&self, instance: &str) -> Option<String> {
-        let (by, why): (String, String) = read_json(&path_of(RUN, instance, "trouble")).ok()??;
-        (by == self.by).then_some(why)
-    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

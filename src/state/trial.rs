@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{STATE, path_of, read_json, write_json};
 use super::stamp::{place, seconds_now};
+use crate::config::source::Source;
 
 /// By this name a process knows that it waits for the end of a trial.
 pub const NAME: &str = "lvs-notify-trial";
@@ -111,8 +112,10 @@ pub fn confirm(instance: &str) -> anyhow::Result<Trial> {
         Trial::of(instance).filter(|trial| !trial.taken_back).context("there is nothing to confirm")?;
     ensure!(trial.runs(), "it is too late: the edit is taken back");
     let file = trial.file.display();
-    let text = std::fs::read_to_string(&trial.file).with_context(|| format!("reading {file}"))?;
-    ensure!(trial.is_of(&text), "{file} has been edited since; what is on trial is the text before");
+    ensure!(
+        trial.is_of(&Source::read(&trial.file)?.text),
+        "{file} has been edited since; what is on trial is the text before"
+    );
     forget(instance).context("the edit will be taken back: ending its trial failed")?;
     Ok(trial)
 }

@@ -85,7 +85,7 @@ impl State {
                 compiled: false,
                 version: None,
                 refused: false,
-                trial: None,
+                taken_back: None,
             },
             Some(why) => Basis {
                 file: Err(why),
@@ -93,7 +93,7 @@ impl State {
                 compiled: false,
                 version: None,
                 refused: false,
-                trial: None,
+                taken_back: None,
             },
         };
         let owned = self.record.as_ref().map(|record| record.owned.clone()).unwrap_or_default();

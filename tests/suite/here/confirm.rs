@@ -2,6 +2,7 @@
 //!
 //! The judge is `ip`: a VIP that the edit adds stands or does not.
 
+use super::held_up::Stopped;
 use super::netns::{PATIENCE, VIP, file, places, wire};
 use crate::support::{Host, LVS_NOTIFY, wait_for};
 
@@ -22,6 +23,10 @@ fn waits() -> bool {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let line = |process: std::fs::DirEntry| std::fs::read(process.path().join("cmdline")).unwrap_or_default();
     processes.map(line).any(|line| line.starts_with(b"lvs-notify-trial\0"))
+}
+
+fn kill_waiting(host: &Host) {
+    host.sh("for p in /proc/[0-9]*; do grep -qs ^lvs-notify-trial $p/cmdline && kill -KILL ${p#/proc/}; done; true");
 }
 
 fn stands(director: &Host) -> bool {
@@ -228,9 +233,17 @@ fn notifications_and_waiting_runs_save_no_edit() {
     late.iter_mut().for_each(|run| _ = run.wait());
     taken_back("after late runs");
 
+    // A run that has begun before the end, and carries the edit out after it: only who went back has taken it back.
+    again();
+    director.ok(&format!("ip address del {ADDED}/32 dev eth0"));
+    let late = Stopped::at("sendmsg", &director, "apply VI_1");
+    std::thread::sleep(std::time::Duration::from_secs(4));
+    late.goes_on();
+    taken_back("after a run over the end");
+
     // By the name that a service has, and after the first process was killed.
     again();
-    director.sh("for p in /proc/[0-9]*; do grep -qs ^lvs-notify-trial $p/cmdline && kill -KILL ${p#/proc/}; done; true");
+    kill_waiting(&director);
     let mut service = director.start(&format!("{LVS_NOTIFY} apply --take-back VI_1"));
     taken_back("by a service");
     assert_eq!(service.wait(), 0);
@@ -270,8 +283,21 @@ fn a_way_back_that_is_gone_or_broken_stops_no_takeover() {
         wait_for("the VIPs", PATIENCE, || stands(&director));
         assert_eq!(director.lvs("status").status, 0, "{copy:?}");
     }
-    // What is confirmed and cannot be written down is not confirmed.
+    // Nor when nobody waits for the end: a run that is called then ends, and goes by the file.
     director.desire("VI_1", &whole);
+    director.lvs_ok("apply");
+    director.desire("VI_1", &edit);
+    director.lvs_ok("apply --confirm 1s");
+    kill_waiting(&director);
+    director.sh(&format!("rm {good}; ip address flush to 192.0.2.100/31; sleep 1.5"));
+    director.lvs_ok("master");
+    assert!(stands(&director));
+    director.sh("rm /var/lib/lvs-notify/*");
+    director.desire("VI_1", &whole);
+    director.lvs_ok("apply");
+    director.desire("VI_1", &edit);
+
+    // What is confirmed and cannot be written down is not confirmed.
     director.lvs_ok("apply --confirm 60s");
     director.ok("mount -o remount,ro /var/lib/lvs-notify");
     let ran = director.lvs("confirm");

@@ -119,7 +119,7 @@ impl Stopped {
         Self { _strace: strace, pid }
     }
 
-    fn goes_on(&self) {
+    pub(crate) fn goes_on(&self) {
         signal(self.pid, Signal::SIGCONT);
         wait_for("the end of the one that was stopped", PATIENCE, || !lives(self.pid));
     }
